@@ -1,0 +1,176 @@
+//! The model of a job's spec.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// One immutable job.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JobSpec {
+    /// Shown everywhere; need not be unique.
+    pub name: String,
+    /// The tenant; "default" when not given.
+    pub namespace: String,
+    /// Free to use.
+    pub labels: BTreeMap<String, String>,
+    /// Higher goes first inside a namespace.
+    pub priority: i32,
+    /// For every task of every stage; a stage's own `env` wins.
+    pub env: BTreeMap<String, String>,
+    /// Of the whole job, from its first task's start.
+    pub timeout: Option<Duration>,
+    /// How long an executor may be out of reach before its attempts are run elsewhere; `None`: the cluster's default.
+    pub lost_after: Option<Duration>,
+    /// In any order; names are unique.
+    pub stages: Vec<StageSpec>,
+}
+
+/// One stage: the same work, many times.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StageSpec {
+    /// Unique in the job.
+    pub name: String,
+    /// What one task does.
+    pub work: Work,
+    /// How many tasks, and what tells them apart.
+    pub tasks: Tasks,
+    /// Upstream stages whose output is read.
+    pub inputs: Vec<Input>,
+    /// Upstream stages that are only waited for.
+    pub after: Vec<String>,
+    /// On which outcome of the upstream stages this one runs.
+    pub when: When,
+    /// On top of the job's.
+    pub env: BTreeMap<String, String>,
+    /// Of one task.
+    pub resources: Resources,
+    /// How often an attempt may fail, by class.
+    pub retries: Retries,
+    /// Of one attempt.
+    pub timeout: Option<Duration>,
+    /// Between SIGTERM and SIGKILL.
+    pub grace: Duration,
+    /// Whether a second run gives the same output. If not, all consumers of an output that was made again run again.
+    pub deterministic: bool,
+    /// After how many failed tasks no further ones are started; `None`: never.
+    pub stop_after: Option<u32>,
+}
+
+/// What one task does. More kinds will come.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Work {
+    /// A process.
+    Process(Run),
+}
+
+/// What a process runs.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Run {
+    /// A program and its arguments, without a shell.
+    Argv(Vec<String>),
+    /// A script for an interpreter.
+    Script {
+        /// The text.
+        text: String,
+        /// The interpreter's argv, to which the script's path is appended. Default `["/bin/sh", "-e"]`.
+        shell: Vec<String>,
+    },
+}
+
+/// The tasks of a stage.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Tasks {
+    /// Tasks `0..n`.
+    Count(u32),
+    /// A task for each item, which it sees as `MUSTER_ITEM`.
+    Items(Vec<String>),
+}
+
+impl Tasks {
+    /// How many.
+    #[must_use]
+    pub fn count(&self) -> u32 {
+        match self {
+            Self::Count(n) => *n,
+            Self::Items(items) => u32::try_from(items.len()).unwrap_or(u32::MAX),
+        }
+    }
+}
+
+/// An upstream stage whose output is read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Input {
+    /// Its name.
+    pub stage: String,
+    /// Which part of its output.
+    pub kind: InputKind,
+}
+
+/// Which part of an upstream stage's output a task waits for and reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum InputKind {
+    /// Waits for the whole stage, reads every output.
+    All,
+    /// Task i waits for and reads task i.
+    Each,
+    /// Waits for the whole stage; task j reads part j of every output.
+    Shuffle,
+}
+
+/// On which outcome of its upstream stages a stage runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum When {
+    /// All upstream stages were successful.
+    OnSuccess,
+    /// All upstream stages are over and at least one was not successful.
+    OnFailure,
+    /// All upstream stages are over, whatever became of them, even after a cancel.
+    Always,
+}
+
+/// Resources of one task, or of one executor.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+pub struct Resources {
+    /// Thousandths of a core.
+    pub cpu_milli: u32,
+    /// Bytes.
+    pub memory_bytes: u64,
+    /// Named countable ones, such as gpu.
+    pub named: BTreeMap<String, u32>,
+}
+
+/// Budgets of failed attempts by class: how many retries each class is worth. Only a task's own failures count
+/// against `failed`.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Retries {
+    /// Exit code other than 0, a signal, or a program that could not be started. Default 0.
+    pub failed: u8,
+    /// Default 0.
+    pub timed_out: u8,
+    /// Default 0.
+    pub out_of_memory: u8,
+    /// Default 10. A task that keeps losing its executors ends as failed.
+    pub executor_lost: u8,
+    /// Default 255: a refusal costs nothing but the time.
+    pub launch_refused: u8,
+    /// Default 10.
+    pub input_unreadable: u8,
+    /// Before the first retry; doubles each time. Default 1 s.
+    pub backoff: Duration,
+    /// At most. Default 60 s.
+    pub backoff_max: Duration,
+}
+
+impl Default for Retries {
+    fn default() -> Self {
+        Self {
+            failed: 0,
+            timed_out: 0,
+            out_of_memory: 0,
+            executor_lost: 10,
+            launch_refused: 255,
+            input_unreadable: 10,
+            backoff: Duration::from_secs(1),
+            backoff_max: Duration::from_secs(60),
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! Compiles the .proto files with protox, so that building Muster's own wire needs no protoc.
+
+use std::path::PathBuf;
+
+use prost::Message as _;
+
+const FILES: [&str; 4] =
+    ["muster/v1/job.proto", "muster/v1/jobs.proto", "muster/v1/executor.proto", "muster/storage.proto"];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    let descriptors = protox::compile(FILES, ["proto"])?;
+    let out = PathBuf::from(std::env::var("OUT_DIR")?);
+    std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure()
+        .btree_map(".")
+        .bytes("LogChunk.data")
+        .bytes("OutputChunk.data")
+        .compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,87 @@
+//! The named regions of the store.
+
+/// A region of the store. Keys inside it never show its prefix, and a key of one never appears in another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Keyspace {
+    /// `epoch`: the life of the cluster's store.
+    Meta,
+    /// session id → scheduler; leased.
+    Schedulers,
+    /// session id → unmet demand; leased.
+    Demand,
+    /// session id → resources in use by namespace; leased.
+    Usage,
+    /// executor id → registration.
+    Executors,
+    /// executor id → ledger of reservations.
+    Slots,
+    /// job id → head.
+    ActiveJobs,
+    /// job id → head of a successful job.
+    CompletedJobs,
+    /// job id → head of a failed or cancelled job.
+    FailedJobs,
+    /// job id → owner. Its mod revision is the token.
+    JobOwners,
+    /// job id/digest → immutable blob (spec, plan, stage specs, items).
+    JobPlans,
+    /// job id/part → packed states.
+    JobStages,
+    /// job id/sequence → one commit's changes.
+    JobDeltas,
+    /// job id/sequence → what packed states cannot tell.
+    JobEvents,
+    /// job id/request id → a request whose owner could not be reached.
+    JobRequests,
+    /// namespace/idempotency key → job id and digest.
+    Idempotency,
+    /// name → lock holder; leased.
+    Locks,
+}
+
+impl Keyspace {
+    /// All of them.
+    pub const ALL: [Self; 17] = [
+        Self::Meta,
+        Self::Schedulers,
+        Self::Demand,
+        Self::Usage,
+        Self::Executors,
+        Self::Slots,
+        Self::ActiveJobs,
+        Self::CompletedJobs,
+        Self::FailedJobs,
+        Self::JobOwners,
+        Self::JobPlans,
+        Self::JobStages,
+        Self::JobDeltas,
+        Self::JobEvents,
+        Self::JobRequests,
+        Self::Idempotency,
+        Self::Locks,
+    ];
+
+    /// Its name in stored keys: `/muster/<cluster>/<name>/<key>`. Never changed once released.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Meta => "meta",
+            Self::Schedulers => "schedulers",
+            Self::Demand => "demand",
+            Self::Usage => "usage",
+            Self::Executors => "executors",
+            Self::Slots => "slots",
+            Self::ActiveJobs => "active",
+            Self::CompletedJobs => "completed",
+            Self::FailedJobs => "failed",
+            Self::JobOwners => "owners",
+            Self::JobPlans => "plans",
+            Self::JobStages => "stages",
+            Self::JobDeltas => "deltas",
+            Self::JobEvents => "events",
+            Self::JobRequests => "requests",
+            Self::Idempotency => "idempotency",
+            Self::Locks => "locks",
+        }
+    }
+}
