@@ -4,7 +4,12 @@
 //! Conversions happen here, at the edge, and nowhere else: what leaves this crate towards the inside is validated.
 
 /// Messages and services of version 1 of the API.
-#[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated from proto/muster/v1, which has the documentation")]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    reason = "generated from proto/muster/v1, which has the documentation"
+)]
 pub mod v1 {
     tonic::include_proto!("muster.v1");
 }
