@@ -9,7 +9,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::clock::{Clock, TokioClock};
-use crate::local_session::{Host, LocalSession, check_ttl};
+use crate::liveness::check_ttl;
+use crate::local_session::{Host, LocalSession};
 use crate::mvcc::{Core, Shared};
 use crate::{
     Entry, Error, Guard, Key, Keyspace, Lock, Page, Revision, Scan, Session, SessionId, StateBackend, Txn, TxnOutcome,
