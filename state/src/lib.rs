@@ -9,6 +9,7 @@ pub mod codec;
 mod embedded;
 mod error;
 mod etcd;
+pub mod faults;
 pub mod keys;
 mod keyspace;
 mod limits;
@@ -20,6 +21,8 @@ mod moving;
 mod mvcc;
 mod open;
 mod page;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use backend::*;
 pub use embedded::{Embedded, WRITE_TIMEOUT};
