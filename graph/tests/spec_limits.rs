@@ -135,6 +135,23 @@ fn a_text_that_is_too_long_or_holds_too_many_values_is_refused() {
 }
 
 #[test]
+fn a_stage_that_names_another_a_million_times_is_answered_in_linear_time() {
+    let mut spec = many(2, |_, _| {});
+    spec.stages[1].inputs = vec![Input { stage: "s0".into(), kind: InputKind::All }; EDGES_MAX / 2];
+    spec.stages[1].after = vec!["s0".into(); EDGES_MAX / 2];
+    let problems = check(&spec);
+    assert_eq!(problems[0].message, "`s0` is named twice");
+    assert_eq!(problems[PROBLEMS_MAX].message, format!("there are {} more problems", EDGES_MAX - 1 - PROBLEMS_MAX));
+}
+
+#[test]
+fn numbers_in_toml_keep_their_value_however_they_are_written() {
+    let text = "name = \"x\"\nrun = [\"echo\", 1_000, +5, 1.50]\ntasks = 1_000\ngrace = +7\n";
+    let stage = read_all(text, Format::Toml).unwrap().stages.remove(0);
+    assert_eq!((stage.tasks, stage.grace.as_secs()), (Tasks::Count(1_000), 7));
+}
+
+#[test]
 fn at_most_a_hundred_problems_are_shown_and_the_others_counted() {
     let mut text = String::from("name: x\nstages:\n");
     for index in 0..150 {

@@ -127,6 +127,11 @@ impl Decoder {
     /// Reports it, and answers what was probably meant.
     fn unknown_key(&mut self, entry: &Entry, known: &[&'static str]) -> Option<&'static str> {
         let key = &*entry.key;
+        if self.findings.is_full() {
+            // Only counted from here on: no time goes into what nobody will read.
+            self.wrong(entry.key_span, "unknown key", "delete it");
+            return None;
+        }
         let likely = known
             .iter()
             .copied()
