@@ -11,7 +11,7 @@ use muster_graph::spec::limits::{
     TASKS_PER_STAGE_MAX,
 };
 use muster_graph::spec::{
-    Files, Format, Input, InputKind, JobSpec, NoFiles, Problem, Problems, StageSpec, Tasks, check, read,
+    Files, Format, Input, InputKind, JobSpec, NoFiles, Problem, Problems, Run, StageSpec, Tasks, Work, check, read,
 };
 
 fn read_all(text: &str, format: Format) -> Result<JobSpec, Problems> {
@@ -149,6 +149,8 @@ fn numbers_in_toml_keep_their_value_however_they_are_written() {
     let text = "name = \"x\"\nrun = [\"echo\", 1_000, +5, 1.50]\ntasks = 1_000\ngrace = +7\n";
     let stage = read_all(text, Format::Toml).unwrap().stages.remove(0);
     assert_eq!((stage.tasks, stage.grace.as_secs()), (Tasks::Count(1_000), 7));
+    let Work::Process(run) = stage.work;
+    assert_eq!(run, Run::Argv(["echo", "1000", "+5", "1.50"].map(str::to_owned).to_vec()));
 }
 
 #[test]

@@ -110,10 +110,12 @@ impl Decoder {
     }
 
     fn quantity<T>(&mut self, node: &Node, what: &str, help: &str, read: fn(&str) -> Result<T, Wrong>) -> Option<T> {
-        let Value::Scalar(Kind::Text | Kind::Number, text) = &node.value else {
+        let Value::Scalar(kind @ (Kind::Text | Kind::Number), text) = &node.value else {
             self.mismatch(node, what, help);
             return None;
         };
+        // YAML and TOML allow a sign before any number.
+        let text = if *kind == Kind::Number { text.strip_prefix('+').unwrap_or(text) } else { text };
         match read(text) {
             Ok(value) => Some(value),
             Err((message, help)) => {
