@@ -4,9 +4,23 @@
 //! simulations, and the same core made durable by redb for a single machine. One conformance suite runs on all of them.
 
 mod backend;
+pub mod clock;
+pub mod codec;
 mod error;
+pub mod keys;
 mod keyspace;
+mod limits;
+mod local_session;
+mod lock;
+mod memory;
+mod moving;
+mod mvcc;
+mod open;
 
 pub use backend::*;
 pub use error::Error;
 pub use keyspace::Keyspace;
+pub use limits::{CLUSTER_BYTES_MAX, NAME_BYTES_MAX};
+pub use local_session::SESSION_TTL_MIN;
+pub use memory::Memory;
+pub use open::open;
