@@ -28,7 +28,14 @@ pub(crate) struct Arguments {
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
     /// Schedulers of the cluster, host:port; one that is alive is enough [default: 127.0.0.1:7077]
-    #[arg(long, global = true, env = "MUSTER_SCHEDULERS", hide_env_values = true, value_name = "ADDRESS,…", value_delimiter = ',')]
+    #[arg(
+        long,
+        global = true,
+        env = "MUSTER_SCHEDULERS",
+        hide_env_values = true,
+        value_name = "ADDRESS,…",
+        value_delimiter = ','
+    )]
     pub(crate) schedulers: Option<Vec<String>>,
 
     /// Form of the answer [default: table]

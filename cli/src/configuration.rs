@@ -155,7 +155,8 @@ impl File {
     /// Reads the text of the file at `path`.
     pub(crate) fn parse(text: &str, path: &Path) -> Result<Self, Failure> {
         toml::from_str(text).map_err(|error| {
-            let message = format!("the configuration file {} is wrong: {}", path.display(), error.to_string().trim_end());
+            let message =
+                format!("the configuration file {} is wrong: {}", path.display(), error.to_string().trim_end());
             Failure::usage(message).help("docs/cli.md lists the keys; correct this one or remove it")
         })
     }

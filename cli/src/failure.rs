@@ -45,7 +45,9 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let message = error.to_string();
         let (exit, help) = match &error {
-            Error::NotFound(_) => (Exit::NotFound, Some("`muster jobs` lists the jobs, `muster job ID` the stages of one".to_owned())),
+            Error::NotFound(_) => {
+                (Exit::NotFound, Some("`muster jobs` lists the jobs, `muster job ID` the stages of one".to_owned()))
+            }
             Error::AlreadyExists(_) => (
                 Exit::Conflict,
                 Some("choose another --idempotency-key, or submit the very spec that the key was used with".to_owned()),
@@ -64,9 +66,13 @@ impl From<Error> for Failure {
             ),
             Error::Unknown { idempotency_key: Some(key), .. } => (
                 Exit::Unknown,
-                Some(format!("submit it again with --idempotency-key {key}: that makes one job, whatever happened before")),
+                Some(format!(
+                    "submit it again with --idempotency-key {key}: that makes one job, whatever happened before"
+                )),
             ),
-            Error::Unknown { .. } => (Exit::Unknown, Some("look at the job with `muster job ID` before you repeat it".to_owned())),
+            Error::Unknown { .. } => {
+                (Exit::Unknown, Some("look at the job with `muster job ID` before you repeat it".to_owned()))
+            }
             Error::Unsupported(_) => (Exit::Internal, Some("upgrade the cluster's schedulers".to_owned())),
             Error::DataLoss(_) | Error::Internal(_) => (Exit::Internal, None),
             Error::BadAddress(_) | Error::NoAddress => (Exit::Usage, None),

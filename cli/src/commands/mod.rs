@@ -2,6 +2,7 @@
 
 pub(crate) mod cancel;
 pub(crate) mod completions;
+mod daemon;
 pub(crate) mod executor;
 pub(crate) mod executors;
 pub(crate) mod exit_codes;

@@ -23,7 +23,7 @@ impl Retry {
     pub(crate) async fn run(self, context: &Context) -> Result<Exit, Failure> {
         let client = context.client().await?;
         let tasks = client.retry_job(self.job).await?;
-        context.output.list(&[views::Retry { id: self.job.to_string(), tasks }])?;
+        context.output.one(&views::Retry { id: self.job.to_string(), tasks })?;
         Ok(Exit::Success)
     }
 }

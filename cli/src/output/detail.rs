@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::time::{age, taken};
 use super::views::{
     Cancellation, Counts, Downloaded, Executor, Exited, Failure, Job, JobAtLength, Resources, Retry, Scheduler, Stage,
-    Submission, Task, TaskOutput,
+    Started, Submission, Task, TaskOutput,
 };
 use super::{Cell, Detail, Page, Row, Tone};
 use crate::quantity::bytes_for_people;
@@ -232,11 +232,7 @@ impl Row for Downloaded {
 }
 
 fn cores(milli: u32) -> String {
-    if milli.is_multiple_of(1000) {
-        (milli / 1000).to_string()
-    } else {
-        format!("{:.1}", f64::from(milli) / 1000.0)
-    }
+    if milli.is_multiple_of(1000) { (milli / 1000).to_string() } else { format!("{:.1}", f64::from(milli) / 1000.0) }
 }
 
 fn used(free: &Resources, total: &Resources) -> [Cell; 2] {
@@ -350,14 +346,34 @@ impl Detail for JobAtLength {
 /// `12 of 64 successful, 3 running`.
 pub(crate) fn in_words(counts: Counts) -> String {
     let mut text = format!("{} of {} successful", counts.successful, counts.total);
-    for (number, what) in
-        [(counts.running, "running"), (counts.assigned, "assigned"), (counts.failed, "failed"), (counts.cancelled, "cancelled")]
-    {
+    for (number, what) in [
+        (counts.running, "running"),
+        (counts.assigned, "assigned"),
+        (counts.failed, "failed"),
+        (counts.cancelled, "cancelled"),
+    ] {
         if number > 0 {
             text.push_str(&format!(", {number} {what}"));
         }
     }
     text
+}
+
+impl Detail for Started {
+    fn name(&self) -> String {
+        self.id.clone().unwrap_or_else(|| self.address.clone())
+    }
+
+    fn show(&self, page: &mut Page<'_>) -> io::Result<()> {
+        let mut facts = vec![("Started", Cell::new(self.what)), ("Address", Cell::new(&self.address))];
+        if let Some(id) = &self.id {
+            facts.insert(1, ("Id", Cell::new(id)));
+        }
+        if let Some(data_dir) = &self.data_dir {
+            facts.push(("Data", Cell::new(data_dir)));
+        }
+        page.facts(facts)
+    }
 }
 
 impl Detail for Submission {
@@ -371,13 +387,17 @@ impl Detail for Submission {
     }
 }
 
-impl Detail for Cancellation {
+impl Row for Cancellation {
     fn name(&self) -> String {
         self.id.clone()
     }
 
-    fn show(&self, page: &mut Page<'_>) -> io::Result<()> {
-        page.facts(vec![("Job", Cell::new(&self.id)), ("State", state(self.state))])
+    fn headers(_: bool) -> Vec<&'static str> {
+        vec!["JOB", "STATE"]
+    }
+
+    fn cells(&self, _: bool, _: Timestamp) -> Vec<Cell> {
+        vec![Cell::new(&self.id), state(self.state)]
     }
 }
 

@@ -6,6 +6,8 @@
 
 mod detail;
 mod table;
+#[cfg(test)]
+mod tests;
 pub(crate) mod time;
 pub(crate) mod views;
 
@@ -14,6 +16,7 @@ use std::io::{self, Write};
 use jiff::Timestamp;
 use serde::Serialize;
 
+pub(crate) use detail::in_words;
 pub(crate) use table::{Cell, Tone};
 
 /// The form of an answer.

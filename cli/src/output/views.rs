@@ -356,6 +356,16 @@ impl From<v1::SchedulerView> for Scheduler {
     }
 }
 
+/// A part of a cluster that has started and goes on until it is stopped.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Started {
+    /// up, scheduler or executor.
+    pub(crate) what: &'static str,
+    pub(crate) id: Option<String>,
+    pub(crate) address: String,
+    pub(crate) data_dir: Option<String>,
+}
+
 /// The answer to a submit.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Submission {
