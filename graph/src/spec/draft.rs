@@ -182,11 +182,7 @@ pub(super) fn place(text: &str, root: Option<&Node>, decoded: Option<&Decoded>, 
                 path.tail.clear();
             }
             let field = path.render(&prefix(decoded, &path));
-<<<<<<< HEAD
-            Problem { place: span.map(|span| lines.place(span)), field, message: finding.message, help: finding.help }
-=======
             Problem { place: span.map(|span| lines.place(span)), field, message: finding.message, help }
->>>>>>> spec
         })
         .collect();
     problems.sort_by_key(|problem| problem.place.map(|place| place.offset));

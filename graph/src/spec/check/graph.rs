@@ -106,19 +106,6 @@ impl Rules {
                     self.unknown_stage(spec, index, &edge);
                     continue;
                 };
-<<<<<<< HEAD
-                if seen.insert(upstream) {
-                    found.push(upstream);
-                } else {
-                    let other = if edge.kind.is_some() {
-                        "delete one of the two"
-                    } else {
-                        "`inputs` waits for it too: delete it from `after`"
-                    };
-                    let is_input = spec.stages[index].inputs.iter().any(|input| input.stage == edge.name);
-                    let help = if is_input { other } else { "delete one of the two" };
-                    self.at(Point::Key, edge.path(index), format!("`{}` is named twice", shown(edge.name)), help);
-=======
                 let is_input = edge.kind.is_some();
                 match seen.get(&upstream) {
                     None => {
@@ -133,7 +120,6 @@ impl Rules {
                         };
                         self.at(Point::Key, edge.path(index), format!("`{}` is named twice", shown(edge.name)), help);
                     }
->>>>>>> spec
                 }
             }
             upstreams.push(found);
@@ -152,12 +138,6 @@ impl Rules {
         let help = match near {
             Some(near) => format!("did you mean `{}`?", shown(near)),
             None => {
-<<<<<<< HEAD
-                let known: Vec<String> =
-                    spec.stages.iter().take(NAMES_SHOWN_MAX).map(|stage| shown(&stage.name)).collect();
-                let more = if spec.stages.len() > NAMES_SHOWN_MAX { ", …" } else { "" };
-                format!("name one of the job's stages: {}{more}", known.join(", "))
-=======
                 let others = spec.stages.iter().enumerate().filter(|(other, _)| *other != index);
                 let known: Vec<String> = others.take(NAMES_SHOWN_MAX).map(|(_, stage)| shown(&stage.name)).collect();
                 let more = if spec.stages.len() > NAMES_SHOWN_MAX + 1 { ", …" } else { "" };
@@ -166,7 +146,6 @@ impl Rules {
                     [other] => format!("the only other stage is {other}"),
                     _ => format!("name one of the other stages: {}{more}", known.join(", ")),
                 }
->>>>>>> spec
             }
         };
         self.at(Point::Key, edge.path(index), format!("there is no stage `{}`", shown(edge.name)), help);
