@@ -14,7 +14,7 @@ use muster_graph::execution::{
     StageReason, StageRecord, StageState, Task, TaskRun, TaskState,
 };
 use muster_graph::ids::{ExecutorKey, StageIndex, TaskId};
-use muster_proto::storage::{ExecutorRecord, IdempotencyRecord, JobHead, OwnerRecord, SchedulerRecord};
+use muster_proto::storage::{Content, ExecutorRecord, IdempotencyRecord, JobHead, OwnerRecord, SchedulerRecord};
 use muster_state::codec::blob::Chunk;
 use muster_state::codec::{Bucket, Commit, Epoch, Events, Kind, Record, decode_bytes, encode};
 
@@ -101,12 +101,14 @@ fn samples_of_every_kind_and_version_are_read_as_they_were_written() {
         namespace: "default".to_owned(),
         labels: [("team".to_owned(), "search".to_owned())].into(),
         priority: -3,
-        spec_digest: "ab".repeat(32),
-        plan_digest: "cd".repeat(32),
+        spec: Some(Content { digest: "ab".repeat(32), inline: b"spec".to_vec() }),
+        plan: Some(Content { digest: "cd".repeat(32), inline: Vec::new() }),
         submitted_at_ms: 1_800_000_000_000,
         message: "a task failed".to_owned(),
         idempotency_key: "once".to_owned(),
-        inline_states: encode(&delta()).unwrap().to_vec(),
+        states: encode(&Bucket { folded_to: 9, delta: delta() }).unwrap().to_vec(),
+        packed: true,
+        retry_requested: true,
         sequence: 9,
         commit_id: "commit".to_owned(),
         task_total: 60,
