@@ -53,7 +53,8 @@ fn render(text: &str, problem: &Problem) -> String {
             let marked = text[place.offset..place.offset + place.len].chars().count();
             writeln!(out, "{}:{} {}", place.line, place.column, problem.field).unwrap();
             if column + marked.min(20) <= SHOWN_CHARS_MAX {
-                let shown: String = line.chars().take(SHOWN_CHARS_MAX).map(|c| if c == '\t' { ' ' } else { c }).collect();
+                let shown: String =
+                    line.chars().take(SHOWN_CHARS_MAX).map(|c| if c == '\t' { ' ' } else { c }).collect();
                 let marks = "^".repeat(marked.clamp(1, SHOWN_CHARS_MAX - column.min(SHOWN_CHARS_MAX - 1)));
                 writeln!(out, "    {shown}\n    {}{marks}", " ".repeat(column)).unwrap();
             }

@@ -178,12 +178,7 @@ pub(super) fn place(text: &str, root: Option<&Node>, decoded: Option<&Decoded>, 
                 path.tail.clear();
             }
             let field = path.render(&prefix(decoded, &path));
-            Problem {
-                place: span.map(|span| lines.place(span)),
-                field,
-                message: finding.message,
-                help: finding.help,
-            }
+            Problem { place: span.map(|span| lines.place(span)), field, message: finding.message, help: finding.help }
         })
         .collect();
     problems.sort_by_key(|problem| problem.place.map(|place| place.offset));

@@ -95,9 +95,7 @@ impl Depth {
             DeValue::Float(number) => Value::Scalar(Kind::Number, number.as_str().into()),
             DeValue::Boolean(truth) => Value::Scalar(Kind::Bool, if truth { "true" } else { "false" }.into()),
             DeValue::Datetime(date) => Value::Scalar(Kind::Date, date.to_string().into()),
-            DeValue::Array(items) => {
-                Value::List(items.into_iter().map(|item| self.node(item, depth + 1)).collect())
-            }
+            DeValue::Array(items) => Value::List(items.into_iter().map(|item| self.node(item, depth + 1)).collect()),
             DeValue::Table(table) => self.table(table, depth + 1),
         };
         Node { value, span }

@@ -312,16 +312,12 @@ fn syntax(text: &str, error: &ScanError) -> Finding {
             ("a tab is used for indentation".to_owned(), "YAML is indented with spaces only: replace the tab")
         }
         ErrorKind::RecursionLimitExceeded => return too_deep(span),
-        ErrorKind::UnclosedFlowCollection { open } => {
-            (format!("`{open}` is not closed"), "add the closing bracket")
-        }
+        ErrorKind::UnclosedFlowCollection { open } => (format!("`{open}` is not closed"), "add the closing bracket"),
         ErrorKind::UnexpectedEofFlowSequence => ("a list in [ ] is not closed".to_owned(), "add the `]`"),
         ErrorKind::UnexpectedEofFlowMapping | ErrorKind::UnexpectedEofImplicitFlowMapping => {
             ("a map in { } is not closed".to_owned(), "add the `}`")
         }
-        ErrorKind::UnclosedQuotedScalar => {
-            ("text in quotes is not closed".to_owned(), "add the closing quote")
-        }
+        ErrorKind::UnclosedQuotedScalar => ("text in quotes is not closed".to_owned(), "add the closing quote"),
         ErrorKind::MappingValueNotAllowed | ErrorKind::InvalidColonPlacement => (
             "a `:` cannot stand here".to_owned(),
             "if it belongs to the text, put the whole text into quotes; otherwise check the indentation",
@@ -338,10 +334,9 @@ fn syntax(text: &str, error: &ScanError) -> Finding {
             "expected `key: value`".to_owned(),
             "write a `:` and a space after the key, and indent the lines of a longer text",
         ),
-        other => (
-            format!("this is not YAML: {other}"),
-            "check quotes, brackets and indentation here and on the line above",
-        ),
+        other => {
+            (format!("this is not YAML: {other}"), "check quotes, brackets and indentation here and on the line above")
+        }
     };
     finding(span, message, help)
 }

@@ -165,9 +165,7 @@ pub(super) fn memory(text: &str) -> Result<u64, Wrong> {
         Scaled::NotWhole => {
             Err((format!("`{}` is not a whole number of bytes", shown(text)), "use a smaller unit".to_owned()))
         }
-        Scaled::NotANumber => {
-            Err((format!("`{}` is not an amount of memory", shown(text)), MEMORY_HELP.to_owned()))
-        }
+        Scaled::NotANumber => Err((format!("`{}` is not an amount of memory", shown(text)), MEMORY_HELP.to_owned())),
     }
 }
 
@@ -223,7 +221,9 @@ mod tests {
         ] {
             assert_eq!(ms(text), Ok(expected), "{text}");
         }
-        for text in ["", "s", "1x", "1h5", "30m1h", "1m1m", "-1s", "1e3", ".5", "1.", "1.2.3s", "0.0001s", "1h-1m", "½h"] {
+        for text in
+            ["", "s", "1x", "1h5", "30m1h", "1m1m", "-1s", "1e3", ".5", "1.", "1.2.3s", "0.0001s", "1h-1m", "½h"]
+        {
             assert!(ms(text).is_err(), "{text}: {:?}", ms(text));
         }
         assert_eq!(ms("99999999999999999999999d"), Ok(u128::from(u64::MAX)), "saturates; the limit is told later");

@@ -12,12 +12,14 @@ use muster_graph::plan::Plan;
 use muster_graph::spec::When;
 
 use crate::chance::is_held;
+use crate::facts::Facts;
 use crate::model::{Model, State};
 
 /// Watches one job.
 pub(crate) struct Witness {
     plan: Arc<Plan>,
     model: Model,
+    facts: Facts,
     /// What the deltas so far amount to.
     mirror: Mirror,
     before: Vec<Vec<Task>>,
@@ -72,6 +74,7 @@ impl Witness {
     pub(crate) fn new(plan: Arc<Plan>) -> Self {
         Self {
             model: Model::new(plan.clone()),
+            facts: Facts::default(),
             plan,
             mirror: Mirror::default(),
             before: Vec::new(),
@@ -96,6 +99,10 @@ impl Witness {
         self.agree_with_model(graph, event, at, &tasks, delta);
         self.count_again(graph, &tasks);
         self.judge_launches(effects);
+        self.facts.hear(event, effects, &self.before);
+        if graph.is_over() {
+            self.facts.judge(graph);
+        }
         self.mirror.lay_over(delta);
         self.judge_mirror(graph, &tasks, delta);
     }

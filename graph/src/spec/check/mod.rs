@@ -24,12 +24,7 @@ pub fn check(spec: &JobSpec) -> Vec<Problem> {
                 Some(stage) => format!("stages.{}", super::finding::shown(&stage.name)),
                 None => String::new(),
             };
-            Problem {
-                place: None,
-                field: finding.path.render(&prefix),
-                message: finding.message,
-                help: finding.help,
-            }
+            Problem { place: None, field: finding.path.render(&prefix), message: finding.message, help: finding.help }
         })
         .collect();
     problems.extend(more(left_out));

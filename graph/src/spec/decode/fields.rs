@@ -77,7 +77,13 @@ impl Drop for Fields<'_> {
 
 impl Decoder {
     /// Opens a map with fixed keys; reports keys that are unknown or given twice.
-    pub(super) fn fields<'n>(&mut self, node: &'n Node, tables: &[&'static [Key]], expected: &str, help: &str) -> Option<Fields<'n>> {
+    pub(super) fn fields<'n>(
+        &mut self,
+        node: &'n Node,
+        tables: &[&'static [Key]],
+        expected: &str,
+        help: &str,
+    ) -> Option<Fields<'n>> {
         let Value::Map(entries) = &node.value else {
             self.mismatch(node, expected, help);
             return None;

@@ -84,7 +84,12 @@ impl Decoder {
     }
 
     /// Reads an optional field of a map with fixed keys.
-    fn field<T>(&mut self, entry: Option<&Entry>, key: &'static str, read: impl FnOnce(&mut Self, &Node) -> Option<T>) -> Option<T> {
+    fn field<T>(
+        &mut self,
+        entry: Option<&Entry>,
+        key: &'static str,
+        read: impl FnOnce(&mut Self, &Node) -> Option<T>,
+    ) -> Option<T> {
         let entry = entry?;
         self.within(Segment::key(key), |decoder| read(decoder, &entry.value))
     }
@@ -102,9 +107,8 @@ impl Decoder {
             self.mismatch(node, expected, help);
             return None;
         };
-        let read_one = |(index, item)| {
-            self.within(Segment::Index(index), |decoder| read(decoder, item)).unwrap_or_else(&stand_in)
-        };
+        let read_one =
+            |(index, item)| self.within(Segment::Index(index), |decoder| read(decoder, item)).unwrap_or_else(&stand_in);
         Some(items.iter().enumerate().map(read_one).collect())
     }
 

@@ -54,8 +54,10 @@ impl Decoder {
             self.wrong(node.span, format!("expected {what}, found {}", shown(text)), help);
             return None;
         }
-        let number = if digits.len() > DIGITS_MAX { None } else { text.strip_prefix('+').unwrap_or(text).parse::<i128>().ok() };
-        let in_range = number.filter(|number| (least..=most).contains(number)).and_then(|number| T::try_from(number).ok());
+        let number =
+            if digits.len() > DIGITS_MAX { None } else { text.strip_prefix('+').unwrap_or(text).parse::<i128>().ok() };
+        let in_range =
+            number.filter(|number| (least..=most).contains(number)).and_then(|number| T::try_from(number).ok());
         if in_range.is_none() {
             self.wrong(node.span, format!("{} is out of range", shown(text)), help);
         }
@@ -81,7 +83,12 @@ impl Decoder {
     }
 
     pub(super) fn duration(&mut self, node: &Node) -> Option<Duration> {
-        self.quantity(node, "a duration", "write for example 90s, 5m or 1h30m; a plain number means seconds", quantity::duration)
+        self.quantity(
+            node,
+            "a duration",
+            "write for example 90s, 5m or 1h30m; a plain number means seconds",
+            quantity::duration,
+        )
     }
 
     pub(super) fn memory(&mut self, node: &Node) -> Option<u64> {
