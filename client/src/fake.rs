@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::checksum::{Checksum, LINK_BITS};
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use muster_graph::ids::JobId;
@@ -40,6 +41,9 @@ pub struct Accepted {
     pub spec: v1::JobSpec,
 }
 
+/// What the path of a [`FakeFile`] begins with if it is a symbolic link, whose target is the content.
+pub const LINK: &str = "link:";
+
 /// A file of an output: path and content.
 pub type FakeFile = (String, Vec<u8>);
 
@@ -66,6 +70,8 @@ pub struct FakeState {
     pub outputs: BTreeMap<(String, u32), Vec<FakeFile>>,
     /// An output breaks off after this many files, once.
     pub break_output_after: Option<usize>,
+    /// Whether outputs arrive with a checksum that is not theirs.
+    pub damage_outputs: bool,
     /// What the list of executors answers.
     pub executors: Vec<v1::ExecutorView>,
     /// What the list of schedulers answers.
@@ -393,8 +399,12 @@ impl Jobs for Service {
         let chunk = |part| Ok(v1::OutputChunk { part: Some(part) });
         let breaks = state.break_output_after.take();
         let mut chunks = Vec::new();
+        let mut checksum = Checksum::default();
         for (path, content) in files.iter().take(breaks.unwrap_or(usize::MAX)) {
-            let start = v1::FileStart { path: path.clone(), bytes: content.len() as u64, mode: 0o444 };
+            let (path, mode) = path.strip_prefix(LINK).map_or((path.as_str(), 0), |path| (path, LINK_BITS));
+            checksum.entry(path, mode, content.len() as u64);
+            checksum.data(content);
+            let start = v1::FileStart { path: path.to_owned(), bytes: content.len() as u64, mode };
             chunks.push(chunk(v1::output_chunk::Part::File(start)));
             for piece in content.chunks(7) {
                 chunks.push(chunk(v1::output_chunk::Part::Data(Bytes::copy_from_slice(piece))));
@@ -402,7 +412,9 @@ impl Jobs for Service {
         }
         chunks.push(match breaks {
             Some(_) => Err(broken_off()),
-            None => chunk(v1::output_chunk::Part::End(v1::OutputEnd { checksum: 0 })),
+            None => chunk(v1::output_chunk::Part::End(v1::OutputEnd {
+                checksum: checksum.sum() ^ u64::from(state.damage_outputs),
+            })),
         });
         Ok(answers(chunks))
     }

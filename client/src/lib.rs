@@ -20,6 +20,7 @@
 mod address;
 mod backoff;
 mod call;
+mod checksum;
 mod client;
 mod error;
 #[cfg(feature = "fake")]

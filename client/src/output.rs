@@ -3,6 +3,8 @@
 //! Invariants: a directory appears under its final name only when it is whole and verified, by one rename; and nothing
 //! that a scheduler or an executor sends can write outside of it.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Component, Path, PathBuf};
 
 use bytes::Bytes;
@@ -16,13 +18,14 @@ use tonic::Streaming;
 
 use crate::backoff::Backoff;
 use crate::call::{Repeat, Verdict, judge};
+use crate::checksum::{Checksum, EXECUTE_BITS, LINK_BITS, TYPE_BITS};
 use crate::client::{Client, jobs};
 use crate::error::Error;
 
-/// Bits of a file's mode that are taken over: who may do what. Never set-uid and the like.
-const MODE_TAKEN: u32 = 0o777;
-/// Bits that a downloaded file always gets: its owner can read, change and delete it.
-const MODE_GIVEN: u32 = 0o600;
+/// What a downloaded file's mode is, but for the execute bits, which come with it; the umask goes on top.
+const MODE_GIVEN: u32 = 0o666;
+/// A link's target is a path, and Linux ends those at 4096 bytes (PATH_MAX).
+const LINK_BYTES_MAX: u64 = 4096;
 
 /// A piece of an output, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,30 +36,39 @@ pub enum OutputPart {
         path: PathBuf,
         /// How many bytes follow.
         bytes: u64,
-        /// Permission bits.
+        /// Execute bits.
         mode: u32,
     },
     /// Some bytes of the file.
     Data(Bytes),
+    /// A symbolic link. Wherever it is followed to, it stays inside the output.
+    Link {
+        /// Below the output's directory.
+        path: PathBuf,
+        /// Relative to the link's own directory.
+        target: PathBuf,
+    },
 }
 
-/// A stream of an output's files. Made by [`Client::read_output`].
+/// A stream of an output's files, checked as it is read. Made by [`Client::read_output`].
 ///
 /// It does not resume: whoever has written part of it somewhere begins anew, as [`Client::download`] does.
 #[derive(Debug)]
 pub struct OutputReader {
     stream: Streaming<v1::OutputChunk>,
-    /// Bytes of the present file still to come.
+    /// Bytes of the present entry still to come.
     missing: u64,
+    /// The link that is being read, and its target so far.
+    link: Option<(PathBuf, Vec<u8>)>,
+    checksum: Checksum,
     finished: bool,
 }
 
 impl OutputReader {
-    /// The next piece; `None` at the end, once everything announced has arrived.
+    /// The next piece; `None` at the end, once everything announced has arrived and the checksum is right.
     ///
     /// # Errors
-    /// [`Error::DataLoss`] when the stream contradicts itself or names an unsafe path; [`Error::Unavailable`] when it
-    /// broke off.
+    /// [`Error::DataLoss`] when the stream contradicts itself, names an unsafe path, or broke off.
     pub async fn next(&mut self) -> Result<Option<OutputPart>, Error> {
         self.step().await.map_err(|broken| match broken {
             Broken::Final(error) => error,
@@ -65,36 +77,65 @@ impl OutputReader {
     }
 
     async fn step(&mut self) -> Result<Option<OutputPart>, Broken> {
-        if self.finished {
-            return Ok(None);
+        while !self.finished {
+            let message = self.stream.message().await.map_err(|status| match judge(&status) {
+                Verdict::Final(error) => Broken::Final(error),
+                Verdict::NotSent(why) | Verdict::Lost(why) | Verdict::Refused { message: why, .. } => {
+                    Broken::Again(why)
+                }
+            })?;
+            let Some(chunk) = message else { return Err(Broken::Again("it ended without its end mark".to_owned())) };
+            if let Some(part) = self.take(chunk)? {
+                return Ok(Some(part));
+            }
         }
-        let loss = |why: String| Broken::Final(Error::DataLoss(why));
-        let message = self.stream.message().await.map_err(|status| match judge(&status) {
-            Verdict::Final(error) => Broken::Final(error),
-            Verdict::NotSent(why) | Verdict::Lost(why) | Verdict::Refused { message: why, .. } => Broken::Again(why),
-        })?;
-        let Some(chunk) = message else { return Err(Broken::Again("it ended without its end mark".to_owned())) };
+        Ok(None)
+    }
+
+    /// What a message means; `None`: nothing yet, or the end.
+    fn take(&mut self, chunk: v1::OutputChunk) -> Result<Option<OutputPart>, Broken> {
         match chunk.part {
             Some(Part::Data(data)) => {
-                let size = data.len() as u64;
-                self.missing = self
-                    .missing
-                    .checked_sub(size)
-                    .ok_or_else(|| loss("a file of the output is longer than announced".to_owned()))?;
-                Ok(Some(OutputPart::Data(data)))
+                let missing = self.missing.checked_sub(data.len() as u64);
+                self.missing = missing.ok_or_else(|| loss("an entry of the output is longer than announced"))?;
+                self.checksum.data(&data);
+                let Some((path, mut target)) = self.link.take() else { return Ok(Some(OutputPart::Data(data))) };
+                target.extend_from_slice(&data);
+                if self.missing > 0 {
+                    self.link = Some((path, target));
+                    return Ok(None);
+                }
+                let target = PathBuf::from(OsString::from_vec(target));
+                if !stays_inside(&path, &target) {
+                    let link = path.display();
+                    return Err(loss(format!("the output has a link that leads out of it: {link} -> {target:?}")));
+                }
+                Ok(Some(OutputPart::Link { path, target }))
             }
-            _ if self.missing > 0 => Err(loss(format!("a file of the output lacks its last {} bytes", self.missing))),
+            _ if self.missing > 0 => Err(loss(format!("an entry of the output lacks its last {} bytes", self.missing))),
             Some(Part::File(start)) => {
-                let path = safe_path(&start.path)
-                    .ok_or_else(|| loss(format!("the output names a file outside of itself: {:?}", start.path)))?;
+                let named = || loss(format!("the output names a file outside of itself: {:?}", start.path));
+                let path = safe_path(&start.path).ok_or_else(named)?;
+                self.checksum.entry(&start.path, start.mode, start.bytes);
                 self.missing = start.bytes;
-                Ok(Some(OutputPart::File { path, bytes: start.bytes, mode: start.mode & MODE_TAKEN }))
-            }
-            Some(Part::End(_)) => {
-                self.finished = true;
+                if start.mode & TYPE_BITS != LINK_BITS {
+                    return Ok(Some(OutputPart::File { path, bytes: start.bytes, mode: start.mode & EXECUTE_BITS }));
+                }
+                if start.bytes == 0 || start.bytes > LINK_BYTES_MAX {
+                    return Err(loss(format!("the link {} has a target of {} bytes", path.display(), start.bytes)));
+                }
+                self.link = Some((path, Vec::new()));
                 Ok(None)
             }
-            None => Err(loss("the output has a part of a kind that this client does not know".to_owned())),
+            Some(Part::End(end)) => {
+                self.finished = true;
+                let sum = std::mem::take(&mut self.checksum).sum();
+                if sum != end.checksum {
+                    return Err(loss(format!("the output's checksum is {sum:016x} and not {:016x}", end.checksum)));
+                }
+                Ok(None)
+            }
+            None => Err(loss("the output has a part of a kind that this client does not know")),
         }
     }
 }
@@ -105,6 +146,19 @@ enum Broken {
     Final(Error),
     /// Another try may get through.
     Again(String),
+}
+
+fn loss(why: impl Into<String>) -> Broken {
+    Broken::Final(Error::DataLoss(why.into()))
+}
+
+/// Whether a link at `path` to `target` stays inside. Steps upwards are allowed only at the target's beginning, where
+/// they are counted from the link's own, real directory: further on they would start from wherever another link leads.
+fn stays_inside(path: &Path, target: &Path) -> bool {
+    let depth = path.components().count() - 1;
+    let upwards = target.components().take_while(|step| *step == Component::ParentDir).count();
+    let downwards = target.components().skip(upwards).all(|step| matches!(step, Component::Normal(_)));
+    downwards && upwards <= depth && !target.as_os_str().as_bytes().contains(&0)
 }
 
 /// The path, if every step of it leads downwards.
@@ -136,7 +190,7 @@ impl Client {
                 Ok(jobs(channel).read_output(request).await?.into_inner())
             })
             .await?;
-        Ok(OutputReader { stream, missing: 0, finished: false })
+        Ok(OutputReader { stream, missing: 0, link: None, checksum: Checksum::default(), finished: false })
     }
 
     /// Brings the output of one task into the new directory `into`, whose parents are made where they are missing.
@@ -204,8 +258,11 @@ impl Client {
         let mut reader = self.read_output(job, stage, index).await.map_err(Broken::Final)?;
         let mut download = Download::default();
         let mut present: Option<(PathBuf, BufWriter<fs::File>)> = None;
+        // Made last: no file is ever written through one.
+        let mut links = Vec::new();
         while let Some(part) = reader.step().await? {
             match part {
+                OutputPart::Link { path, target } => links.push((partial.join(path), target)),
                 OutputPart::File { path, bytes, mode } => {
                     if let Some((path, file)) = present.take() {
                         close(file).await.map_err(failed(&path))?;
@@ -223,7 +280,7 @@ impl Client {
                 }
                 OutputPart::Data(data) => {
                     let Some((path, file)) = &mut present else {
-                        return Err(Broken::Final(Error::DataLoss("the output begins without a file".to_owned())));
+                        return Err(loss("the output begins without a file"));
                     };
                     file.write_all(&data).await.map_err(failed(path))?;
                 }
@@ -231,6 +288,12 @@ impl Client {
         }
         if let Some((path, file)) = present.take() {
             close(file).await.map_err(failed(&path))?;
+        }
+        for (path, target) in links {
+            let parent = path.parent().expect("it lies below the directory");
+            fs::create_dir_all(parent).await.map_err(failed(parent))?;
+            fs::symlink(target, &path).await.map_err(failed(&path))?;
+            download.files += 1;
         }
         Ok(download)
     }
@@ -248,6 +311,17 @@ fn file(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn links_may_lead_anywhere_but_out() {
+        let inside = |path: &str, target: &str| stays_inside(Path::new(path), Path::new(target));
+        for (path, target) in [("a", "b"), ("a/b", "../c"), ("a/b/c", "../../d/e"), ("a", "b/c")] {
+            assert!(inside(path, target), "{path} -> {target}");
+        }
+        for (path, target) in [("a", "../b"), ("a/b", "../../c"), ("a", "/etc"), ("a/b", "c/../../.."), ("a", "b/..")] {
+            assert!(!inside(path, target), "{path} -> {target}");
+        }
+    }
 
     #[test]
     fn only_paths_that_lead_downwards_are_taken() {

@@ -183,6 +183,7 @@ async fn a_download_that_breaks_off_starts_again_and_appears_whole() -> Result<(
         ("counts".to_owned(), b"3 apples\n".repeat(100)),
         ("empty".to_owned(), Vec::new()),
         ("deep/er/file".to_owned(), b"x".to_vec()),
+        ("link:deep/link".to_owned(), b"../counts".to_vec()),
     ];
     cluster.state().outputs.insert(("reduce".to_owned(), 2), files.clone());
     cluster.state().break_output_after = Some(1);
@@ -192,10 +193,11 @@ async fn a_download_that_breaks_off_starts_again_and_appears_whole() -> Result<(
     let into = folder.path().join("results/reduce-2");
     let brought = client.download(JOB, "reduce", 2, &into).await?;
     assert_eq!(cluster.state().break_output_after, None, "the fault did not happen");
-    assert_eq!((brought.files, brought.bytes), (3, 901));
-    for (path, content) in files {
-        assert_eq!(std::fs::read(into.join(path))?, content);
+    assert_eq!((brought.files, brought.bytes), (4, 901));
+    for (path, content) in &files[..3] {
+        assert_eq!(std::fs::read(into.join(path))?, *content);
     }
+    assert_eq!(std::fs::read_link(into.join("deep/link"))?, std::path::Path::new("../counts"));
     let left: Vec<_> = std::fs::read_dir(folder.path().join("results"))?.collect::<Result<_, _>>()?;
     assert_eq!(left.len(), 1, "nothing partial is left: {left:?}");
 
@@ -206,17 +208,34 @@ async fn a_download_that_breaks_off_starts_again_and_appears_whole() -> Result<(
 
 #[tokio::test]
 async fn an_output_that_names_files_outside_of_itself_writes_nothing() -> Result<()> {
-    for path in ["../evil", "/tmp/evil", "a/../../evil"] {
+    for path in ["../evil", "/tmp/evil", "a/../../evil", "link:evil"] {
         let cluster = FakeCluster::default();
-        cluster.state().outputs.insert(("main".to_owned(), 0), vec![(path.to_owned(), b"!".to_vec())]);
+        cluster.state().outputs.insert(("main".to_owned(), 0), vec![(path.to_owned(), b"/etc".to_vec())]);
         let scheduler = cluster.start_scheduler();
         let client = Client::connect([scheduler.address()], options()).await?;
         let folder = tempfile::tempdir()?;
         let into = folder.path().join("results/main-0");
         let refused = client.download(JOB, "main", 0, &into).await;
-        assert!(matches!(&refused, Err(Error::DataLoss(why)) if why.contains("outside")), "{path}: {refused:?}");
+        assert!(
+            matches!(&refused, Err(Error::DataLoss(why)) if why.contains("leads out") || why.contains("outside")),
+            "{path}: {refused:?}"
+        );
         assert_eq!(std::fs::read_dir(folder.path().join("results"))?.count(), 0, "{path}");
         assert_eq!(std::fs::read_dir(folder.path())?.count(), 1, "{path}");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_output_with_a_wrong_checksum_never_appears() -> Result<()> {
+    let cluster = FakeCluster::default();
+    cluster.state().outputs.insert(("main".to_owned(), 0), vec![("a".to_owned(), b"!".to_vec())]);
+    cluster.state().damage_outputs = true;
+    let scheduler = cluster.start_scheduler();
+    let client = Client::connect([scheduler.address()], options()).await?;
+    let folder = tempfile::tempdir()?;
+    let refused = client.download(JOB, "main", 0, &folder.path().join("main-0")).await;
+    assert!(matches!(&refused, Err(Error::DataLoss(why)) if why.contains("checksum")), "{refused:?}");
+    assert_eq!(std::fs::read_dir(folder.path())?.count(), 0);
     Ok(())
 }

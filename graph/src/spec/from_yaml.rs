@@ -38,6 +38,7 @@ fn finding(span: Span, message: impl Into<String>, help: impl Into<String>) -> F
         path: FieldPath::default(),
         point: Point::Value,
         span: Some(span),
+        first: None,
         message: message.into(),
         help: help.into(),
     }
@@ -305,7 +306,11 @@ fn is_number(text: &str) -> bool {
 
 /// A syntax error, in our words where a user of YAML meets it often.
 fn syntax(text: &str, error: &ScanError) -> Finding {
-    let at = error.marker().byte_offset().unwrap_or(text.len()).min(text.len());
+    let mut at = error.marker().byte_offset().unwrap_or(text.len()).min(text.len());
+    // The parser points behind a tab that it met.
+    if text.as_bytes()[..at].ends_with(b"\t") {
+        at -= 1;
+    }
     let span = Span::new(at, at + 1);
     let (message, help) = match error.kind() {
         ErrorKind::TabNotAllowed | ErrorKind::TabInBlockIndentation | ErrorKind::TabInIndentation => {

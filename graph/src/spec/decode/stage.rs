@@ -183,7 +183,7 @@ impl Decoder {
                 Some(other) => debug_assert!(false, "the decoder does not know the resource `{other}`"),
                 None => {
                     let most = NAMED_RESOURCE_COUNT_MAX.into();
-                    match decoder.whole::<u32>(&entry.value, "a number of pieces", 0, most) {
+                    match decoder.whole::<u32>(&entry.value, "a whole number of pieces", 0, most) {
                         // Zero of something is no demand at all.
                         Some(0) | None => {}
                         Some(count) => {
@@ -216,9 +216,10 @@ impl Decoder {
         ] {
             *place = self.field(fields.get(name), name, budget).unwrap_or(*place);
         }
-        for (name, place) in [("backoff", &mut retries.backoff), ("backoff_max", &mut retries.backoff_max)] {
-            *place = self.field(fields.get(name), name, Self::duration).unwrap_or(*place);
-        }
+        retries.backoff = self.field(fields.get("backoff"), "backoff", Self::duration).unwrap_or(retries.backoff);
+        let backoff_max = self.field(fields.get("backoff_max"), "backoff_max", Self::duration);
+        // Who asks for a long first backoff has not asked for a shorter longest one.
+        retries.backoff_max = backoff_max.unwrap_or(retries.backoff_max.max(retries.backoff));
         Some(retries)
     }
 
