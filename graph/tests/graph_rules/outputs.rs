@@ -124,3 +124,20 @@ fn a_handler_skipped_for_want_of_a_failure_waits_again_when_a_lost_output_brings
     job.run(2, output(1));
     assert_eq!(job.graph.job().state, JobState::Failed);
 }
+
+#[test]
+fn a_skipped_stage_does_not_make_again_what_it_had_before_a_retry() {
+    let mut reader = reading(stage(1), Edge::All, 1);
+    reader.when = muster_graph::spec::When::Always;
+    let mut job = Job::of([stage(2), reading(stage(2), Edge::Each, 0), reader]);
+    job.run(0, output(1));
+    job.run(1, output(1));
+    job.run(0, crate::script::FAILED);
+    job.run(2, output(1));
+    job.apply(Event::RetryRequested);
+    job.run(0, crate::script::FAILED);
+    assert_eq!((job.state(1), job.state(2)), (StageState::Skipped, StageState::Resolved));
+    assert_eq!(job.phases(1), [TaskPhase::Successful, TaskPhase::Cancelled]);
+    assert_eq!(output_lost(&mut job, 1, 0, 1), ignored(Why::Over));
+    assert_eq!(job.ready(), [(2, 1)]);
+}
