@@ -144,8 +144,7 @@ async fn get_ready(core: &Arc<Core>, accepted: &Accepted) -> Result<Ready, Box<v
     let setting = Setting {
         key: *key,
         work: kind,
-        env: environment(*key, &work, item, &room)
-            .map_err(|message| fail(Outcome::LaunchRefused, message))?,
+        env: environment(*key, &work, item, &room).map_err(|message| fail(Outcome::LaunchRefused, message))?,
         room: room.path().to_owned(),
         log_cap_bytes: core.options.log_cap_bytes,
         memory_bytes: group.need.memory_bytes,

@@ -73,11 +73,7 @@ impl Core {
     }
 
     pub(crate) fn advisors(&self, owner_address: &Arc<str>) -> Advisors {
-        Advisors {
-            channels: self.channels.clone(),
-            home: self.home.clone(),
-            owner_address: owner_address.clone(),
-        }
+        Advisors { channels: self.channels.clone(), home: self.home.clone(), owner_address: owner_address.clone() }
     }
 
     /// The one admission. Answers when all accepted attempts are in the table and all fences on disk; what is loaded
@@ -132,7 +128,8 @@ impl Core {
             return Err(Status::invalid_argument(format!("attempts: {key} is not of job {job}, whose fence this is")));
         }
         let fence = Fence::from_wire(request.fence.as_ref());
-        let counts = self.fences.raise(&[(job, fence)]).await.map_err(|error| Status::unavailable(error.to_string()))?;
+        let counts =
+            self.fences.raise(&[(job, fence)]).await.map_err(|error| Status::unavailable(error.to_string()))?;
         if !counts[0] {
             return Err(Status::failed_precondition(format!(
                 "fence {fence} of job {job} is stale: a newer owner was heard of"
@@ -179,7 +176,9 @@ impl Core {
     /// In pull mode a refusal can only be told as a result. A stale owner is told nothing: it is not asked any more.
     pub(crate) async fn tell_refused(self: &Arc<Self>, refusal: v1::Refusal) {
         use v1::RefusalReason as Reason;
-        let Some(Ok(key)) = refusal.attempt.as_ref().map(|attempt| AttemptKey::from_wire(attempt, None)) else { return };
+        let Some(Ok(key)) = refusal.attempt.as_ref().map(|attempt| AttemptKey::from_wire(attempt, None)) else {
+            return;
+        };
         if !matches!(refusal.reason(), Reason::DoesNotFit | Reason::Draining) {
             return;
         }

@@ -85,15 +85,16 @@ impl Executor {
         for directory in [layout.jobs(), layout.blobs()] {
             std::fs::create_dir_all(&directory).map_err(Error::data_dir("create", &directory))?;
         }
-        let fences = Fences::open(&layout.fences()).await.map_err(Error::data_dir("read", layout.fences()))?;
-        let outbox = Outbox::open(&layout.outbox(), identity.incarnation)
+        let fences = Fences::open(&layout.fences(), Some(identity.lock.clone()))
+            .await
+            .map_err(Error::data_dir("read", layout.fences()))?;
+        let outbox = Outbox::open(&layout.outbox(), identity.incarnation, Some(identity.lock.clone()))
             .map_err(Error::data_dir("read", layout.outbox()))?;
         let journal = Journal::open(&layout.journal()).map_err(Error::data_dir("open", layout.journal()))?;
         let listener = TcpListener::bind(options.listen)
             .await
             .map_err(|source| Error::Listen { address: options.listen, source })?;
-        let address =
-            listener.local_addr().map_err(|source| Error::Listen { address: options.listen, source })?;
+        let address = listener.local_addr().map_err(|source| Error::Listen { address: options.listen, source })?;
 
         let cgroup = CgroupHome::detect(&identity.id);
         match &cgroup {
@@ -272,6 +273,12 @@ impl Handle {
         // The server lets calls under way end; a follower of a log must not hold it up.
         let _ = timeout(CALLS_WITHIN, self.served.cancelled()).await;
         core.tasks.abort_all();
+        for flushed in [core.fences.flush().await, core.outbox.flush().await] {
+            if let Err(error) = flushed {
+                tracing::error!(%error, "cannot finish writing");
+            }
+        }
+        core.identity.release();
         self.finished.cancel();
     }
 }

@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -18,8 +19,8 @@ use crate::options::check_id;
 pub(crate) struct Identity {
     pub(crate) id: String,
     pub(crate) incarnation: u64,
-    /// Held, not read: closing it gives the data directory free.
-    _lock: File,
+    /// Whoever writes in the data directory holds it too.
+    pub(crate) lock: Arc<File>,
 }
 
 impl Identity {
@@ -78,7 +79,13 @@ impl Identity {
         };
         let incarnation = last + 1;
         write_durably(&incarnation_path, &incarnation.to_string())?;
-        Ok(Self { id, incarnation, _lock: lock })
+        Ok(Self { id, incarnation, lock: Arc::new(lock) })
+    }
+
+    /// Gives the data directory free although this still lives. Nothing may be written after it.
+    pub(crate) fn release(&self) {
+        // Closing the file, at the latest at the process's end, does it otherwise.
+        let _ = flock(&self.lock, FlockOperation::Unlock);
     }
 }
 

@@ -261,10 +261,8 @@ impl Table {
     pub(crate) fn forget(&self, job: JobId) -> Vec<Arc<Control>> {
         let mut inside = self.inside();
         inside.highest.remove(&job);
-        let finished: Vec<AttemptKey> = inside
-            .of_job(job)
-            .filter_map(|(key, entry)| (entry.phase == Phase::Finished).then_some(*key))
-            .collect();
+        let finished: Vec<AttemptKey> =
+            inside.of_job(job).filter_map(|(key, entry)| (entry.phase == Phase::Finished).then_some(*key)).collect();
         for key in finished {
             inside.entries.remove(&key);
         }

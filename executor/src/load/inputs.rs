@@ -97,7 +97,10 @@ impl Inputs {
             for stage in stages {
                 std::fs::create_dir_all(stage)?;
             }
-            Ok(local.into_iter().filter_map(|wanted| link(&layout, job, &wanted).err().map(|why| (wanted, why))).collect())
+            Ok(local
+                .into_iter()
+                .filter_map(|wanted| link(&layout, job, &wanted).err().map(|why| (wanted, why)))
+                .collect())
         });
         let mut failures = match linked.await {
             Ok(Ok(failures)) => failures,
@@ -137,12 +140,8 @@ impl Inputs {
         let Some(channel) = self.channels.get(address) else {
             return Err(Failure::OutOfReach(format!("'{address}' is not an address")));
         };
-        let attempt = AttemptKey {
-            job,
-            stage: wanted.stage,
-            index: wanted.location.index,
-            attempt: wanted.location.attempt,
-        };
+        let attempt =
+            AttemptKey { job, stage: wanted.stage, index: wanted.location.index, attempt: wanted.location.attempt };
         let request = v1::FetchOutputRequest { attempt: Some(attempt.to_wire()), part: wanted.part };
         let judge = |status: tonic::Status| match status.code() {
             tonic::Code::NotFound | tonic::Code::DataLoss | tonic::Code::InvalidArgument => {
@@ -159,7 +158,8 @@ impl Inputs {
 
         let partial = partial_name(&wanted.to);
         let (chunks, mut received) = mpsc::channel::<v1::OutputChunk>(CHUNKS_IN_FLIGHT);
-        let (to, expected, whole) = (wanted.to.clone(), wanted.location.output.unwrap_or_default(), wanted.part.is_none());
+        let (to, expected, whole) =
+            (wanted.to.clone(), wanted.location.output.unwrap_or_default(), wanted.part.is_none());
         let writing = tokio::task::spawn_blocking(move || -> Result<(), NotReceived> {
             let disk = |source| NotReceived::Disk { path: partial.clone(), source };
             if let Err(error) = std::fs::remove_dir_all(&partial)
@@ -216,12 +216,7 @@ fn partial_name(to: &std::path::Path) -> PathBuf {
     to.with_extension("partial")
 }
 
-fn wanted(
-    room: &Room,
-    key: AttemptKey,
-    each: &[v1::EachInput],
-    upstreams: &[v1::UpstreamOutputs],
-) -> Vec<Wanted> {
+fn wanted(room: &Room, key: AttemptKey, each: &[v1::EachInput], upstreams: &[v1::UpstreamOutputs]) -> Vec<Wanted> {
     let place = |stage_name: &str, location: &v1::Location| {
         room.input().join(directory_name(stage_name)).join(location.index.to_string())
     };
@@ -253,7 +248,8 @@ fn link(layout: &Layout, job: JobId, wanted: &Wanted) -> Result<(), Failure> {
         AttemptKey { job, stage: wanted.stage, index: wanted.location.index, attempt: wanted.location.attempt };
     let room = layout.attempt(attempt);
     let disk = |error: std::io::Error| Failure::Disk(format!("cannot link an input: {error}"));
-    let manifest = Manifest::read(&room.manifest()).map_err(|error| Failure::Gone(format!("it is not here: {error}")))?;
+    let manifest =
+        Manifest::read(&room.manifest()).map_err(|error| Failure::Gone(format!("it is not here: {error}")))?;
     let expected = wanted.location.output.unwrap_or_default();
     if manifest.summary().checksum != expected.checksum {
         return Err(Failure::Gone("it is not the output that the scheduler knows of".to_owned()));
@@ -294,7 +290,9 @@ fn report(failures: Vec<(Wanted, Failure)>) -> Result<(), NotLoaded> {
         let stage = wanted.stage;
         lost.push(v1::LostOutput { stage, index: *index, attempt: *attempt, gone });
         message.get_or_insert_with(|| {
-            format!("cannot read the output of task {index} of stage {stage} (attempt {attempt}) on {executor_id}: {why}")
+            format!(
+                "cannot read the output of task {index} of stage {stage} (attempt {attempt}) on {executor_id}: {why}"
+            )
         });
     }
     match message {

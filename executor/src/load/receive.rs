@@ -28,10 +28,7 @@ pub(crate) enum NotReceived {
     BrokenOff,
     /// It cannot be written here.
     #[error("cannot write {path}: {source}")]
-    Disk {
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    Disk { path: PathBuf, source: std::io::Error },
 }
 
 struct Open {
@@ -211,14 +208,8 @@ mod tests {
     #[test]
     fn files_and_links_arrive() {
         let sum = checksum(&[entry("d/x", b"hello", 0o111), entry("l", b"d/x", LINK_BITS)]);
-        let chunks = vec![
-            file("l", 3, LINK_BITS),
-            data(b"d/x"),
-            file("d/x", 5, 0o111),
-            data(b"he"),
-            data(b"llo"),
-            end(sum),
-        ];
+        let chunks =
+            vec![file("l", 3, LINK_BITS), data(b"d/x"), file("d/x", 5, 0o111), data(b"he"), data(b"llo"), end(sum)];
         let (dir, result) = receive(chunks);
         assert_eq!(result.unwrap(), sum);
         assert_eq!(fs::read(dir.path().join("in/l")).unwrap(), b"hello");
@@ -240,8 +231,7 @@ mod tests {
             let shown = format!("{chunks:?}");
             let (dir, result) = receive(chunks);
             assert!(matches!(result, Err(NotReceived::Corrupt(_))), "{shown}: {result:?}");
-            let outside: Vec<_> =
-                fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            let outside: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
             assert_eq!(outside, ["in"], "{shown}");
         }
     }

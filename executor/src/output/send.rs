@@ -42,11 +42,7 @@ fn send_entries(
         manifest.entries.iter().filter(|entry| part.is_none_or(|part| entry.is_of_part(part))).collect();
     for entry in &wanted {
         let lost = |why: String| Some(Status::data_loss(format!("{}: {why}", entry.path)));
-        put(Part::File(v1::FileStart {
-            path: entry.path.clone(),
-            bytes: entry.bytes,
-            mode: plain_mode(entry.mode),
-        }))?;
+        put(Part::File(v1::FileStart { path: entry.path.clone(), bytes: entry.bytes, mode: plain_mode(entry.mode) }))?;
         let path = room.published().join(&entry.path);
         if entry.is_link() {
             let target = fs::read_link(&path).map_err(|error| lost(error.to_string()))?;

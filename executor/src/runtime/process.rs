@@ -119,10 +119,7 @@ impl TaskRuntime for ProcessRuntime {
         let gone = || NotStarted::Runtime("the executor stops".to_owned());
         let run = self.next_run.fetch_add(1, Ordering::Relaxed);
         let mut env = setting.env;
-        env.push((
-            crate::supervisor::MARK_VARIABLE.to_owned(),
-            format!("{}:{run}", self.setup.mark),
-        ));
+        env.push((crate::supervisor::MARK_VARIABLE.to_owned(), format!("{}:{run}", self.setup.mark)));
         let Work::Process(process) = setting.work;
         let start = Start {
             run,
@@ -411,9 +408,7 @@ fn end_orphans(groups: &[u32], mark: &str) {
         let mut left = false;
         for child in crate::supervisor::children(std::process::id()) {
             let in_group = || rustix::process::getpgid(Some(child.pid)).is_ok_and(|group| groups.contains(&group));
-            if !ours.contains(&child.pid)
-                && (in_group() || crate::supervisor::marked_run(child.pid, mark).is_some())
-            {
+            if !ours.contains(&child.pid) && (in_group() || crate::supervisor::marked_run(child.pid, mark).is_some()) {
                 ours.push(child.pid);
             }
             if ours.contains(&child.pid) {

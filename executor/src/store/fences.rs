@@ -4,8 +4,9 @@
 //! refused after it; a fence never goes down while the job can still be spoken of.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use muster_graph::ids::JobId;
@@ -34,8 +35,8 @@ struct Known {
 }
 
 impl Fences {
-    pub(crate) async fn open(path: &Path) -> std::io::Result<Self> {
-        let (log, kept) = KeyedLog::open(path)?;
+    pub(crate) async fn open(path: &Path, lock: Option<Arc<File>>) -> std::io::Result<Self> {
+        let (log, kept) = KeyedLog::open(path, lock)?;
         let mut known = HashMap::new();
         let mut old = Vec::new();
         let now = clock::wall_ms();
@@ -80,7 +81,9 @@ impl Fences {
         };
         if !changes.is_empty() {
             let now = clock::wall_ms();
-            self.log.write(changes.iter().map(|(job, fence)| Change::Put(job.0, encode(*fence, now))).collect()).await?;
+            self.log
+                .write(changes.iter().map(|(job, fence)| Change::Put(job.0, encode(*fence, now))).collect())
+                .await?;
             let mut known = self.known.lock().expect("no holder of this lock panics");
             for (job, fence) in changes {
                 if let Some(entry) = known.get_mut(&job) {
@@ -89,6 +92,11 @@ impl Fences {
             }
         }
         Ok(verdicts)
+    }
+
+    /// Waits until everything is on disk.
+    pub(crate) async fn flush(&self) -> Result<(), NotWritten> {
+        self.log.flush().await
     }
 
     /// The highest one of a job.
@@ -122,11 +130,11 @@ mod tests {
         let job = JobId(7);
         let fence = |epoch, token| Fence { epoch, token };
         {
-            let fences = Fences::open(&path).await.unwrap();
+            let fences = Fences::open(&path, None).await.unwrap();
             let heard = [(job, fence(1, 5)), (job, fence(1, 4)), (job, fence(2, 1)), (JobId(8), fence(1, 1))];
             assert_eq!(fences.raise(&heard).await.unwrap(), [true, false, true, true]);
         }
-        let fences = Fences::open(&path).await.unwrap();
+        let fences = Fences::open(&path, None).await.unwrap();
         assert_eq!(fences.get(job), Some(fence(2, 1)));
         assert_eq!(fences.highest(), fence(2, 1));
         assert_eq!(fences.raise(&[(job, fence(1, 9)), (job, fence(2, 1))]).await.unwrap(), [false, true]);

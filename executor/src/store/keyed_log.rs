@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::{Buf as _, Bytes};
 use tokio::sync::{mpsc, oneshot};
@@ -58,8 +59,9 @@ pub(crate) struct KeyedLog {
 }
 
 impl KeyedLog {
-    /// Opens or creates the file, and returns what it holds.
-    pub(crate) fn open(path: &Path) -> std::io::Result<(Self, BTreeMap<u64, Bytes>)> {
+    /// Opens or creates the file, and returns what it holds. `lock` is kept open until the last write is done, so that
+    /// whoever gets it next finds a file that nobody writes.
+    pub(crate) fn open(path: &Path, lock: Option<Arc<File>>) -> std::io::Result<(Self, BTreeMap<u64, Bytes>)> {
         let mut live = BTreeMap::new();
         let content = match std::fs::read(path) {
             Ok(content) => Bytes::from(content),
@@ -82,7 +84,7 @@ impl KeyedLog {
         }
         let (orders, receiver) = mpsc::channel(QUEUE_LEN);
         let length = (good as u64).max(HEADER.len() as u64);
-        let writer = Writer { path: path.to_owned(), file, length, live: live.clone(), broken: None };
+        let writer = Writer { path: path.to_owned(), file, length, live: live.clone(), broken: None, _lock: lock };
         std::thread::Builder::new().name("muster-log".to_owned()).spawn(move || writer.run(receiver))?;
         Ok((Self { path: path.to_owned(), orders }, live))
     }
@@ -93,6 +95,11 @@ impl KeyedLog {
         let gone = || NotWritten { path: self.path.clone(), reason: "the writer has ended".to_owned() };
         self.orders.send(Order { changes, done: Some(done) }).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
+    }
+
+    /// Waits until everything before is written.
+    pub(crate) async fn flush(&self) -> Result<(), NotWritten> {
+        self.write(Vec::new()).await
     }
 
     /// Writes the changes some time; a crash may lose them.
@@ -152,6 +159,7 @@ struct Writer {
     live: BTreeMap<u64, Bytes>,
     /// Set when a flush failed: what is on disk is then unknown, and no later flush may claim success.
     broken: Option<String>,
+    _lock: Option<Arc<File>>,
 }
 
 impl Writer {
@@ -263,7 +271,7 @@ mod tests {
             let path = dir.path().join("log");
             let mut after = vec![BTreeMap::<u64, Bytes>::new()];
             runtime().block_on(async {
-                let (log, _) = KeyedLog::open(&path).unwrap();
+                let (log, _) = KeyedLog::open(&path, None).unwrap();
                 for (key, value) in &changes {
                     let mut map = after.last().unwrap().clone();
                     let change = match value {
@@ -282,11 +290,11 @@ mod tests {
                 }
             });
             let whole = std::fs::read(&path).unwrap();
-            let (_, read) = KeyedLog::open(&path).unwrap();
+            let (_, read) = KeyedLog::open(&path, None).unwrap();
             prop_assert_eq!(&read, after.last().unwrap());
             let keep = whole.len().saturating_sub(torn).max(HEADER.len());
             std::fs::write(&path, &whole[..keep]).unwrap();
-            let (_, read) = KeyedLog::open(&path).unwrap();
+            let (_, read) = KeyedLog::open(&path, None).unwrap();
             prop_assert!(after.contains(&read), "a prefix of the history");
         }
     }
@@ -296,7 +304,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         runtime().block_on(async {
-            let (log, _) = KeyedLog::open(&path).unwrap();
+            let (log, _) = KeyedLog::open(&path, None).unwrap();
             let big = Bytes::from(vec![7u8; 64 << 10]);
             for round in 0..100u64 {
                 log.write(vec![Change::Put(round % 3, big.clone())]).await.unwrap();
@@ -304,7 +312,7 @@ mod tests {
             log.write(vec![Change::Put(9, Bytes::from_static(b"last"))]).await.unwrap();
         });
         assert!(std::fs::metadata(&path).unwrap().len() < REWRITE_BYTES_MIN, "it was rewritten");
-        let (_, read) = KeyedLog::open(&path).unwrap();
+        let (_, read) = KeyedLog::open(&path, None).unwrap();
         assert_eq!(read.keys().copied().collect::<Vec<_>>(), [0, 1, 2, 9]);
     }
 
@@ -313,7 +321,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         std::fs::write(&path, b"MUSTLOG9 and more").unwrap();
-        let error = KeyedLog::open(&path).unwrap_err();
+        let error = KeyedLog::open(&path, None).unwrap_err();
         assert!(error.to_string().contains("another version"), "{error}");
         assert_eq!(std::fs::read(&path).unwrap(), b"MUSTLOG9 and more");
     }

@@ -6,6 +6,7 @@
 //! Who sends, and where to, is decided in [`crate::uplink`]; here is only what is due.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -77,8 +78,8 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    pub(crate) fn open(path: &Path, incarnation: u64) -> std::io::Result<Self> {
-        let (log, kept) = KeyedLog::open(path)?;
+    pub(crate) fn open(path: &Path, incarnation: u64, lock: Option<Arc<File>>) -> std::io::Result<Self> {
+        let (log, kept) = KeyedLog::open(path, lock)?;
         let mut results = BTreeMap::new();
         for (sequence, value) in kept {
             results.insert(sequence, decode(&value).map_err(std::io::Error::other)?);
@@ -121,7 +122,19 @@ impl Outbox {
     /// Notes a start, to be told unless the end overtakes it.
     pub(crate) fn started(&self, key: AttemptKey, owner_address: Arc<str>, at_ms: u64) {
         let due = Instant::now() + STARTED_AFTER;
-        self.inside().started.insert(key, Started { owner_address, at_ms, due });
+        let mut inside = self.inside();
+        let first = inside.started.is_empty();
+        inside.started.insert(key, Started { owner_address, at_ms, due });
+        drop(inside);
+        if first {
+            // With others waiting, whoever sends looks again before this one is due.
+            self.changed.notify_one();
+        }
+    }
+
+    /// Waits until everything is on disk.
+    pub(crate) async fn flush(&self) -> Result<(), NotWritten> {
+        self.log.flush().await
     }
 
     /// Takes what is due, at most `limit`, and makes it due again later unless it is settled by then.
@@ -273,7 +286,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("outbox.log");
         let first = {
-            let outbox = Outbox::open(&path, 1).unwrap();
+            let outbox = Outbox::open(&path, 1, None).unwrap();
             for index in 0..3 {
                 outbox.keep(key(index), "owner:1".into(), v1::AttemptFinished::default()).await.unwrap();
             }
@@ -285,7 +298,7 @@ mod tests {
             outbox.keep(key(3), "owner:1".into(), v1::AttemptFinished::default()).await.unwrap();
             due[0].sequence
         };
-        let outbox = Outbox::open(&path, 2).unwrap();
+        let outbox = Outbox::open(&path, 2, None).unwrap();
         let due = outbox.take_due(10, |_| true);
         assert_eq!(due.iter().map(|d| d.status.attempt.as_ref().unwrap().index).collect::<Vec<_>>(), [0, 2, 3]);
         assert_eq!(due[0].sequence, first, "a result keeps its number");
@@ -296,7 +309,7 @@ mod tests {
     #[tokio::test]
     async fn a_start_is_told_unless_its_end_overtakes_it() {
         let dir = tempfile::tempdir().unwrap();
-        let outbox = Outbox::open(&dir.path().join("outbox.log"), 1).unwrap();
+        let outbox = Outbox::open(&dir.path().join("outbox.log"), 1, None).unwrap();
         outbox.started(key(0), "owner:1".into(), 5);
         outbox.started(key(1), "owner:1".into(), 6);
         assert!(outbox.take_due(10, |_| true).is_empty());

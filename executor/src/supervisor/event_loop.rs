@@ -13,8 +13,7 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use rustix::process::{
-    self, Pid, PidfdFlags, Signal as UnixSignal, WaitOptions, kill_process, kill_process_group,
-    test_kill_process_group,
+    self, Pid, PidfdFlags, Signal as UnixSignal, WaitOptions, kill_process, kill_process_group, test_kill_process_group,
 };
 
 use super::descendants;
@@ -115,9 +114,8 @@ impl EventLoop {
         let mut events: Vec<epoll::Event> = Vec::with_capacity(EVENTS_MAX);
         loop {
             events.clear();
-            let timeout = self.timeout().map(|after| {
-                rustix::event::Timespec::try_from(after).expect("less than a day")
-            });
+            let timeout =
+                self.timeout().map(|after| rustix::event::Timespec::try_from(after).expect("less than a day"));
             match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), timeout.as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(other) => return Err(other.into()),
@@ -190,9 +188,7 @@ impl EventLoop {
     fn start(&mut self, start: &Start) {
         let run = start.run;
         let report = match self.try_start(start) {
-            Ok(pid) => {
-                Report::Started { run, pid: pid.as_raw_nonzero().get().unsigned_abs(), at_ms: clock::wall_ms() }
-            }
+            Ok(pid) => Report::Started { run, pid: pid.as_raw_nonzero().get().unsigned_abs(), at_ms: clock::wall_ms() },
             Err(message) => Report::NotStarted { run, message },
         };
         wire::put(&mut self.outbox, &report);
@@ -201,8 +197,7 @@ impl EventLoop {
     fn try_start(&mut self, start: &Start) -> Result<Pid, String> {
         let inside = match (&self.cgroups, start.memory_bytes) {
             (Some(home), 1..) => Some(
-                home.enter(start.run)
-                    .map_err(|error| format!("cannot make a cgroup for the memory limit: {error}"))?,
+                home.enter(start.run).map_err(|error| format!("cannot make a cgroup for the memory limit: {error}"))?,
             ),
             _ => None,
         };
@@ -282,8 +277,7 @@ impl EventLoop {
             None => HowEnded::Signal(0),
         };
         self.scan_wanted = true;
-        let ending =
-            Ending { run: number, group: run.pid, how, out_of_memory, until: Instant::now() + GROUP_GONE };
+        let ending = Ending { run: number, group: run.pid, how, out_of_memory, until: Instant::now() + GROUP_GONE };
         if is_gone(&ending) {
             self.report_end(&ending);
         } else {
@@ -312,7 +306,8 @@ impl EventLoop {
     }
 
     fn look_for_orphans(&mut self) {
-        if !(self.scan_wanted || !self.strays.is_empty()) || self.last_scan.elapsed() < SCAN_EVERY {
+        let idle = !self.scan_wanted && self.strays.is_empty();
+        if idle || self.last_scan.elapsed() < SCAN_EVERY {
             return;
         }
         self.last_scan = Instant::now();

@@ -45,7 +45,13 @@ pub(crate) async fn poll(core: Arc<Core>) {
                 if asked.is_none() && !answer.peer.is_empty() && answer.launches.is_empty() {
                     peer = Some(normal(&answer.peer));
                 }
+                let fruitful = !answer.launches.is_empty() || !answer.settled.is_empty();
                 accept(&core, answer).await;
+                if !fruitful {
+                    // The same cancel comes with each answer until the task has ended: no reason to ask at once.
+                    backoff.pause().await;
+                    backoff = Backoff::between(PAUSE_MIN, PAUSE_MAX);
+                }
             }
             Err(why) => {
                 tracing::debug!(scheduler = %address, %why, "the poll failed");
@@ -56,12 +62,7 @@ pub(crate) async fn poll(core: Arc<Core>) {
 }
 
 /// One poll; `None` if it was given up for a newer one.
-async fn one(
-    core: &Core,
-    address: &str,
-    sequence: u64,
-    at_peer: bool,
-) -> Result<Option<v1::PollWorkResponse>, String> {
+async fn one(core: &Core, address: &str, sequence: u64, at_peer: bool) -> Result<Option<v1::PollWorkResponse>, String> {
     let mut scheduler = core.channels.executors(address).ok_or("not an address")?;
     let due = core.outbox.take_due(STATUSES_MAX, |_| true);
     let carried: Vec<u64> = due.iter().map(|due| due.sequence).filter(|sequence| *sequence > 0).collect();

@@ -30,10 +30,7 @@ async fn tasks_per_second(count: u32, backlog: usize) -> f64 {
             assert_eq!(world.launcher.launch(group(&world.scheduler, job, &digest, launched..next)).await, []);
             launched = next;
         }
-        world
-            .scheduler
-            .until("more results", |state| (state.seen.finished.len() > done as usize).then_some(()))
-            .await;
+        world.scheduler.until("more results", |state| (state.seen.finished.len() > done as usize).then_some(())).await;
     }
     let rate = f64::from(count) / began.elapsed().as_secs_f64();
     world.scheduler.with(|state| state.seen.finished.values().for_each(|end| assert_outcome(end, Outcome::Succeeded)));

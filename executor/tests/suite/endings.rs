@@ -50,7 +50,8 @@ async fn exit_codes_signals_and_failures_to_start_are_told_apart() {
 async fn a_time_out_ends_the_whole_group_with_a_grace() {
     let mut world = World::new().await;
     // The task itself heeds SIGTERM; a child of it does not.
-    let mut polite = script("trap 'echo bye; exit 3' TERM; sh -c 'trap \"\" TERM; sleep 100' & while :; do sleep 0.05; done");
+    let mut polite =
+        script("trap 'echo bye; exit 3' TERM; sh -c 'trap \"\" TERM; sleep 100' & while :; do sleep 0.05; done");
     polite.timeout_ms = 300;
     let (attempt, finished) = world.run(&polite).await;
     assert_outcome(&finished, Outcome::TimedOut);
@@ -137,8 +138,9 @@ async fn logs_are_kept_up_to_the_cap_and_the_task_is_not_blocked() {
 async fn a_log_can_be_followed_while_the_task_runs() {
     let mut world = World::new().await;
     let gate = world.place.path().join("gate");
-    let attempt =
-        world.launch_script(&format!("echo one; while [ ! -e {} ]; do sleep 0.02; done; echo two", gate.display())).await;
+    let attempt = world
+        .launch_script(&format!("echo one; while [ ! -e {} ]; do sleep 0.02; done; echo two", gate.display()))
+        .await;
     let mut stream = crate::outputs::open_log(&world.handle, &attempt, v1::Stream::Stdout, true, 0).await.unwrap();
     let next = tokio::time::timeout(Duration::from_secs(20), stream.message()).await.unwrap().unwrap().unwrap();
     assert_eq!((&next.data[..], next.offset), (&b"one\n"[..], 0));
@@ -163,11 +165,15 @@ async fn tasks_see_their_environment_and_nothing_else() {
     work.items_per_chunk = 2;
     work.item_chunks = vec![items];
     let digest = world.scheduler.put_blob(&work);
-    let attempt = world.launcher.launch_all(crate::fake::group(&world.scheduler, crate::fake::job(), &digest, 1..2)).await.remove(0);
+    let attempt = world
+        .launcher
+        .launch_all(crate::fake::group(&world.scheduler, crate::fake::job(), &digest, 1..2))
+        .await
+        .remove(0);
     assert_outcome(&world.scheduler.result(&attempt).await, Outcome::Succeeded);
     let room = world.place.room(&attempt);
     let text = std::fs::read_to_string(room.join("stdout")).unwrap();
-    assert!(text.starts_with(&format!("{}\n", room.join("work").canonicalize().unwrap().display())), "{text}");
+    assert!(text.starts_with(&format!("{}\n", room.canonicalize().unwrap().join("work").display())), "{text}");
     for line in [
         "COLOUR=green".to_owned(),
         format!("MUSTER_JOB_ID={}", attempt.job_id),

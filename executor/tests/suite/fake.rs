@@ -12,7 +12,6 @@ use muster_proto::v1::attempt_status::What;
 use muster_proto::v1::executor_client::ExecutorClient;
 use muster_proto::v1::executors_server::{Executors, ExecutorsServer};
 use muster_proto::v1::{self, AttemptRef, Outcome};
-use prost::Message as _;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
@@ -32,7 +31,6 @@ pub fn key(attempt: &AttemptRef) -> Key {
 #[derive(Clone)]
 pub enum Answer {
     Content(Vec<u8>),
-    Missing,
     Unavailable,
 }
 
@@ -184,10 +182,7 @@ impl Scheduler {
 
 #[tonic::async_trait]
 impl Executors for Scheduler {
-    async fn register(
-        &self,
-        request: Request<v1::RegisterRequest>,
-    ) -> Result<Response<v1::RegisterResponse>, Status> {
+    async fn register(&self, request: Request<v1::RegisterRequest>) -> Result<Response<v1::RegisterResponse>, Status> {
         self.up()?;
         let schedulers = self.with(|state| {
             state.seen.registrations.push(request.into_inner());
@@ -228,17 +223,19 @@ impl Executors for Scheduler {
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
-    async fn poll_work(
-        &self,
-        request: Request<v1::PollWorkRequest>,
-    ) -> Result<Response<v1::PollWorkResponse>, Status> {
+    async fn poll_work(&self, request: Request<v1::PollWorkRequest>) -> Result<Response<v1::PollWorkResponse>, Status> {
         self.up()?;
         let request = request.into_inner();
-        let newest = self.with(|state| {
-            assert!(request.sequence > state.seen.polls, "polls are numbered upwards");
-            state.seen.polls = request.sequence;
-            request.sequence
+        let newest = request.sequence;
+        let overtaken = self.with(|state| {
+            let overtaken = newest <= state.seen.polls;
+            state.seen.polls = newest.max(state.seen.polls);
+            overtaken
         });
+        if overtaken {
+            assert!(request.statuses.is_empty(), "only polls that carry nothing are given up");
+            return Ok(Response::new(v1::PollWorkResponse::default()));
+        }
         let settled = self.take(request.statuses);
         let held: BTreeSet<Key> = request.held.iter().map(|held| key(held.attempt.as_ref().unwrap())).collect();
         let until = tokio::time::Instant::now() + Duration::from_millis(request.wait_ms);
@@ -256,6 +253,9 @@ impl Executors for Scheduler {
                     });
                 }
                 state.work.retain(|group| !group.attempts.is_empty());
+                // As often: an answer may be lost.
+                let seen = &state.seen.finished;
+                state.cancels.retain(|cancel| cancel.attempts.iter().any(|attempt| !seen.contains_key(&key(attempt))));
                 if state.work.is_empty() && state.cancels.is_empty() && settled.is_empty() {
                     return None;
                 }
@@ -263,7 +263,7 @@ impl Executors for Scheduler {
                     state.lose_answers -= 1;
                     return Some(Err(Status::unavailable("lost on its way")));
                 }
-                let cancels = std::mem::take(&mut state.cancels);
+                let cancels = state.cancels.clone();
                 Some(Ok(v1::PollWorkResponse { launches: state.work.clone(), cancels, ..Default::default() }))
             });
             let over = tokio::time::Instant::now() >= until || self.with_quietly(|state| state.seen.polls > newest);
@@ -312,7 +312,7 @@ impl Executors for Scheduler {
         }) {
             Some(Answer::Content(content)) => Ok(Response::new(v1::GetStageSpecResponse { content })),
             Some(Answer::Unavailable) => Err(Status::unavailable("the store is slow")),
-            Some(Answer::Missing) | None => Err(Status::not_found("no such blob")),
+            None => Err(Status::not_found("no such blob")),
         }
     }
 
@@ -459,8 +459,7 @@ impl Launcher {
 
     pub async fn launch_as(&mut self, incarnation: u64, groups: Vec<v1::LaunchGroup>) -> Vec<v1::Refusal> {
         self.sequence += 1;
-        let request =
-            v1::LaunchTasksRequest { sequence: self.sequence, executor_incarnation: incarnation, groups };
+        let request = v1::LaunchTasksRequest { sequence: self.sequence, executor_incarnation: incarnation, groups };
         self.requests.send(request).await.unwrap();
         let answer = tokio::time::timeout(DEADLINE, self.answers.message()).await.expect("an answer").unwrap().unwrap();
         assert_eq!(answer.sequence, self.sequence);

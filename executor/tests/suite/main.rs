@@ -1,5 +1,7 @@
 //! The executor against a fake scheduler, with real processes.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 mod bench;
 mod endings;
 mod fake;

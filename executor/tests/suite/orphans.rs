@@ -6,9 +6,7 @@ use std::process::{Child, Command, Stdio};
 use muster_proto::v1::Outcome;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::fake::{
-    Launcher, Place, Scheduler, World, argv, assert_outcome, eventually, group, job, script, test_host,
-};
+use crate::fake::{Launcher, Place, Scheduler, World, argv, assert_outcome, eventually, group, job, script, test_host};
 
 /// Tries all ways out: a child in the group, one in a session of its own, one that daemonised with a double fork, and
 /// one that wiped its environment as well. Each writes its process id.
@@ -101,7 +99,9 @@ async fn a_task_that_ends_takes_all_its_processes_along() {
     let text = ESCAPES.replace("while :; do sleep 1000; done\n", &ending);
     assert!(text.contains("exit 0"));
     // Another task runs all the while: the ended one's descendants must be told apart from its.
-    let other = world.launch_script("( ( setsid sh -c 'echo $$ > daemon; exec sleep 1000' & ) & ); echo $$ > task; sleep 1000").await;
+    let other = world
+        .launch_script("( ( setsid sh -c 'echo $$ > daemon; exec sleep 1000' & ) & ); echo $$ > task; sleep 1000")
+        .await;
     let attempt = world.launch_script(&text).await;
     let work = world.place.room(&attempt).join("work");
     let pids = escaped(&work).await;

@@ -38,7 +38,11 @@ pub async fn read_log(
 }
 
 /// All files, and the checksum at the end.
-async fn fetch(handle: &Handle, attempt: &AttemptRef, part: Option<u32>) -> Result<(Vec<(String, Vec<u8>)>, u64), Status> {
+async fn fetch(
+    handle: &Handle,
+    attempt: &AttemptRef,
+    part: Option<u32>,
+) -> Result<(Vec<(String, Vec<u8>)>, u64), Status> {
     let mut client = DataClient::connect(format!("http://{}", handle.address())).await.unwrap();
     let request = v1::FetchOutputRequest { attempt: Some(attempt.clone()), part };
     let mut stream = client.fetch_output(request).await?.into_inner();
@@ -173,7 +177,8 @@ impl Upstream {
     }
 }
 
-const READ_ALL: &str = "cd $MUSTER_INPUT_DIR/ma%2Fp%20%C3%BC; ls | tr '\\n' ' '; find -L . -type f | sort | xargs cat; test -L 0";
+const READ_ALL: &str =
+    "cd $MUSTER_INPUT_DIR/ma%2Fp%20%C3%BC; ls | tr '\\n' ' '; find -L . -type f | sort | xargs cat; test -L 0";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn inputs_come_from_other_executors_and_local_ones_are_linked() {
@@ -181,7 +186,8 @@ async fn inputs_come_from_other_executors_and_local_ones_are_linked() {
     upstream.inputs(1, InputKind::All);
     let (attempt, finished) = upstream.read(READ_ALL, 0, 1).await;
     assert_outcome(&finished, Outcome::Succeeded);
-    let stdout = |attempt: &AttemptRef| std::fs::read_to_string(upstream.places[0].room(attempt).join("stdout")).unwrap();
+    let stdout =
+        |attempt: &AttemptRef| std::fs::read_to_string(upstream.places[0].room(attempt).join("stdout")).unwrap();
     assert_eq!(stdout(&attempt), "0 1 2 zero-0\none-0\nzero-1\none-1\n");
 
     upstream.inputs(2, InputKind::Shuffle);

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use muster_executor::Executor;
 use muster_proto::v1::{self, HeldState, Outcome};
 
-use crate::fake::{DEADLINE, Launcher, Place, Scheduler, World, argv, assert_outcome, eventually, group, job, key, script};
+use crate::fake::{
+    DEADLINE, Launcher, Place, Scheduler, World, argv, assert_outcome, eventually, group, job, key, script,
+};
 use crate::launching::start_when_free;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -61,7 +63,12 @@ async fn results_outlive_the_executor_and_are_sent_until_settled() {
     let handle = place.executor(&scheduler).await;
     scheduler
         .until("a registration that holds nothing", |state| {
-            state.seen.registrations.iter().find(|request| request.incarnation == 3 && request.held.is_empty()).map(drop)
+            state
+                .seen
+                .registrations
+                .iter()
+                .find(|request| request.incarnation == 3 && request.held.is_empty())
+                .map(drop)
         })
         .await;
     handle.stop().await;
@@ -189,8 +196,11 @@ async fn the_journal_says_what_ran() {
 #[tokio::test(flavor = "multi_thread")]
 async fn health_and_reflection_are_served() {
     let world = World::new().await;
-    let channel =
-        tonic::transport::Channel::from_shared(format!("http://{}", world.handle.address())).unwrap().connect().await.unwrap();
+    let channel = tonic::transport::Channel::from_shared(format!("http://{}", world.handle.address()))
+        .unwrap()
+        .connect()
+        .await
+        .unwrap();
     let mut health = tonic_health::pb::health_client::HealthClient::new(channel);
     let request = tonic_health::pb::HealthCheckRequest { service: "muster.v1.Executor".to_owned() };
     let status = health.check(request).await.unwrap().into_inner().status();
