@@ -19,62 +19,62 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 /// Longer than anything takes on a busy machine.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
-pub type Key = (String, u32, u32, u32);
+pub(crate) type Key = (String, u32, u32, u32);
 
-pub fn key(attempt: &AttemptRef) -> Key {
+pub(crate) fn key(attempt: &AttemptRef) -> Key {
     (attempt.job_id.clone(), attempt.stage, attempt.index, attempt.attempt)
 }
 
 /// How a blob is answered for.
 #[derive(Clone)]
-pub enum Answer {
+pub(crate) enum Answer {
     Content(Vec<u8>),
     Unavailable,
 }
 
 #[derive(Default)]
-pub struct Seen {
-    pub registrations: Vec<v1::RegisterRequest>,
-    pub finished: HashMap<Key, v1::AttemptFinished>,
+pub(crate) struct Seen {
+    pub(crate) registrations: Vec<v1::RegisterRequest>,
+    pub(crate) finished: HashMap<Key, v1::AttemptFinished>,
     /// How often a result arrived.
-    pub deliveries: HashMap<Key, usize>,
-    pub started: Vec<Key>,
-    pub stopped: Vec<v1::ExecutorStoppedRequest>,
-    pub polls: u64,
-    pub blob_questions: usize,
-    pub heartbeats: usize,
-    pub forwarded_owner: HashMap<String, String>,
+    pub(crate) deliveries: HashMap<Key, usize>,
+    pub(crate) started: Vec<Key>,
+    pub(crate) stopped: Vec<v1::ExecutorStoppedRequest>,
+    pub(crate) polls: u64,
+    pub(crate) blob_questions: usize,
+    pub(crate) heartbeats: usize,
+    pub(crate) forwarded_owner: HashMap<String, String>,
 }
 
 #[derive(Default)]
-pub struct State {
-    pub seen: Seen,
-    pub blobs: HashMap<String, Answer>,
-    pub inputs: HashMap<(u32, u64), Result<Vec<v1::UpstreamOutputs>, Status>>,
+pub(crate) struct State {
+    pub(crate) seen: Seen,
+    pub(crate) blobs: HashMap<String, Answer>,
+    pub(crate) inputs: HashMap<(u32, u64), Result<Vec<v1::UpstreamOutputs>, Status>>,
     /// Statuses are taken but not settled.
-    pub keep_unsettled: bool,
+    pub(crate) keep_unsettled: bool,
     /// Statuses are refused.
-    pub refuse_statuses: bool,
-    pub schedulers: Vec<String>,
+    pub(crate) refuse_statuses: bool,
+    pub(crate) schedulers: Vec<String>,
     /// What the next polls give.
-    pub work: Vec<v1::LaunchGroup>,
-    pub cancels: Vec<v1::CancelTasksRequest>,
+    pub(crate) work: Vec<v1::LaunchGroup>,
+    pub(crate) cancels: Vec<v1::CancelTasksRequest>,
     /// Answers of polls that are lost on their way.
-    pub lose_answers: usize,
+    pub(crate) lose_answers: usize,
 }
 
 #[derive(Clone)]
-pub struct Scheduler {
-    pub state: Arc<Mutex<State>>,
-    pub changed: Arc<Notify>,
-    pub address: SocketAddr,
+pub(crate) struct Scheduler {
+    pub(crate) state: Arc<Mutex<State>>,
+    pub(crate) changed: Arc<Notify>,
+    pub(crate) address: SocketAddr,
     stop: Arc<Mutex<CancellationToken>>,
 }
 
 impl Scheduler {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let scheduler = Self {
             state: Arc::default(),
@@ -103,7 +103,7 @@ impl Scheduler {
     }
 
     /// Goes down; connections that live on are refused by `down`.
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.stop.lock().unwrap().cancel();
     }
 
@@ -111,7 +111,7 @@ impl Scheduler {
         if self.stop.lock().unwrap().is_cancelled() { Err(Status::unavailable("down")) } else { Ok(()) }
     }
 
-    pub async fn restart(&self) {
+    pub(crate) async fn restart(&self) {
         *self.stop.lock().unwrap() = CancellationToken::new();
         let until = Instant::now() + DEADLINE;
         let listener = loop {
@@ -124,14 +124,14 @@ impl Scheduler {
         self.serve(listener);
     }
 
-    pub fn with<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+    pub(crate) fn with<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let result = change(&mut self.state.lock().unwrap());
         self.changed.notify_waiters();
         result
     }
 
     /// Waits until a test's condition holds.
-    pub async fn until<T>(&self, what: &str, condition: impl Fn(&State) -> Option<T>) -> T {
+    pub(crate) async fn until<T>(&self, what: &str, condition: impl Fn(&State) -> Option<T>) -> T {
         let until = tokio::time::Instant::now() + DEADLINE;
         loop {
             let changed = self.changed.notified();
@@ -144,12 +144,12 @@ impl Scheduler {
         }
     }
 
-    pub async fn result(&self, attempt: &AttemptRef) -> v1::AttemptFinished {
+    pub(crate) async fn result(&self, attempt: &AttemptRef) -> v1::AttemptFinished {
         let key = key(attempt);
         self.until(&format!("the result of {key:?}"), |state| state.seen.finished.get(&key).cloned()).await
     }
 
-    pub fn put_blob<M: prost::Message>(&self, message: &M) -> String {
+    pub(crate) fn put_blob<M: prost::Message>(&self, message: &M) -> String {
         let content = message.encode_to_vec();
         let digest = blake3::hash(&content).to_hex().to_string();
         self.with(|state| state.blobs.insert(digest.clone(), Answer::Content(content)));
@@ -344,12 +344,12 @@ impl Scheduler {
 }
 
 /// A data directory that is kept while the test runs.
-pub struct Place {
-    pub dir: tempfile::TempDir,
+pub(crate) struct Place {
+    pub(crate) dir: tempfile::TempDir,
 }
 
 impl Place {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         // Set RUST_LOG to see what the executor says.
         let _ = tracing_subscriber::fmt()
             .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
@@ -358,46 +358,46 @@ impl Place {
         Self { dir: tempfile::tempdir().unwrap() }
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.dir.path()
     }
 
-    pub fn room(&self, attempt: &AttemptRef) -> PathBuf {
+    pub(crate) fn room(&self, attempt: &AttemptRef) -> PathBuf {
         let AttemptRef { job_id, stage, index, attempt } = attempt;
         self.path().join(format!("jobs/{job_id}/{stage}/{index}/{attempt}"))
     }
 
-    pub fn options(&self, scheduler: &Scheduler) -> Options {
+    pub(crate) fn options(&self, scheduler: &Scheduler) -> Options {
         let mut options = Options::new(self.path(), vec![scheduler.address.to_string()]);
         options.supervisor = vec![test_host().into(), "supervise".into()];
         options.resources = Resources { cpu_milli: 4000, memory_bytes: 1 << 30, ..Resources::default() };
         options
     }
 
-    pub async fn executor(&self, scheduler: &Scheduler) -> Handle {
+    pub(crate) async fn executor(&self, scheduler: &Scheduler) -> Handle {
         Executor::start(self.options(scheduler)).await.unwrap()
     }
 
-    pub async fn puller(&self, scheduler: &Scheduler) -> Handle {
+    pub(crate) async fn puller(&self, scheduler: &Scheduler) -> Handle {
         let mut options = self.options(scheduler);
         options.mode = Mode::Pull;
         Executor::start(options).await.unwrap()
     }
 }
 
-pub fn test_host() -> &'static str {
+pub(crate) fn test_host() -> &'static str {
     env!("CARGO_BIN_EXE_muster-executor-test-host")
 }
 
-pub fn job() -> JobId {
+pub(crate) fn job() -> JobId {
     JobId::new(1_800_000_000_000, rand::random())
 }
 
-pub fn script(text: &str) -> v1::StageWork {
+pub(crate) fn script(text: &str) -> v1::StageWork {
     work(v1::process::Run::Script(v1::Script { text: text.to_owned(), shell: vec!["/bin/sh".to_owned()] }))
 }
 
-pub fn argv(args: &[&str]) -> v1::StageWork {
+pub(crate) fn argv(args: &[&str]) -> v1::StageWork {
     work(v1::process::Run::Argv(v1::Argv { args: args.iter().map(|arg| (*arg).to_owned()).collect() }))
 }
 
@@ -413,7 +413,7 @@ fn work(run: v1::process::Run) -> v1::StageWork {
 }
 
 /// Attempt 1 of tasks of stage 0 with one core each.
-pub fn group(scheduler: &Scheduler, job: JobId, digest: &str, tasks: std::ops::Range<u32>) -> v1::LaunchGroup {
+pub(crate) fn group(scheduler: &Scheduler, job: JobId, digest: &str, tasks: std::ops::Range<u32>) -> v1::LaunchGroup {
     v1::LaunchGroup {
         job_id: job.to_string(),
         fence: Some(v1::Fence { epoch: 1, token: 10 }),
@@ -426,7 +426,7 @@ pub fn group(scheduler: &Scheduler, job: JobId, digest: &str, tasks: std::ops::R
     }
 }
 
-pub fn attempts(group: &v1::LaunchGroup) -> Vec<AttemptRef> {
+pub(crate) fn attempts(group: &v1::LaunchGroup) -> Vec<AttemptRef> {
     let of = |launch: &v1::AttemptLaunch| AttemptRef {
         job_id: group.job_id.clone(),
         stage: group.stage,
@@ -437,27 +437,27 @@ pub fn attempts(group: &v1::LaunchGroup) -> Vec<AttemptRef> {
 }
 
 /// A scheduler's end of a launch stream.
-pub struct Launcher {
+pub(crate) struct Launcher {
     requests: mpsc::Sender<v1::LaunchTasksRequest>,
     answers: Streaming<v1::LaunchTasksResponse>,
-    pub client: ExecutorClient<tonic::transport::Channel>,
+    pub(crate) client: ExecutorClient<tonic::transport::Channel>,
     incarnation: u64,
     sequence: u64,
 }
 
 impl Launcher {
-    pub async fn new(handle: &Handle) -> Self {
+    pub(crate) async fn new(handle: &Handle) -> Self {
         Self::to(handle.address(), handle.incarnation()).await
     }
 
-    pub async fn to(address: SocketAddr, incarnation: u64) -> Self {
+    pub(crate) async fn to(address: SocketAddr, incarnation: u64) -> Self {
         let mut client = ExecutorClient::connect(format!("http://{address}")).await.unwrap();
         let (requests, stream) = mpsc::channel(16);
         let answers = client.launch_tasks(ReceiverStream::new(stream)).await.unwrap().into_inner();
         Self { requests, answers, client, incarnation, sequence: 0 }
     }
 
-    pub async fn launch_as(&mut self, incarnation: u64, groups: Vec<v1::LaunchGroup>) -> Vec<v1::Refusal> {
+    pub(crate) async fn launch_as(&mut self, incarnation: u64, groups: Vec<v1::LaunchGroup>) -> Vec<v1::Refusal> {
         self.sequence += 1;
         let request = v1::LaunchTasksRequest { sequence: self.sequence, executor_incarnation: incarnation, groups };
         self.requests.send(request).await.unwrap();
@@ -466,18 +466,18 @@ impl Launcher {
         answer.refused
     }
 
-    pub async fn launch(&mut self, group: v1::LaunchGroup) -> Vec<v1::Refusal> {
+    pub(crate) async fn launch(&mut self, group: v1::LaunchGroup) -> Vec<v1::Refusal> {
         self.launch_as(self.incarnation, vec![group]).await
     }
 
     /// Launches what must be accepted, and returns what was launched.
-    pub async fn launch_all(&mut self, group: v1::LaunchGroup) -> Vec<AttemptRef> {
+    pub(crate) async fn launch_all(&mut self, group: v1::LaunchGroup) -> Vec<AttemptRef> {
         let attempts = attempts(&group);
         assert_eq!(self.launch(group).await, []);
         attempts
     }
 
-    pub async fn cancel(&mut self, attempts: &[AttemptRef], token: u64) -> Result<(), Status> {
+    pub(crate) async fn cancel(&mut self, attempts: &[AttemptRef], token: u64) -> Result<(), Status> {
         let request = v1::CancelTasksRequest {
             job_id: attempts[0].job_id.clone(),
             fence: Some(v1::Fence { epoch: 1, token }),
@@ -488,19 +488,19 @@ impl Launcher {
 }
 
 /// One executor, one scheduler, one launch stream: what most tests need.
-pub struct World {
-    pub place: Place,
-    pub scheduler: Scheduler,
-    pub handle: Handle,
-    pub launcher: Launcher,
+pub(crate) struct World {
+    pub(crate) place: Place,
+    pub(crate) scheduler: Scheduler,
+    pub(crate) handle: Handle,
+    pub(crate) launcher: Launcher,
 }
 
 impl World {
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::with(|_| {}).await
     }
 
-    pub async fn with(change: impl FnOnce(&mut Options)) -> Self {
+    pub(crate) async fn with(change: impl FnOnce(&mut Options)) -> Self {
         let (place, scheduler) = (Place::new(), Scheduler::start().await);
         let mut options = place.options(&scheduler);
         change(&mut options);
@@ -510,7 +510,7 @@ impl World {
     }
 
     /// Runs one task to its result.
-    pub async fn run(&mut self, work: &v1::StageWork) -> (AttemptRef, v1::AttemptFinished) {
+    pub(crate) async fn run(&mut self, work: &v1::StageWork) -> (AttemptRef, v1::AttemptFinished) {
         let digest = self.scheduler.put_blob(work);
         let group = group(&self.scheduler, job(), &digest, 0..1);
         let attempt = self.launcher.launch_all(group).await.remove(0);
@@ -518,7 +518,7 @@ impl World {
         (attempt, finished)
     }
 
-    pub async fn launch_script(&mut self, text: &str) -> AttemptRef {
+    pub(crate) async fn launch_script(&mut self, text: &str) -> AttemptRef {
         let digest = self.scheduler.put_blob(&script(text));
         let group = group(&self.scheduler, job(), &digest, 0..1);
         self.launcher.launch_all(group).await.remove(0)
@@ -526,12 +526,12 @@ impl World {
 }
 
 #[track_caller]
-pub fn assert_outcome(finished: &v1::AttemptFinished, outcome: Outcome) {
+pub(crate) fn assert_outcome(finished: &v1::AttemptFinished, outcome: Outcome) {
     assert_eq!(finished.outcome(), outcome, "{finished:?}");
 }
 
 /// Waits for a condition that nobody tells of.
-pub async fn eventually(what: &str, condition: impl Fn() -> bool) {
+pub(crate) async fn eventually(what: &str, condition: impl Fn() -> bool) {
     let until = Instant::now() + DEADLINE;
     while !condition() {
         assert!(Instant::now() < until, "not in time: {what}");

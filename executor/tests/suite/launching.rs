@@ -80,7 +80,7 @@ async fn a_second_launch_changes_nothing_and_a_higher_attempt_replaces() {
     lower.attempts[0].attempt = 2;
     assert_eq!(reasons(&world.launcher.launch(lower).await), [RefusalReason::StaleAttempt]);
     eventually("the third runs", || std::fs::read_to_string(&ran).unwrap() == "1\n3\n").await;
-    world.launcher.cancel(&[third.clone()], 10).await.unwrap();
+    world.launcher.cancel(std::slice::from_ref(&third), 10).await.unwrap();
     world.scheduler.result(&third).await;
     // Settled and out of the table: still nothing starts from a launch that comes late.
     assert_eq!(reasons(&world.launcher.launch(launch).await), [RefusalReason::StaleAttempt]);
@@ -143,7 +143,7 @@ async fn asking_is_a_fence_that_survives_a_crash() {
 }
 
 /// After a kill the data directory is free when the last of the old parts has gone.
-pub async fn start_when_free(options: Options) -> muster_executor::Handle {
+pub(crate) async fn start_when_free(options: Options) -> muster_executor::Handle {
     let until = std::time::Instant::now() + crate::fake::DEADLINE;
     loop {
         match Executor::start(options.clone()).await {

@@ -10,7 +10,7 @@ use tonic::{Code, Status, Streaming};
 
 use crate::fake::{Launcher, Place, Scheduler, World, argv, assert_outcome, group, job, script};
 
-pub async fn open_log(
+pub(crate) async fn open_log(
     handle: &Handle,
     attempt: &AttemptRef,
     stream: v1::Stream,
@@ -22,7 +22,7 @@ pub async fn open_log(
     Ok(client.read_log(request).await?.into_inner())
 }
 
-pub async fn read_log(
+pub(crate) async fn read_log(
     handle: &Handle,
     attempt: &AttemptRef,
     stream: v1::Stream,
