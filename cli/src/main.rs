@@ -18,6 +18,8 @@ mod signals;
 mod specification;
 
 #[cfg(test)]
+mod documentation_tests;
+#[cfg(test)]
 mod help_tests;
 
 use std::process::ExitCode;

@@ -46,7 +46,7 @@ pub(crate) struct Executor {
     #[arg(long = "resource", value_parser = quantity::named_amount, value_name = "NAME=NUMBER")]
     resources: Vec<(String, u32)>,
     /// A label, for placement; may be given several times
-    #[arg(long = "label", value_parser = quantity::label, value_name = "KEY=VALUE")]
+    #[arg(long = "label", value_parser = quantity::pair, value_name = "KEY=VALUE")]
     labels: Vec<(String, String)>,
     /// Listen beyond this machine, though nobody is authenticated
     #[arg(long)]

@@ -20,6 +20,7 @@ use crate::output::in_words;
 use crate::output::time::taken;
 use crate::output::views::JobAtLength;
 use crate::progress::Progress;
+use crate::quantity;
 use crate::reference::Reference;
 use crate::signals::Signals;
 use crate::specification::SpecFile;
@@ -45,6 +46,11 @@ pub(crate) struct Run {
     /// The spec: .yaml, .toml or .json; - for YAML or JSON on standard input
     #[arg(value_name = "FILE")]
     file: PathBuf,
+    /// Set a variable for every task, over the spec's own `env`; may be given several times
+    ///
+    /// A stage's `env` still wins.
+    #[arg(short, long, value_parser = quantity::pair, value_name = "KEY=VALUE")]
+    env: Vec<(String, String)>,
     /// Bring what the last stages left behind to DIR/STAGE/TASK/… when the job is successful
     #[arg(long, value_name = "DIR")]
     outputs: Option<PathBuf>,
@@ -58,7 +64,7 @@ pub(crate) struct Run {
 
 impl Run {
     pub(crate) async fn run(self, context: &Context) -> Result<Exit, Failure> {
-        let spec = SpecFile::open(&self.file)?.read_or_show(context.console.color)?;
+        let spec = SpecFile::open(&self.file)?.read_with_env(self.env.clone(), context.console.color)?;
         let mut signals = Signals::listen()?;
         if context.settings.schedulers.is_some() {
             let client = context.client().await?;
