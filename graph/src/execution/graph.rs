@@ -162,7 +162,7 @@ impl ExecutionGraph {
     /// `effects`. Total and deterministic.
     pub fn apply(&mut self, event: Event, at: Millis, effects: &mut Vec<Effect>) {
         self.clock = self.clock.max(at);
-        self.release_due();
+        let released = self.release_due();
         let step = &mut Step { at, effects };
         match event {
             Event::Submitted => self.submitted(step),
@@ -177,7 +177,7 @@ impl ExecutionGraph {
             Event::OutputLost { task, attempt } => self.output_lost(task, attempt, step),
             Event::CancelRequested { reason } => self.cancel_requested(reason, step),
             Event::RetryRequested => self.retry_requested(step),
-            Event::TimerFired => self.timer_fired(step),
+            Event::TimerFired => self.timer_fired(released, step),
         }
         self.settle(step);
         self.drop_stale_backoffs();
@@ -282,6 +282,19 @@ impl ExecutionGraph {
                 (id == executor_id).then_some((TaskId::new(stage, index), task.attempt))
             })
         })
+    }
+
+    /// Whether an executor, in any incarnation, has attempts or outputs of the job.
+    #[must_use]
+    pub fn concerns(&self, executor_id: &str) -> bool {
+        let uses = |executor: &&Executor| executor.held > 0 || executor.outputs > 0;
+        self.executors.iter().filter(uses).any(|executor| executor.key.id == executor_id)
+    }
+
+    /// Whether attempts of a stage are to end, since the job is: all but those of `always` stages.
+    #[must_use]
+    pub fn ends_attempts_of(&self, stage: StageIndex) -> bool {
+        (stage.0 as usize) < self.stages.len() && self.is_cancelling(stage.0)
     }
 
     /// The executors, in any incarnation, that have attempts of the job: whom to ask at a takeover. Sorted, each once.
