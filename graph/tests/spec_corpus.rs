@@ -1,5 +1,7 @@
 //! The corpora: every bad spec has its expected messages, every good one its expected model, as snapshots.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
@@ -53,7 +55,8 @@ fn render(text: &str, problem: &Problem) -> String {
             let marked = text[place.offset..place.offset + place.len].chars().count();
             writeln!(out, "{}:{} {}", place.line, place.column, problem.field).unwrap();
             if column + marked.min(20) <= SHOWN_CHARS_MAX {
-                let shown: String = line.chars().take(SHOWN_CHARS_MAX).map(|c| if c == '\t' { ' ' } else { c }).collect();
+                let shown: String =
+                    line.chars().take(SHOWN_CHARS_MAX).map(|c| if c == '\t' { ' ' } else { c }).collect();
                 let marks = "^".repeat(marked.clamp(1, SHOWN_CHARS_MAX - column.min(SHOWN_CHARS_MAX - 1)));
                 writeln!(out, "    {shown}\n    {}{marks}", " ".repeat(column)).unwrap();
             }
@@ -88,6 +91,22 @@ fn bad_specs_are_answered_with_field_place_and_remedy() {
         insta::with_settings!({ description => name, omit_expression => true, prepend_module_to_snapshot => false }, {
             insta::assert_snapshot!(snapshot_name("bad", &path), rendered);
         });
+    }
+}
+
+#[test]
+fn every_snapshot_belongs_to_a_spec() {
+    let specs = corpus("bad_specs").into_iter().map(|(path, ..)| snapshot_name("bad", &path));
+    let good = corpus("good_specs")
+        .into_iter()
+        .map(|(path, ..)| format!("good__{}", path.file_stem().unwrap().to_str().unwrap()));
+    let known: std::collections::BTreeSet<String> = specs.chain(good).collect();
+    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/snapshots")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        if name.starts_with("bad__") || name.starts_with("good__") {
+            assert!(known.contains(name), "{name} has no spec any more: delete it");
+        }
     }
 }
 

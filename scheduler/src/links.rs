@@ -155,7 +155,8 @@ impl Sender {
             }
         };
         let (opened, ()) = tokio::join!(opened, resend);
-        let mut answers = opened.map_err(|_| tonic::Status::deadline_exceeded("opening the launch stream"))??.into_inner();
+        let mut answers =
+            opened.map_err(|_| tonic::Status::deadline_exceeded("opening the launch stream"))??.into_inner();
         loop {
             tokio::select! {
                 biased;
@@ -187,11 +188,8 @@ impl Sender {
     fn remember(&mut self, groups: Vec<v1::LaunchGroup>) -> v1::LaunchTasksRequest {
         self.sequence += 1;
         let count = groups.iter().map(|group| group.attempts.len()).sum::<usize>();
-        let request = v1::LaunchTasksRequest {
-            sequence: self.sequence,
-            executor_incarnation: self.executor.incarnation,
-            groups,
-        };
+        let request =
+            v1::LaunchTasksRequest { sequence: self.sequence, executor_incarnation: self.executor.incarnation, groups };
         self.unanswered.push_back((request.clone(), u32::try_from(count).unwrap_or(u32::MAX)));
         request
     }

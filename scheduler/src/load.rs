@@ -20,7 +20,7 @@ use crate::persist::{Cursor, Layout, Stored};
 
 /// Why a job could not be read.
 #[derive(Debug, thiserror::Error)]
-pub enum LoadError {
+pub(crate) enum LoadError {
     /// It is somebody else's, or over, or there is no such job.
     #[error("the job is not this scheduler's any more")]
     NotOurs,
@@ -120,12 +120,7 @@ pub(crate) async fn graph(
     Ok((graph, layout, newest))
 }
 
-async fn all_of(
-    state: &dyn StateBackend,
-    keyspace: Keyspace,
-    id: JobId,
-    at: Revision,
-) -> Result<Vec<Entry>, Error> {
+async fn all_of(state: &dyn StateBackend, keyspace: Keyspace, id: JobId, at: Revision) -> Result<Vec<Entry>, Error> {
     let mut entries = Vec::new();
     let mut scan = Scan { prefix: keys::job_prefix(id), at: Some(at), ..Scan::default() };
     loop {
@@ -239,9 +234,9 @@ pub(crate) async fn write_blobs(state: &dyn StateBackend, guards: &[Guard], ops:
     while ops.peek().is_some() {
         let mut txn = Txn { guards: guards.to_vec(), ..Txn::default() };
         let mut bytes = 0;
-        while let Some(next) = ops.next_if(|op| {
-            txn.ops.is_empty() || (txn.ops.len() < TXN_OPS_MAX && bytes + op_bytes(op) <= TXN_BYTES_MAX)
-        }) {
+        while let Some(next) = ops
+            .next_if(|op| txn.ops.is_empty() || (txn.ops.len() < TXN_OPS_MAX && bytes + op_bytes(op) <= TXN_BYTES_MAX))
+        {
             bytes += op_bytes(&next);
             txn.ops.push(next);
         }

@@ -9,9 +9,7 @@ use muster_graph::ids::ExecutorKey;
 use muster_graph::spec::Resources;
 use muster_proto::storage::{ExecutorRecord, SchedulerRecord};
 use muster_state::codec::{self, Epoch};
-use muster_state::{
-    Change, Error, Guard, Key, Keyspace, Op, Revision, SessionId, StateBackend, Txn, TxnOutcome, keys,
-};
+use muster_state::{Change, Error, Guard, Key, Keyspace, Op, Revision, SessionId, StateBackend, Txn, TxnOutcome, keys};
 
 use crate::engine::{Identity, Input, Registration};
 use crate::load::send_until_known;
@@ -254,4 +252,29 @@ async fn try_declare_lost(shared: &Shared, executor: &ExecutorKey) -> Result<boo
         tracing::warn!(executor = executor.id, incarnation = executor.incarnation, "executor declared lost");
     }
     Ok(declared)
+}
+
+/// An executor has stopped on purpose: what it had is gone, and everybody may know it at once.
+pub(crate) async fn stopped(shared: &Shared, executor: &ExecutorKey) -> Result<(), Error> {
+    let state = &*shared.options.state;
+    let key = keys::executor(&executor.id);
+    loop {
+        let Some(entry) = state.get(&key).await? else { return Ok(()) };
+        let mut record: ExecutorRecord = codec::decode(&key, &entry.value)?;
+        if record.incarnation != executor.incarnation || record.state == executor_state::STOPPED {
+            return Ok(());
+        }
+        executor_state::STOPPED.clone_into(&mut record.state);
+        record.home.clear();
+        record.since_ms = shared.now();
+        let txn = Txn {
+            guards: vec![Guard::AtRevision(key.clone(), entry.mod_revision)],
+            ops: vec![Op::Put { key: key.clone(), value: codec::encode(&record)?, session: None }],
+            read_on_failure: Vec::new(),
+        };
+        if let TxnOutcome::Committed(_) = send_until_known(state, txn).await? {
+            let _ = shared.engine.send(Input::Lost { executor: executor.clone() }).await;
+            return Ok(());
+        }
+    }
 }

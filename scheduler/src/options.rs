@@ -63,15 +63,11 @@ pub const LAUNCH_BATCH: usize = 512;
 pub const INLINE_TASKS_MAX: u64 = 64;
 /// And only if its spec and plan together are no larger than this, since the head is rewritten by each commit.
 pub const INLINE_BYTES_MAX: usize = 16 << 10;
-/// An idempotency key is remembered at least this long (published in the README).
-pub const IDEMPOTENCY_KEPT: Duration = Duration::from_hours(7 * 24);
 /// Every call to a peer or an executor.
 pub const PEER_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a user's call may wait for its commit.
 pub const CALL_DEADLINE: Duration = Duration::from_secs(30);
 /// The longest that PollWork waits for work.
 pub const POLL_WAIT_MAX: Duration = Duration::from_secs(30);
-/// A job's name, at most.
-pub const NAME_BYTES_MAX: usize = 256;
 /// An idempotency key, at most.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 256;

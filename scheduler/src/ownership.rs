@@ -8,9 +8,7 @@ use std::time::Duration;
 
 use muster_graph::ids::JobId;
 use muster_proto::storage::OwnerRecord;
-use muster_state::{
-    Error, Guard, Key, Keyspace, Op, Scan, SessionId, StateBackend, Txn, TxnOutcome, codec, keys,
-};
+use muster_state::{Error, Guard, Key, Keyspace, Op, Scan, SessionId, StateBackend, Txn, TxnOutcome, codec, keys};
 
 use crate::engine::Input;
 use crate::load::{self, LoadError, send_until_known};
@@ -35,10 +33,10 @@ pub(crate) async fn keep_scanning(shared: Arc<Shared>, sessions_changed: Arc<tok
     loop {
         let changed = tokio::time::timeout(shared.options.scan_every, sessions_changed.notified()).await.is_ok();
         scans = scans.wrapping_add(1);
-        if changed || scans % FULL_SCAN_EVERY == 1 {
-            if let Err(error) = scan(&shared).await {
-                tracing::info!(%error, "scan for jobs without an owner failed; again soon");
-            }
+        if (changed || scans % FULL_SCAN_EVERY == 1)
+            && let Err(error) = scan(&shared).await
+        {
+            tracing::info!(%error, "scan for jobs without an owner failed; again soon");
         }
     }
 }
@@ -117,10 +115,8 @@ async fn try_claim(shared: &Shared, id: JobId) -> Result<bool, Error> {
         return Ok(false);
     }
     let owner_key = keys::owner(id);
-    let mut guards = vec![
-        Guard::AtRevision(keys::epoch(), identity.epoch_revision),
-        Guard::SessionAlive(identity.session.clone()),
-    ];
+    let mut guards =
+        vec![Guard::AtRevision(keys::epoch(), identity.epoch_revision), Guard::SessionAlive(identity.session.clone())];
     match &stored.owner {
         None => {
             guards.push(Guard::Absent(owner_key.clone()));
@@ -187,8 +183,7 @@ pub(crate) async fn owner_elsewhere(shared: &Shared, id: JobId) -> Result<Option
     let key = keys::owner(id);
     let Some(entry) = shared.options.state.get(&key).await? else { return Ok(None) };
     let owner: OwnerRecord = codec::decode(&key, &entry.value)?;
-    let elsewhere = owner.address != shared.address
-        && shared.peers.live().contains_key(&SessionId(owner.session_id.clone()));
+    let elsewhere =
+        owner.address != shared.address && shared.peers.live().contains_key(&SessionId(owner.session_id.clone()));
     Ok(elsewhere.then_some(owner.address))
 }
-

@@ -129,11 +129,11 @@ fn part_of(name: StatePart) -> Part {
 pub fn snapshot(graph: &ExecutionGraph) -> Delta {
     let mut all = graph.extract(Part::Job);
     let mut parts = vec![Part::Executors { first: 0, count: u32::MAX }, Part::Stages { first: 0, count: u32::MAX }];
-    parts.extend(
-        (0u32..)
-            .zip(&graph.plan().stages)
-            .map(|(stage, plan)| Part::Tasks { stage: StageIndex(stage), first: 0, count: plan.tasks }),
-    );
+    parts.extend((0u32..).zip(&graph.plan().stages).map(|(stage, plan)| Part::Tasks {
+        stage: StageIndex(stage),
+        first: 0,
+        count: plan.tasks,
+    }));
     for part in parts {
         let Delta { job: _, executors, stages, tasks, given_up, lost } = graph.extract(part);
         all.executors.extend(executors);
@@ -158,11 +158,12 @@ pub fn head_key(job: JobId, state: JobState) -> Key {
 /// A job's next transaction; none if there is nothing to write.
 pub(crate) fn prepare(job: &mut Job, identity: &Identity, commit_id: String, now: Millis) -> Option<JobCommit> {
     let delta = job.graph.take_delta();
-    if delta.is_empty() && job.with_first_commit.is_empty() {
-        return None;
-    }
     let id = job.id;
     let over = job.graph.is_over();
+    let ends = over && job.head.finished_at_ms == 0;
+    if delta.is_empty() && job.with_first_commit.is_empty() && !ends {
+        return None;
+    }
     let mut write = Write {
         guards: vec![
             Guard::AtRevision(keys::epoch(), identity.epoch_revision),
@@ -171,7 +172,7 @@ pub(crate) fn prepare(job: &mut Job, identity: &Identity, commit_id: String, now
         ],
         ops: std::mem::take(&mut job.with_first_commit),
     };
-    let moved = v1::JobState::from(job.graph.job().state) as i32 != job.head.state;
+    let moved = ends || job.head.retry_requested || v1::JobState::from(job.graph.job().state) as i32 != job.head.state;
     let log = view::log_of(&job.waiting.effects);
     let first_sequence = job.cursor.sequence + 1;
     let inline = matches!(job.cursor.layout, Layout::Inline);
@@ -259,6 +260,7 @@ fn refresh_head(job: &mut Job, commit_id: &str, inline: bool) {
     job.head.message = view::message(&job.graph);
     job.head.sequence = job.cursor.sequence;
     commit_id.clone_into(&mut job.head.commit_id);
+    job.head.retry_requested = false;
     job.head.packed = !inline;
     job.head.states = if inline {
         codec::encode(&snapshot(&job.graph)).expect("a job of INLINE_TASKS_MAX tasks is small").to_vec()
@@ -296,14 +298,7 @@ impl Write {
 }
 
 impl Folding {
-    fn fold(
-        &mut self,
-        id: JobId,
-        graph: &ExecutionGraph,
-        sequence: u64,
-        write: &mut Write,
-        pending: &mut Pending,
-    ) {
+    fn fold(&mut self, id: JobId, graph: &ExecutionGraph, sequence: u64, write: &mut Write, pending: &mut Pending) {
         let Some(&behind) = self.dirty_since.values().min() else { return };
         if sequence - behind < FOLD_BEHIND {
             return;
@@ -350,9 +345,8 @@ fn cut(mut delta: Delta) -> Vec<Delta> {
         let mut piece = Delta { tasks: some.to_vec(), ..Delta::default() };
         if !given_up.is_empty() {
             let within = |task: &muster_graph::ids::TaskId| {
-                some.iter().any(|run| {
-                    run.stage == task.stage && (run.first..run.first + run.count).contains(&task.index.0)
-                })
+                some.iter()
+                    .any(|run| run.stage == task.stage && (run.first..run.first + run.count).contains(&task.index.0))
             };
             piece.given_up = given_up.iter().filter(|(task, _)| within(task)).map(|(t, sum)| (*t, *sum)).collect();
         }
@@ -374,10 +368,8 @@ impl Stored {
     /// The deltas from which a graph is restored: every bucket, then of each commit what no bucket contains already.
     /// Also the cursor's layout.
     pub(crate) fn into_deltas(self) -> (Vec<Delta>, Layout) {
-        let mut folding = Folding {
-            oldest_delta: self.deltas.first().map_or(0, |(sequence, ..)| *sequence),
-            ..Folding::default()
-        };
+        let mut folding =
+            Folding { oldest_delta: self.deltas.first().map_or(0, |(sequence, ..)| *sequence), ..Folding::default() };
         let mut marks: BTreeMap<StatePart, u64> = BTreeMap::new();
         let mut deltas = Vec::with_capacity(self.buckets.len() + self.deltas.len());
         for (part, revision, bucket) in self.buckets {

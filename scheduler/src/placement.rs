@@ -39,13 +39,9 @@ pub struct Assignment {
 /// How often `wanted` fits into `free`.
 #[must_use]
 pub fn fits(wanted: &Resources, free: &Resources) -> u32 {
-    let mut times = u32::MAX;
-    if wanted.cpu_milli > 0 {
-        times = times.min(free.cpu_milli / wanted.cpu_milli);
-    }
-    if wanted.memory_bytes > 0 {
-        times = times.min(u32::try_from(free.memory_bytes / wanted.memory_bytes).unwrap_or(u32::MAX));
-    }
+    let cpu = free.cpu_milli.checked_div(wanted.cpu_milli).unwrap_or(u32::MAX);
+    let memory = free.memory_bytes.checked_div(wanted.memory_bytes).unwrap_or(u64::MAX);
+    let mut times = cpu.min(u32::try_from(memory).unwrap_or(u32::MAX));
     for (name, &amount) in wanted.named.iter().filter(|(_, amount)| **amount > 0) {
         times = times.min(free.named.get(name).copied().unwrap_or(0) / amount);
     }
@@ -148,14 +144,8 @@ mod tests {
     fn an_earlier_demand_is_served_first() {
         let (big, small) = (cpu(3000), cpu(1000));
         let mut offers = [offer(4000)];
-        let got = solve(
-            &[Demand { resources: &big, count: 1 }, Demand { resources: &small, count: 9 }],
-            &mut offers,
-        );
-        assert_eq!(
-            got,
-            [Assignment { demand: 0, offer: 0, count: 1 }, Assignment { demand: 1, offer: 0, count: 1 }]
-        );
+        let got = solve(&[Demand { resources: &big, count: 1 }, Demand { resources: &small, count: 9 }], &mut offers);
+        assert_eq!(got, [Assignment { demand: 0, offer: 0, count: 1 }, Assignment { demand: 1, offer: 0, count: 1 }]);
     }
 
     #[test]

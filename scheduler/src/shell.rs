@@ -133,7 +133,8 @@ impl Shell {
     fn perform(&mut self, output: Output, links: &mut HashMap<String, (ExecutorKey, Link)>) {
         match output {
             Output::Connect { executor, address } => {
-                let link = links::connect(&self.tasks, &self.shared, executor.clone(), address, self.stop.child_token());
+                let link =
+                    links::connect(&self.tasks, &self.shared, executor.clone(), address, self.stop.child_token());
                 // Replacing the old one ends it.
                 links.insert(executor.id.clone(), (executor, link));
             }

@@ -9,7 +9,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::clock::{Clock, TokioClock};
-use crate::local_session::{Host, LocalSession, check_ttl};
+use crate::liveness::check_ttl;
+use crate::local_session::{Host, LocalSession};
 use crate::mvcc::{Core, Shared};
 use crate::{
     Entry, Error, Guard, Key, Keyspace, Lock, Page, Revision, Scan, Session, SessionId, StateBackend, Txn, TxnOutcome,
@@ -76,6 +77,7 @@ impl Host for Inner {
 impl StateBackend for Memory {
     async fn get(&self, key: &Key) -> Result<Option<Entry>, Error> {
         limits::check_name(key)?;
+        tokio::task::coop::consume_budget().await;
         Ok(self.inner.shared.core().get(key))
     }
 
@@ -106,6 +108,8 @@ impl StateBackend for Memory {
 
     async fn put_txn(&self, txn: Txn) -> Result<TxnOutcome, Error> {
         limits::check_txn(&txn)?;
+        // Nothing else here ever waits: a caller in a loop must not keep the others on its thread from running.
+        tokio::task::coop::consume_budget().await;
         let mut core = self.inner.shared.core();
         // A lease whose time is up must not pass for alive only because its task has not run yet.
         core.expire(self.inner.clock.now());

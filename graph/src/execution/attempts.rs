@@ -43,8 +43,7 @@ impl ExecutionGraph {
         }
         let given = count.min(value.ready.len());
         if given > 0 {
-            let on = self.intern(on);
-            self.mark_lost(on, false);
+            let on = self.heard_from(on);
             self.start_stage(stage.0, step);
             for _ in 0..given {
                 let Some(index) = self.stages[stage.0 as usize].ready.first() else { break };
@@ -84,7 +83,7 @@ impl ExecutionGraph {
         match self.judge(task, attempt, &by) {
             Err(why) => step.ignore(why),
             Ok(TaskPhase::Assigned) => {
-                let on = self.intern(by);
+                let on = self.heard_from(by);
                 self.set_task_state(task.stage.0, task.index.0, TaskState::Running { on, started_at });
             }
             Ok(_) => step.ignore(Why::Duplicate),
@@ -134,7 +133,7 @@ impl ExecutionGraph {
             |class, counts, backs_off| Failure { class, exit, message, started_at, finished_at, counts, backs_off };
         match outcome {
             Outcome::Succeeded(output) => {
-                let on = self.intern(by);
+                let on = self.heard_from(by);
                 let ran_ms = ran_ms(started_at, finished_at);
                 self.accept(task, Accepted { on, started_at, ran_ms, output }, step);
             }

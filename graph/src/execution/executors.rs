@@ -21,6 +21,13 @@ impl ExecutionGraph {
         new
     }
 
+    /// The number of an executor's life that gives a sign of being alive: what lies on it counts as readable (again).
+    pub(super) fn heard_from(&mut self, key: ExecutorKey) -> ExecutorRef {
+        let executor = self.intern(key);
+        self.mark_lost(executor, false);
+        executor
+    }
+
     /// Marks an executor's life as lost, or as heard of again.
     pub(super) fn mark_lost(&mut self, executor: ExecutorRef, lost: bool) {
         let value = &mut self.executors[executor.0 as usize];
@@ -72,7 +79,8 @@ impl ExecutionGraph {
             let message = format!("executor {} was lost", executor.id);
             self.fail_gone(task, &packed, FailureClass::ExecutorLost, message, step);
         }
-        self.remake_lost(step);
+        // Once the stages are settled: a stage that just failed for it needs nothing any more.
+        self.need_revived = true;
     }
 
     /// Fails an attempt that its executor does not have any more. Nobody is asked to wait for that.
@@ -118,7 +126,7 @@ impl ExecutionGraph {
     /// Goes on with an attempt that its executor has, under the incarnation in which it said so. The request to end it is
     /// made again where there was one: the owner that made it may have died before it was sent.
     fn adopt(&mut self, task: TaskId, packed: &Packed, by: &ExecutorKey, step: &mut Step<'_>) -> bool {
-        let on = self.intern(by.clone());
+        let on = self.heard_from(by.clone());
         let moved = packed.on() != Some(on);
         if moved {
             let state = match packed.phase() {

@@ -284,6 +284,19 @@ impl ExecutionGraph {
         })
     }
 
+    /// Whether an executor, in any incarnation, has attempts or outputs of the job.
+    #[must_use]
+    pub fn concerns(&self, executor_id: &str) -> bool {
+        let uses = |executor: &&Executor| executor.held > 0 || executor.outputs > 0;
+        self.executors.iter().filter(uses).any(|executor| executor.key.id == executor_id)
+    }
+
+    /// Whether attempts of a stage are to end, since the job is: all but those of `always` stages.
+    #[must_use]
+    pub fn ends_attempts_of(&self, stage: StageIndex) -> bool {
+        (stage.0 as usize) < self.stages.len() && self.is_cancelling(stage.0)
+    }
+
     /// The executors, in any incarnation, that have attempts of the job: whom to ask at a takeover. Sorted, each once.
     #[must_use]
     pub fn holders(&self) -> Vec<&str> {

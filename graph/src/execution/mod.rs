@@ -31,7 +31,7 @@
 //! **Lost outputs.** An output is *needed* while a stage that reads it is not over (`each`: while the one task is not
 //! over), or, if nothing reads it, while the job is not over: it is the job's result. Needed outputs on a lost
 //! executor are given up: their tasks run again, a generation later, and consumers are judged before producers, so that
-//! need travels upwards. An executor once lost stays marked until it is assigned to again: what was not needed when it
+//! need travels upwards. An executor once lost stays marked until it is heard of again: what was not needed when it
 //! went may be needed later. A stage that may start nothing (stopped, or being cancelled) makes nothing again. What
 //! already runs goes on.
 //! When the new output's checksum is not the old one's, or the old one is unknown, or the stage is not deterministic,

@@ -70,14 +70,11 @@ impl ExecutionGraph {
         }
     }
 
-    /// Whether somebody may still read an output. A skipped stage reads nothing.
+    /// Whether somebody may still read an output. What no stage reads is the job's result.
     pub(super) fn is_needed(&self, stage: u32, index: u32) -> bool {
         let mut is_read = false;
         for &(below, edge) in self.topology.below(stage).iter().filter(|(_, edge)| reads(*edge)) {
             let reader = &self.stages[below as usize];
-            if reader.record.state == StageState::Skipped {
-                continue;
-            }
             is_read = true;
             let needs = if is_whole(edge) {
                 !reader.record.state.is_over()
@@ -134,6 +131,8 @@ impl ExecutionGraph {
         let new = match packed.phase() {
             TaskPhase::Successful => {
                 let state = self.resting_state(stage, index, 0, step);
+                // It reads all of its inputs again, of which some may have been lost meanwhile.
+                self.need_revived = true;
                 packed.without_result(state)
             }
             TaskPhase::Assigned | TaskPhase::Running => {

@@ -33,13 +33,14 @@ impl ExecutionGraph {
         runs.then(|| self.plan.timeout_ms.map(|timeout| self.record.started_at.saturating_add(timeout))).flatten()
     }
 
-    pub(super) fn timer_fired(&mut self, released: u32, step: &mut Step<'_>) {
-        if self.deadline().is_some_and(|deadline| deadline <= self.clock) {
+    /// A timer that comes early, late or twice is nothing odd, and backoffs have ended before this is asked.
+    pub(super) fn timer_fired(&mut self, step: &mut Step<'_>) {
+        if self.is_over() {
+            step.ignore(Why::Over);
+        } else if self.deadline().is_some_and(|deadline| deadline <= self.clock) {
             step.emit(JobEvent::JobTimedOut);
             self.record.timed_out = true;
             self.wind_down(step);
-        } else if released == 0 {
-            step.ignore(if self.is_over() { Why::Over } else { Why::NotConcerned });
         }
     }
 
@@ -154,19 +155,16 @@ impl ExecutionGraph {
         tasks
     }
 
-    /// Makes tasks ready whose backoff is over; says how many.
-    pub(super) fn release_due(&mut self) -> u32 {
-        let mut released = 0;
+    /// Makes tasks ready whose backoff is over.
+    pub(super) fn release_due(&mut self) {
         while let Some(Reverse((at, task))) = self.backoffs.peek().copied()
             && at <= self.clock
         {
             self.backoffs.pop();
             if self.is_backing_off(at, task) {
-                released += 1;
                 self.refresh_ready(task.stage.0, task.index.0);
             }
         }
-        released
     }
 
     /// Keeps the next timer true: an entry whose task does not wait for it any more must not come up.

@@ -221,8 +221,10 @@ impl ExecutionGraph {
             return;
         }
         for index in 0..self.stages[stage as usize].tasks.len() as u32 {
-            if self.stages[stage as usize].tasks[index as usize].phase() == TaskPhase::Pending {
-                self.rest(stage, index, 0, step);
+            let is_pending = self.stages[stage as usize].tasks[index as usize].phase() == TaskPhase::Pending;
+            if is_pending && self.doomed_by(stage, index).is_some() {
+                let state = self.resting_state(stage, index, 0, step);
+                self.set_task_state(stage, index, state);
             }
         }
     }
@@ -233,13 +235,7 @@ impl ExecutionGraph {
     }
 
     /// Where a task goes that is to run, or run again, from `not_before` on: pending if it may run, else cancelled, with
-    /// the reason noted. The task's value without its result, if it had one, is set by the caller.
-    pub(super) fn rest(&mut self, stage: u32, index: u32, not_before: u64, step: &mut Step<'_>) {
-        let state = self.resting_state(stage, index, not_before, step);
-        self.set_task_state(stage, index, state);
-    }
-
-    /// See [`Self::rest`].
+    /// the reason noted.
     pub(super) fn resting_state(&mut self, stage: u32, index: u32, not_before: u64, step: &mut Step<'_>) -> TaskState {
         if self.is_cancelling(stage) || self.is_stopped(stage) {
             return TaskState::Cancelled;

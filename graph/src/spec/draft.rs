@@ -6,7 +6,7 @@ use std::io;
 
 use super::check::{Sizes, examine};
 use super::decode::{Decoded, Site};
-use super::finding::{FieldPath, Finding, Findings, Point, Segment, shown};
+use super::finding::{FieldPath, Finding, Findings, Point, Segment, push_key, shown};
 use super::limits::{PROBLEMS_MAX, TASKS_PER_STAGE_MAX};
 use super::model::{JobSpec, Tasks};
 use super::node::{Lines, Node, Span, Value};
@@ -111,7 +111,7 @@ impl Draft {
                         ForEach::Glob(_) => "glob",
                     };
                     let path = FieldPath::stage(stage, [Segment::key("for_each"), Segment::key(key)]);
-                    findings.push(Finding { path, point: Point::Value, span: None, message, help });
+                    findings.push(Finding { path, point: Point::Value, span: None, first: None, message, help });
                 }
             }
         }
@@ -172,18 +172,17 @@ pub(super) fn place(text: &str, root: Option<&Node>, decoded: Option<&Decoded>, 
     let mut problems: Vec<Problem> = found
         .into_iter()
         .map(|finding| {
+            let mut help = finding.help.clone();
+            if let Some(first) = finding.first {
+                help.push_str(&format!("; the first one is on line {}", lines.place(first).line));
+            }
             let span = finding.span.or_else(|| root.map(|root| locate(root, decoded, &finding)));
             let mut path = finding.path;
             if finding.point == Point::StageName && is_keyed(decoded, &path) {
                 path.tail.clear();
             }
             let field = path.render(&prefix(decoded, &path));
-            Problem {
-                place: span.map(|span| lines.place(span)),
-                field,
-                message: finding.message,
-                help: finding.help,
-            }
+            Problem { place: span.map(|span| lines.place(span)), field, message: finding.message, help }
         })
         .collect();
     problems.sort_by_key(|problem| problem.place.map(|place| place.offset));
@@ -207,6 +206,13 @@ fn is_keyed(decoded: Option<&Decoded>, path: &FieldPath) -> bool {
     matches!(site, Some(Site::Entry(_)))
 }
 
+/// The path of a stage.
+pub(super) fn stage_field(name: &str) -> String {
+    let mut path = "stages".to_owned();
+    push_key(&mut path, name);
+    path
+}
+
 /// What a stage is called in a field's path.
 fn prefix(decoded: Option<&Decoded>, path: &FieldPath) -> String {
     let (Some(decoded), Some(stage)) = (decoded, path.stage) else { return String::new() };
@@ -214,7 +220,7 @@ fn prefix(decoded: Option<&Decoded>, path: &FieldPath) -> String {
     match decoded.sites.get(stage) {
         Some(Site::Top) | None => String::new(),
         Some(Site::Item(position)) if name.is_empty() => format!("stages[{position}]"),
-        Some(Site::Item(_) | Site::Entry(_)) => format!("stages.{}", shown(name)),
+        Some(Site::Item(_) | Site::Entry(_)) => stage_field(name),
     }
 }
 

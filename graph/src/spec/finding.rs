@@ -79,12 +79,14 @@ impl FieldPath {
     }
 }
 
-/// A user's key can be long or hold line breaks; a path stays one readable line.
-fn push_key(text: &mut String, key: &str) {
+/// A user's key can be long, or hold dots and line breaks; a path stays one readable line.
+pub(super) fn push_key(text: &mut String, key: &str) {
     if !text.is_empty() {
         text.push('.');
     }
-    text.push_str(&shown(key));
+    let is_plain = !key.is_empty() && key.chars().all(|c| c.is_alphanumeric() || "_-/".contains(c));
+    let key = shown(key);
+    if is_plain { text.push_str(&key) } else { write!(text, "\"{key}\"").expect("writing to a String cannot fail") }
 }
 
 /// A piece of the user's text inside a message: one line, at most 60 characters.
@@ -119,6 +121,8 @@ pub(super) struct Finding {
     pub(super) point: Point,
     /// Known only to whoever reads text.
     pub(super) span: Option<Span>,
+    /// Another place that belongs to it, for the help.
+    pub(super) first: Option<Span>,
     pub(super) message: String,
     pub(super) help: String,
 }
@@ -127,10 +131,19 @@ pub(super) struct Finding {
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     found: Vec<Finding>,
+    /// Fields whose problem was told elsewhere, such as by the misspelt key beside them.
+    told: Vec<FieldPath>,
     left_out: usize,
 }
 
 impl Findings {
+    /// What the rules say about this field, or a part of it, would be noise.
+    pub(super) fn silence(&mut self, path: FieldPath) {
+        if self.told.len() < PROBLEMS_MAX {
+            self.told.push(path);
+        }
+    }
+
     pub(super) fn push(&mut self, finding: Finding) {
         if self.found.len() < PROBLEMS_MAX { self.found.push(finding) } else { self.left_out += 1 }
     }
@@ -139,7 +152,8 @@ impl Findings {
     pub(super) fn extend_unless_covered(&mut self, more: Findings) {
         let before = self.found.len();
         for finding in more.found {
-            if !self.found[..before].iter().any(|known| known.path.covers(&finding.path)) {
+            let found = self.found[..before].iter().map(|known| &known.path);
+            if !found.chain(&self.told).any(|known| known.covers(&finding.path)) {
                 self.push(finding);
             }
         }
@@ -161,6 +175,6 @@ impl Findings {
 
 impl From<Finding> for Findings {
     fn from(finding: Finding) -> Self {
-        Self { found: vec![finding], left_out: 0 }
+        Self { found: vec![finding], ..Self::default() }
     }
 }

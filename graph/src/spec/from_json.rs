@@ -45,8 +45,17 @@ impl Reader<'_> {
             path: FieldPath::default(),
             point: Point::Value,
             span: Some(Span::new(start, end)),
+            first: None,
             message: message.into(),
             help: help.into(),
+        }
+    }
+
+    /// The help for something unexpected: many try to comment JSON.
+    fn or_comment(&self, help: &str) -> String {
+        match self.peek() {
+            Some(b'/' | b'#') => "JSON has no comments: delete it, or write the spec in YAML or TOML".to_owned(),
+            _ => help.to_owned(),
         }
     }
 
@@ -78,7 +87,9 @@ impl Reader<'_> {
             Some(b'a'..=b'z' | b'A'..=b'Z') => self.word(),
             _ => Err(self.wrong(
                 format!("expected a value, found {}", self.next_shown()),
-                "a value is text in double quotes, a number, true, false, null, a list in [ ] or a map in { }",
+                self.or_comment(
+                    "a value is text in double quotes, a number, true, false, null, a list in [ ] or a map in { }",
+                ),
             )),
         }
     }
@@ -127,7 +138,7 @@ impl Reader<'_> {
             if self.peek() != Some(b'"') {
                 return Err(self.wrong(
                     format!("expected a key, found {}", self.next_shown()),
-                    "keys are in double quotes, and no comma follows the last entry",
+                    self.or_comment("keys are in double quotes, and no comma follows the last entry"),
                 ));
             }
             let key = self.string()?.into_boxed_str();
@@ -170,7 +181,7 @@ impl Reader<'_> {
             }
             _ => Err(self.wrong(
                 format!("expected {expected}, found {}", self.next_shown()),
-                format!("separate elements of a {what} by commas, and close it"),
+                self.or_comment(&format!("separate elements of a {what} by commas, and close it")),
             )),
         }
     }

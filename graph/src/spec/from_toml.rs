@@ -17,6 +17,7 @@ pub(super) fn read(text: &str) -> Result<Node, Findings> {
             path: FieldPath::default(),
             point: Point::Value,
             span: None,
+            first: None,
             message: format!("the spec may hold more than {SPEC_VALUES_MAX} values (commas, `=` and `[` are counted)"),
             help: "put long lists of items into a file and use `for_each = {lines = FILE}`".to_owned(),
         });
@@ -34,6 +35,7 @@ pub(super) fn read(text: &str) -> Result<Node, Findings> {
             path: FieldPath::default(),
             point: Point::Value,
             span: Some(span),
+            first: None,
             message: format!("lists and maps are nested more than {SPEC_DEPTH_MAX} deep"),
             help: "a spec needs no more than a few levels: look for a bracket that is not closed".to_owned(),
         });
@@ -52,6 +54,8 @@ fn placed(text: &str, error: &toml::de::Error) -> Finding {
         (format!("`{}` is given twice", shown(key)), "keep one of them".to_owned())
     } else if said.contains("recursion limit") {
         ("lists and maps are nested too deep".to_owned(), "look for a bracket that is not closed".to_owned())
+    } else if said.contains("string values must be quoted") && span.is_empty() {
+        ("a value is missing".to_owned(), "write the value behind the `=`; text is in quotes".to_owned())
     } else if said.contains("string values must be quoted") {
         ("text must be in quotes".to_owned(), "write \"…\" around it".to_owned())
     } else {
@@ -60,7 +64,7 @@ fn placed(text: &str, error: &toml::de::Error) -> Finding {
             "an entry is `key = value` on its own line; text is in quotes, a list in [ ], a map in { }".to_owned(),
         )
     };
-    Finding { path, point: Point::Value, span: Some(Span::new(span.start, span.end)), message, help }
+    Finding { path, point: Point::Value, span: Some(Span::new(span.start, span.end)), first: None, message, help }
 }
 
 struct Depth {
@@ -95,9 +99,7 @@ impl Depth {
             DeValue::Float(number) => Value::Scalar(Kind::Number, number.as_str().into()),
             DeValue::Boolean(truth) => Value::Scalar(Kind::Bool, if truth { "true" } else { "false" }.into()),
             DeValue::Datetime(date) => Value::Scalar(Kind::Date, date.to_string().into()),
-            DeValue::Array(items) => {
-                Value::List(items.into_iter().map(|item| self.node(item, depth + 1)).collect())
-            }
+            DeValue::Array(items) => Value::List(items.into_iter().map(|item| self.node(item, depth + 1)).collect()),
             DeValue::Table(table) => self.table(table, depth + 1),
         };
         Node { value, span }

@@ -38,6 +38,7 @@ fn finding(span: Span, message: impl Into<String>, help: impl Into<String>) -> F
         path: FieldPath::default(),
         point: Point::Value,
         span: Some(span),
+        first: None,
         message: message.into(),
         help: help.into(),
     }
@@ -305,23 +306,23 @@ fn is_number(text: &str) -> bool {
 
 /// A syntax error, in our words where a user of YAML meets it often.
 fn syntax(text: &str, error: &ScanError) -> Finding {
-    let at = error.marker().byte_offset().unwrap_or(text.len()).min(text.len());
+    let mut at = error.marker().byte_offset().unwrap_or(text.len()).min(text.len());
+    // The parser points behind a tab that it met.
+    if text.as_bytes()[..at].ends_with(b"\t") {
+        at -= 1;
+    }
     let span = Span::new(at, at + 1);
     let (message, help) = match error.kind() {
         ErrorKind::TabNotAllowed | ErrorKind::TabInBlockIndentation | ErrorKind::TabInIndentation => {
             ("a tab is used for indentation".to_owned(), "YAML is indented with spaces only: replace the tab")
         }
         ErrorKind::RecursionLimitExceeded => return too_deep(span),
-        ErrorKind::UnclosedFlowCollection { open } => {
-            (format!("`{open}` is not closed"), "add the closing bracket")
-        }
+        ErrorKind::UnclosedFlowCollection { open } => (format!("`{open}` is not closed"), "add the closing bracket"),
         ErrorKind::UnexpectedEofFlowSequence => ("a list in [ ] is not closed".to_owned(), "add the `]`"),
         ErrorKind::UnexpectedEofFlowMapping | ErrorKind::UnexpectedEofImplicitFlowMapping => {
             ("a map in { } is not closed".to_owned(), "add the `}`")
         }
-        ErrorKind::UnclosedQuotedScalar => {
-            ("text in quotes is not closed".to_owned(), "add the closing quote")
-        }
+        ErrorKind::UnclosedQuotedScalar => ("text in quotes is not closed".to_owned(), "add the closing quote"),
         ErrorKind::MappingValueNotAllowed | ErrorKind::InvalidColonPlacement => (
             "a `:` cannot stand here".to_owned(),
             "if it belongs to the text, put the whole text into quotes; otherwise check the indentation",
@@ -338,10 +339,9 @@ fn syntax(text: &str, error: &ScanError) -> Finding {
             "expected `key: value`".to_owned(),
             "write a `:` and a space after the key, and indent the lines of a longer text",
         ),
-        other => (
-            format!("this is not YAML: {other}"),
-            "check quotes, brackets and indentation here and on the line above",
-        ),
+        other => {
+            (format!("this is not YAML: {other}"), "check quotes, brackets and indentation here and on the line above")
+        }
     };
     finding(span, message, help)
 }

@@ -80,7 +80,11 @@ pub(super) const STAGE: &[Key] = &[
         about: "How many tasks. Default: 1.",
         shape: || json!({"type": "integer", "minimum": 0, "maximum": TASKS_PER_STAGE_MAX}),
     },
-    Key { name: "for_each", about: "A task for each item, which it sees as MUSTER_ITEM.", shape: || reference("for_each") },
+    Key {
+        name: "for_each",
+        about: "A task for each item, which it sees as MUSTER_ITEM.",
+        shape: || reference("for_each"),
+    },
     Key {
         name: "inputs",
         about: "Stages whose output is read: a map of stage to all, each or shuffle; a list means all.",
@@ -104,11 +108,7 @@ pub(super) const STAGE: &[Key] = &[
         shape: || json!({"oneOf": [reference("budget"), reference("retries")]}),
     },
     Key { name: "timeout", about: "Of one attempt. Default: none.", shape: || reference("duration") },
-    Key {
-        name: "grace",
-        about: "Between SIGTERM and SIGKILL. Default: 10s.",
-        shape: || reference("duration"),
-    },
+    Key { name: "grace", about: "Between SIGTERM and SIGKILL. Default: 10s.", shape: || reference("duration") },
     Key {
         name: "when",
         about: "On which outcome of the stages above this one runs. Default: on_success.",
@@ -136,16 +136,8 @@ pub(super) const RETRIES: &[Key] = &[
     Key { name: "failed", about: "The task's own failures. Default: 0.", shape: || reference("budget") },
     Key { name: "timed_out", about: "Ran longer than `timeout`. Default: 0.", shape: || reference("budget") },
     Key { name: "out_of_memory", about: "Killed for memory. Default: 0.", shape: || reference("budget") },
-    Key {
-        name: "executor_lost",
-        about: "Its executor went away. Default: 10.",
-        shape: || reference("budget"),
-    },
-    Key {
-        name: "launch_refused",
-        about: "Its executor did not take it. Default: 255.",
-        shape: || reference("budget"),
-    },
+    Key { name: "executor_lost", about: "Its executor went away. Default: 10.", shape: || reference("budget") },
+    Key { name: "launch_refused", about: "Its executor did not take it. Default: 255.", shape: || reference("budget") },
     Key {
         name: "input_unreadable",
         about: "Its inputs could not be read. Default: 10.",

@@ -64,6 +64,10 @@ pub(super) fn duration(text: &str) -> Result<Duration, Wrong> {
     while !rest.is_empty() {
         let number_len = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
         let (number, after) = rest.split_at(number_len);
+        if number.is_empty() {
+            return Err(not_one());
+        }
+        let after = after.trim_start_matches(' ');
         let unit_len = after.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(after.len());
         let (unit, after) = after.split_at(unit_len);
         let unit_ms = if unit.is_empty() && number.len() == text.len() {
@@ -165,9 +169,7 @@ pub(super) fn memory(text: &str) -> Result<u64, Wrong> {
         Scaled::NotWhole => {
             Err((format!("`{}` is not a whole number of bytes", shown(text)), "use a smaller unit".to_owned()))
         }
-        Scaled::NotANumber => {
-            Err((format!("`{}` is not an amount of memory", shown(text)), MEMORY_HELP.to_owned()))
-        }
+        Scaled::NotANumber => Err((format!("`{}` is not an amount of memory", shown(text)), MEMORY_HELP.to_owned())),
     }
 }
 
@@ -213,6 +215,7 @@ mod tests {
             ("5m", 300_000),
             ("1h30m", 5_400_000),
             ("1h 30m", 5_400_000),
+            ("5 m", 300_000),
             ("1.5h", 5_400_000),
             ("250ms", 250),
             ("1d2h3m4s5ms", 93_784_005),
@@ -223,7 +226,24 @@ mod tests {
         ] {
             assert_eq!(ms(text), Ok(expected), "{text}");
         }
-        for text in ["", "s", "1x", "1h5", "30m1h", "1m1m", "-1s", "1e3", ".5", "1.", "1.2.3s", "0.0001s", "1h-1m", "½h"] {
+        for text in [
+            "",
+            "s",
+            "1x",
+            "1h5",
+            "30m1h",
+            "1m1m",
+            "5 6",
+            "5 minutes",
+            "-1s",
+            "1e3",
+            ".5",
+            "1.",
+            "1.2.3s",
+            "0.0001s",
+            "1h-1m",
+            "½h",
+        ] {
             assert!(ms(text).is_err(), "{text}: {:?}", ms(text));
         }
         assert_eq!(ms("99999999999999999999999d"), Ok(u128::from(u64::MAX)), "saturates; the limit is told later");

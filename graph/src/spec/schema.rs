@@ -32,7 +32,7 @@ pub fn schema() -> Value {
                     "additionalProperties": reference("text")},
             "duration": {"oneOf": [
                 {"type": "number", "minimum": 0},
-                {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?$|^([0-9]+(\.[0-9]+)?(d|h|m|s|ms) ?)+$"},
+                {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?$|^([0-9]+(\.[0-9]+)? ?(d|h|m|s|ms) ?)+$"},
             ]},
             "budget": {"type": "integer", "minimum": 0, "maximum": u8::MAX},
             "retries": object(properties(RETRIES.iter())),

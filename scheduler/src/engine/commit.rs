@@ -56,8 +56,7 @@ pub enum CommitResult {
 impl Engine {
     /// Transactions of all jobs that changed and have none in flight.
     pub(super) fn collect_commits(&mut self, now: Millis) -> Vec<JobCommit> {
-        let ready: Vec<JobId> =
-            self.dirty.iter().copied().filter(|id| self.jobs[id].in_flight.is_none()).collect();
+        let ready: Vec<JobId> = self.dirty.iter().copied().filter(|id| self.jobs[id].in_flight.is_none()).collect();
         let mut commits = Vec::with_capacity(ready.len());
         for id in ready {
             self.dirty.remove(&id);

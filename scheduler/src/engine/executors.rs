@@ -140,9 +140,31 @@ impl Executor {
         reachable && !self.draining && !self.full
     }
 
-    /// When it will have been out of reach for too long. `None`: it is not, or has been declared lost already.
-    pub(crate) fn lost_at(&self, lost_after: Millis) -> Option<Millis> {
-        (self.link == Link::None).then_some(self.since + lost_after)
+    /// When something is due: it has been silent for too long, or out of reach for too long. `None`: neither.
+    pub(crate) fn wakeup(&self, silent_after: Millis, lost_after: Millis) -> Option<Millis> {
+        match self.link {
+            Link::Home => Some(self.since + silent_after),
+            Link::None => Some(self.since + lost_after),
+            Link::Peer | Link::Gone => None,
+        }
+    }
+
+    /// Nothing has been heard of it: it is out of reach.
+    pub(crate) fn fell_silent(&mut self, now: Millis) {
+        tracing::info!(executor = self.key.id, incarnation = self.key.incarnation, "executor is out of reach");
+        self.link = Link::None;
+        self.since = now;
+        self.poll = None;
+    }
+
+    /// Whether this life of it has its session here.
+    pub(crate) fn is_here(&self, key: &ExecutorKey) -> bool {
+        self.key == *key && matches!(self.link, Link::Home | Link::None)
+    }
+
+    /// Whether there are jobs about which it has not answered.
+    pub(crate) fn wants_asking(&self) -> bool {
+        !self.ask.is_empty() && self.link != Link::Gone
     }
 
     pub(crate) fn hold(&mut self, key: HeldKey, resources: &Resources) {
@@ -212,9 +234,7 @@ fn minus(left: &Resources, right: &Resources) -> Resources {
         named: left
             .named
             .iter()
-            .map(|(name, amount)| {
-                (name.clone(), amount.saturating_sub(right.named.get(name).copied().unwrap_or(0)))
-            })
+            .map(|(name, amount)| (name.clone(), amount.saturating_sub(right.named.get(name).copied().unwrap_or(0))))
             .collect(),
     }
 }
@@ -275,21 +295,19 @@ impl Engine {
             by_job.entry(job).or_default().insert((task, attempt));
         }
         let concerned: Vec<JobId> =
-            self.jobs.values().filter(|job| job.graph.knows_executor(&key.id)).map(|job| job.id).collect();
+            self.jobs.values().filter(|job| job.graph.concerns(&key.id)).map(|job| job.id).collect();
         for job in concerned {
             let held = by_job.remove(&job).unwrap_or_default();
             if let Some(executor) = self.executors.get_mut(&key.id) {
                 executor.release_where(|(id, task, attempt)| *id == job && !held.contains(&(*task, *attempt)));
             }
-            let event =
-                Event::ExecutorAnswered { by: key.clone(), held, scope: AnswerScope::EarlierIncarnations };
+            let event = Event::ExecutorAnswered { by: key.clone(), held, scope: AnswerScope::EarlierIncarnations };
             self.apply(job, event, now);
         }
     }
 
     fn ask_everything_of(&mut self, id: &str) {
-        let concerned: Vec<JobId> =
-            self.jobs.values().filter(|job| job.graph.knows_executor(id)).map(|job| job.id).collect();
+        let concerned: Vec<JobId> = self.jobs.values().filter(|job| job.graph.concerns(id)).map(|job| job.id).collect();
         if let Some(executor) = self.executors.get_mut(id) {
             executor.ask.extend(concerned);
         }
@@ -303,7 +321,7 @@ impl Engine {
                 state.attempt == attempt
                     && matches!(state.state, TaskState::Assigned { .. } | TaskState::Running { .. })
             });
-            if !wanted || job.graph.is_ending(task.stage) {
+            if !wanted || job.graph.ends_attempts_of(task.stage) {
                 self.send_cancel(key, id, task, attempt);
             }
         }
@@ -323,10 +341,7 @@ impl Engine {
     pub(super) fn session_ended(&mut self, key: &ExecutorKey, now: Millis) {
         let Some(executor) = self.executors.get_mut(&key.id) else { return };
         if executor.key == *key && matches!(executor.link, Link::Home | Link::Peer) {
-            tracing::info!(executor = key.id, incarnation = key.incarnation, "executor is out of reach");
-            executor.link = Link::None;
-            executor.since = now;
-            executor.poll = None;
+            executor.fell_silent(now);
         }
     }
 
@@ -344,7 +359,7 @@ impl Engine {
         executor.to_fetch = v1::PollWorkResponse::default();
         executor.release_where(|_| true);
         let concerned: Vec<JobId> =
-            self.jobs.values().filter(|job| job.graph.knows_executor(&key.id)).map(|job| job.id).collect();
+            self.jobs.values().filter(|job| job.graph.concerns(&key.id)).map(|job| job.id).collect();
         for job in concerned {
             self.apply(job, Event::ExecutorLost { executor: key.clone() }, now);
         }

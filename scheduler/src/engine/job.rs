@@ -37,7 +37,7 @@ pub enum Changed {
 
 /// Somebody who waits for a commit.
 #[derive(Debug)]
-pub enum Reply {
+pub(crate) enum Reply {
     /// A user's cancel.
     Cancelled(oneshot::Sender<Option<v1::JobState>>),
     /// A user's retry, and how many tasks it concerns.
@@ -46,19 +46,19 @@ pub enum Reply {
 
 /// What follows once a commit has landed.
 #[derive(Debug, Default)]
-pub struct Consequences {
+pub(crate) struct Consequences {
     /// Launches, cancels, events.
-    pub effects: Vec<Effect>,
+    pub(crate) effects: Vec<Effect>,
     /// Statuses to acknowledge: batch and sequence.
-    pub settled: Vec<(u64, u64)>,
+    pub(crate) settled: Vec<(u64, u64)>,
     /// Answers.
-    pub replies: Vec<Reply>,
+    pub(crate) replies: Vec<Reply>,
 }
 
 impl Consequences {
     /// Whether nobody waits for anything.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.effects.is_empty() && self.settled.is_empty() && self.replies.is_empty()
     }
 }
@@ -80,6 +80,8 @@ pub struct Job {
     pub(crate) waiting: Consequences,
     pub(crate) in_flight: Option<Consequences>,
     pub(crate) timer: Option<Millis>,
+    /// How many tasks the retry concerns for which the job was made active again.
+    pub(crate) retried: u32,
 }
 
 impl Job {
@@ -94,6 +96,7 @@ impl Job {
             waiting: Consequences::default(),
             in_flight: None,
             timer: None,
+            retried: 0,
         }
     }
 

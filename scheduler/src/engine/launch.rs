@@ -18,7 +18,7 @@ impl Engine {
             match effect {
                 Effect::Launch { task, attempt, on } => {
                     let Some(job) = self.jobs.get(&id) else { return };
-                    let on = job.graph.executor(on);
+                    let Some(on) = job.graph.executor(on) else { continue };
                     match self.executors.get(&on.id) {
                         Some(executor) if executor.key == *on => {
                             launches.entry((on.id.clone(), task.stage)).or_default().push((task, attempt));
@@ -29,7 +29,7 @@ impl Engine {
                 }
                 Effect::CancelAttempt { task, attempt, on } => {
                     let Some(job) = self.jobs.get(&id) else { return };
-                    let on = job.graph.executor(on).clone();
+                    let Some(on) = job.graph.executor(on).cloned() else { continue };
                     self.send_cancel(&on, id, task, attempt);
                 }
                 Effect::Emit(_) => {}
@@ -100,7 +100,8 @@ impl Engine {
     /// Says which version of its inputs' places a stage should read: it moves when an output was made again, and when
     /// an executor came back under another address.
     pub(crate) fn inputs_revision(&self, job: &Job, stage: StageIndex) -> u64 {
-        (u64::from(self.addresses_revision) << 32) | u64::from(job.graph.stage(stage).inputs_revision)
+        (u64::from(self.addresses_revision) << 32)
+            | u64::from(job.graph.stage(stage).map_or(0, |stage| stage.inputs_revision))
     }
 
     /// Where a task's accepted output is; none if it left nothing behind.
@@ -110,7 +111,7 @@ impl Engine {
         if accepted.output.files == 0 {
             return None;
         }
-        let on = job.graph.executor(accepted.on);
+        let on = job.graph.executor(accepted.on)?;
         Some(v1::Location {
             index: task.index.0,
             attempt: state.attempt,
@@ -188,13 +189,7 @@ impl Engine {
         }
     }
 
-    pub(super) fn launch_answered(
-        &mut self,
-        key: &ExecutorKey,
-        count: u32,
-        refused: Vec<v1::Refusal>,
-        now: Millis,
-    ) {
+    pub(super) fn launch_answered(&mut self, key: &ExecutorKey, count: u32, refused: Vec<v1::Refusal>, now: Millis) {
         if let Some(executor) = self.executors.get_mut(&key.id)
             && executor.key == *key
         {
@@ -236,17 +231,16 @@ impl Engine {
         for &(id, task, attempt) in executor.held.keys().filter(|key| !has.contains(key)) {
             let Some(job) = self.jobs.get(&id) else { continue };
             let committed = job.in_flight.is_none() && job.waiting.effects.is_empty();
-            let waits = job.graph.task(task).is_some_and(|state| {
-                state.attempt == attempt && matches!(state.state, TaskState::Assigned { .. })
-            });
+            let waits = job
+                .graph
+                .task(task)
+                .is_some_and(|state| state.attempt == attempt && matches!(state.state, TaskState::Assigned { .. }));
             if committed && waits {
                 again.entry((id, task.stage)).or_default().push((task, attempt));
             }
         }
-        let groups: Vec<v1::LaunchGroup> = again
-            .iter()
-            .map(|((id, stage), attempts)| self.launch_group(&self.jobs[id], *stage, attempts))
-            .collect();
+        let groups: Vec<v1::LaunchGroup> =
+            again.iter().map(|((id, stage), attempts)| self.launch_group(&self.jobs[id], *stage, attempts)).collect();
         let executor = self.executors.get_mut(&key.id).expect("it was there above");
         // Replaces what may still wait there: it is the same attempts.
         executor.to_fetch.launches = groups;

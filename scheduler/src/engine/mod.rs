@@ -18,7 +18,6 @@ mod statuses;
 pub(crate) mod view;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
 
 use muster_graph::execution::{AnswerScope, Event};
 use muster_graph::ids::{Attempt, ExecutorKey, JobId, Millis, TaskId};
@@ -116,7 +115,7 @@ pub enum Input {
         /// Answered when committed; `None` if the job is not owned here.
         reply: oneshot::Sender<Option<v1::JobState>>,
     },
-    /// A user wants what failed to run again.
+    /// Somebody waits for the retry for which the job was made active again.
     Retry {
         /// Which.
         job: JobId,
@@ -195,6 +194,8 @@ pub struct Identity {
 pub struct Engine {
     identity: Identity,
     lost_after: Millis,
+    /// An executor at home here that has not been heard of for so long is out of reach.
+    silent_after: Millis,
     jobs: BTreeMap<JobId, Job>,
     /// Jobs with ready tasks, in the order in which they are owed: priority, then age.
     ready: BTreeSet<(std::cmp::Reverse<i32>, JobId)>,
@@ -216,10 +217,11 @@ pub struct Engine {
 impl Engine {
     /// An engine that owns nothing yet.
     #[must_use]
-    pub fn new(identity: Identity, lost_after: Millis) -> Self {
+    pub fn new(identity: Identity, lost_after: Millis, silent_after: Millis) -> Self {
         Self {
             identity,
             lost_after,
+            silent_after,
             jobs: BTreeMap::new(),
             ready: BTreeSet::new(),
             timers: BTreeSet::new(),
@@ -251,7 +253,7 @@ impl Engine {
             Input::Poll { poll, reply } => self.poll(*poll, reply, now),
             Input::PollExpired { executor, sequence } => self.poll_expired(&executor, sequence),
             Input::Cancel { job, reason, reply } => self.cancel(job, reason, reply, now),
-            Input::Retry { job, reply } => self.retry(job, reply, now),
+            Input::Retry { job, reply } => self.retry(job, reply),
             Input::Read(look) => look(self),
             Input::Commits(results) => {
                 for (job, result) in results {
@@ -280,7 +282,7 @@ impl Engine {
     #[must_use]
     pub fn next_wakeup(&self) -> Option<Millis> {
         let job = self.timers.first().map(|(at, _)| *at);
-        let executor = self.executors.values().filter_map(|e| e.lost_at(self.lost_after)).min();
+        let executor = self.executors.values().filter_map(|e| e.wakeup(self.silent_after, self.lost_after)).min();
         job.into_iter().chain(executor).min()
     }
 
@@ -299,6 +301,11 @@ impl Engine {
     /// The ids of the jobs owned now.
     pub fn job_ids(&self) -> impl Iterator<Item = JobId> + '_ {
         self.jobs.keys().copied()
+    }
+
+    /// Goes on under a new session.
+    pub fn take_identity(&mut self, identity: Identity) {
+        self.identity = identity;
     }
 
     /// A job owned here.
@@ -338,6 +345,11 @@ impl Engine {
             return;
         }
         self.ask_about(id, now);
+        let job = self.jobs.get_mut(&id).expect("inserted above");
+        if job.head.retry_requested {
+            job.retried = job.graph.counts().failed + job.graph.counts().cancelled;
+            self.apply(id, Event::RetryRequested, now);
+        }
         self.dirty.insert(id);
         self.refresh(id);
     }
@@ -345,20 +357,16 @@ impl Engine {
     /// A job that was taken over has attempts out there: asks their executors, and takes what they hold into account.
     fn ask_about(&mut self, id: JobId, now: Millis) {
         let job = &self.jobs[&id];
-        let mut by_executor: BTreeMap<String, Vec<(TaskId, Attempt)>> = BTreeMap::new();
-        for (on, task, attempt) in job.graph.holds() {
-            by_executor.entry(job.graph.executor(on).id.clone()).or_default().push((task, attempt));
-        }
-        let plan = Arc::clone(job.graph.plan());
-        for (executor, held) in by_executor {
-            let entry = self
+        let stages = &job.graph.plan().stages;
+        for name in job.graph.holders() {
+            let executor = self
                 .executors
-                .entry(executor.clone())
-                .or_insert_with(|| Executor::unheard_of(ExecutorKey { id: executor, incarnation: 0 }, now));
-            for (task, attempt) in held {
-                entry.hold((id, task, attempt), &plan.stages[task.stage.0 as usize].resources);
+                .entry(name.to_owned())
+                .or_insert_with(|| Executor::unheard_of(ExecutorKey { id: name.to_owned(), incarnation: 0 }, now));
+            for (task, attempt) in job.graph.holds(name) {
+                executor.hold((id, task, attempt), &stages[task.stage.0 as usize].resources);
             }
-            entry.ask.insert(id);
+            executor.ask.insert(id);
         }
         self.ask_executors();
     }
@@ -380,11 +388,7 @@ impl Engine {
                     owner_address: self.identity.address.clone(),
                 })
                 .collect();
-            self.outputs.push(Output::Ask {
-                executor: executor.key.clone(),
-                address: executor.address.clone(),
-                jobs,
-            });
+            self.outputs.push(Output::Ask { executor: executor.key.clone(), address: executor.address.clone(), jobs });
         }
     }
 
@@ -432,16 +436,14 @@ impl Engine {
         self.dirty.insert(id);
     }
 
-    fn retry(&mut self, id: JobId, reply: oneshot::Sender<Option<u32>>, now: Millis) {
-        let Some(job) = self.jobs.get(&id) else {
+    fn retry(&mut self, id: JobId, reply: oneshot::Sender<Option<u32>>) {
+        let Some(job) = self.jobs.get_mut(&id) else {
             let _ = reply.send(None);
             return;
         };
-        let before = job.graph.counts();
-        self.apply(id, Event::RetryRequested, now);
-        let job = self.jobs.get_mut(&id).expect("it was there a line above, and apply removes none");
-        let again = job.graph.counts().pending.saturating_sub(before.pending);
-        job.waiting.replies.push(job::Reply::Retried(reply, again));
+        // The retry itself came with the head when the job was adopted.
+        let tasks = job.retried;
+        job.waiting.replies.push(job::Reply::Retried(reply, tasks));
         self.dirty.insert(id);
     }
 
@@ -456,9 +458,14 @@ impl Engine {
                 self.timers.remove(&(at, id));
             }
         }
-        let lost_after = self.lost_after;
+        let (silent_after, lost_after) = (self.silent_after, self.lost_after);
         for executor in self.executors.values_mut() {
-            if executor.lost_at(lost_after).is_some_and(|at| at <= now) {
+            if executor.wakeup(silent_after, lost_after).is_none_or(|at| at > now) {
+                continue;
+            }
+            if executor.link == Link::Home {
+                executor.fell_silent(now);
+            } else {
                 // Asked again after another while if the store does not answer.
                 executor.since = now;
                 self.outputs.push(Output::DeclareLost { executor: executor.key.clone() });

@@ -35,9 +35,7 @@ impl Engine {
                 .ready
                 .iter()
                 .filter(|(_, id)| !self.jobs[id].is_full())
-                .flat_map(|(_, id)| {
-                    self.jobs[id].graph.ready().map(|ready| (*id, ready.stage, ready.count))
-                })
+                .flat_map(|(_, id)| self.jobs[id].graph.ready().map(|ready| (*id, ready.stage, ready.count)))
                 .take(DEMANDS_PER_ROUND)
                 .collect();
             let demands: Vec<Demand<'_>> = wanted

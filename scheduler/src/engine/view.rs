@@ -1,6 +1,8 @@
 //! What users see of a job. Made from the same values whether the job is in memory or was read from the store.
 
-use muster_graph::execution::{Effect, ExecutionGraph, FailureNote, JobEvent, StageReason, StageState, TaskState};
+use muster_graph::execution::{
+    Effect, ExecutionGraph, ExecutorRef, FailureNote, JobEvent, StageReason, StageState, TaskState,
+};
 use muster_graph::ids::{JobId, StageIndex, TaskId};
 use muster_proto::{convert, storage, v1};
 
@@ -46,10 +48,10 @@ pub(crate) fn graph_view(id: JobId, head: &storage::JobHead, graph: &ExecutionGr
         .stages
         .iter()
         .zip(0u32..)
-        .map(|(described, place)| {
+        .filter_map(|(described, place)| {
             let index = StageIndex(place);
-            let stage = graph.stage(index);
-            v1::StageView {
+            let stage = graph.stage(index)?;
+            Some(v1::StageView {
                 stage: place,
                 name: described.name.clone(),
                 state: v1::StageState::from(stage.state).into(),
@@ -62,7 +64,7 @@ pub(crate) fn graph_view(id: JobId, head: &storage::JobHead, graph: &ExecutionGr
                     .collect(),
                 started_at_ms: stage.started_at,
                 finished_at_ms: stage.finished_at,
-            }
+            })
         })
         .collect();
     v1::JobView {
@@ -88,22 +90,26 @@ pub fn failure_view(graph: &ExecutionGraph, note: &FailureNote) -> v1::Failure {
         outcome: v1::Outcome::from(note.class).into(),
         exit: convert::to_exit(note.exit),
         message: note.message.clone(),
-        executor: graph.executor(note.on).id.clone(),
+        executor: executor_name(graph, note.on),
         at_ms: note.at,
         r#final: note.is_final,
     }
 }
 
+fn executor_name(graph: &ExecutionGraph, on: ExecutorRef) -> String {
+    graph.executor(on).map(|key| key.id.clone()).unwrap_or_default()
+}
+
 /// Why a stage is where it is, in the user's terms.
 fn reason(graph: &ExecutionGraph, index: StageIndex) -> String {
     let name = |stage: StageIndex| graph.plan().stages[stage.0 as usize].name.as_str();
-    let stage = graph.stage(index);
+    let Some(stage) = graph.stage(index) else { return String::new() };
     match stage.reason {
         StageReason::None if stage.state == StageState::Unresolved => {
             let waits: Vec<&str> = graph.plan().stages[index.0 as usize]
                 .upstreams
                 .iter()
-                .filter(|upstream| graph.stage(upstream.stage).finished_at == 0)
+                .filter(|upstream| graph.stage(upstream.stage).is_some_and(|up| up.finished_at == 0))
                 .map(|upstream| name(upstream.stage))
                 .collect();
             if waits.is_empty() { String::new() } else { format!("waits for {}", waits.join(", ")) }
@@ -127,10 +133,9 @@ pub(crate) fn message(graph: &ExecutionGraph) -> String {
         return if reason.is_empty() { "cancelled".to_owned() } else { format!("cancelled: {reason}") };
     }
     match record.failures.iter().find(|note| note.is_final) {
-        Some(note) => format!(
-            "{}/{}: {}",
-            graph.plan().stages[note.task.stage.0 as usize].name, note.task.index.0, note.message
-        ),
+        Some(note) => {
+            format!("{}/{}: {}", graph.plan().stages[note.task.stage.0 as usize].name, note.task.index.0, note.message)
+        }
         None => String::new(),
     }
 }
@@ -148,13 +153,13 @@ pub(crate) fn task_view(graph: &ExecutionGraph, id: TaskId) -> Option<v1::TaskVi
     };
     match task.state {
         TaskState::Pending { .. } | TaskState::Cancelled => {}
-        TaskState::Assigned { on, .. } => view.executor.clone_from(&graph.executor(on).id),
+        TaskState::Assigned { on, .. } => view.executor = executor_name(graph, on),
         TaskState::Running { on, started_at } => {
-            view.executor.clone_from(&graph.executor(on).id);
+            view.executor = executor_name(graph, on);
             view.started_at_ms = started_at;
         }
         TaskState::Successful(accepted) => {
-            view.executor.clone_from(&graph.executor(accepted.on).id);
+            view.executor = executor_name(graph, accepted.on);
             view.started_at_ms = accepted.started_at;
             view.finished_at_ms = accepted.started_at + u64::from(accepted.ran_ms);
             view.outcome = v1::Outcome::Succeeded.into();
@@ -162,7 +167,7 @@ pub(crate) fn task_view(graph: &ExecutionGraph, id: TaskId) -> Option<v1::TaskVi
             view.output = Some(accepted.output.into());
         }
         TaskState::Failed(ended) => {
-            view.executor.clone_from(&graph.executor(ended.on).id);
+            view.executor = executor_name(graph, ended.on);
             view.started_at_ms = ended.started_at;
             view.finished_at_ms = ended.started_at + u64::from(ended.ran_ms);
             view.outcome = v1::Outcome::from(ended.class).into();

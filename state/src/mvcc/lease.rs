@@ -52,6 +52,11 @@ impl Core {
         }
     }
 
+    /// Whether [`Self::expire`] has something to do.
+    pub(crate) fn is_due(&self, now: Duration) -> bool {
+        self.leases.values().any(|lease| lease.expires_at <= now)
+    }
+
     /// Ends every session whose time is up; false if there was none.
     pub(crate) fn expire(&mut self, now: Duration) -> bool {
         let due: Vec<SessionId> =

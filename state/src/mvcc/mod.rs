@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+pub(crate) use lease::session_in_use;
 pub(crate) use shared::Shared;
 
 use crate::{Entry, Error, Guard, Key, Keyspace, Op, Revision, SessionId, Txn, TxnOutcome};
@@ -284,8 +285,15 @@ impl Core {
         self.visible = head;
     }
 
-    /// After `restore`: whatever a session of an earlier process held goes, each session's keys at one revision.
-    pub(crate) fn end_restored_sessions(&mut self) {
+    /// After `restore`: the history must be whole; and whatever a session of an earlier process held goes, each session's
+    /// keys at one revision.
+    pub(crate) fn finish_restore(&mut self) -> Result<(), String> {
+        if self.log_first + self.log.len() as u64 != self.head + 1 || self.log.iter().any(Vec::is_empty) {
+            return Err(format!(
+                "its history from revision {} to {} is not whole: restore it from a backup",
+                self.log_first, self.head
+            ));
+        }
         let mut held: BTreeMap<SessionId, Held> = BTreeMap::new();
         for keyspace in Keyspace::ALL {
             for (name, versions) in self.histories(keyspace) {
@@ -298,6 +306,7 @@ impl Core {
             self.used.insert(id);
             self.delete_held(keys);
         }
+        Ok(())
     }
 }
 

@@ -6,12 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{Core, Version, future};
-use crate::{Change, Entry, Error, Key, Keyspace, Page, Revision, Scan, WatchBatch};
+use crate::{Change, Entry, Error, Key, Keyspace, Page, Revision, Scan, WatchBatch, page as paging};
 
-/// A page of the store's own choosing ends here; a few MiB at the very most sizes of values.
-pub(crate) const PAGE_ENTRIES: usize = 256;
-/// The most entries of one page, whatever was asked for: the rest is in the next one.
-pub(crate) const PAGE_ENTRIES_MAX: usize = 1024;
 /// The most revisions that a watch takes out of the log under one lock.
 const WATCH_REVISIONS: usize = 256;
 
@@ -54,7 +50,7 @@ impl Core {
         if at + 1 < self.log_first {
             return Err(Error::Compacted { asked: at, oldest: self.log_first });
         }
-        let limit = if scan.limit == 0 { PAGE_ENTRIES } else { scan.limit.min(PAGE_ENTRIES_MAX) };
+        let limit = paging::limit(scan.limit);
         let mut page = Page { entries: Vec::new(), revision: at, next: None };
         for (name, versions) in self.below(keyspace, &scan.prefix, scan.after.as_deref()) {
             let Some(mut entry) = self.at(versions, at).and_then(|version| version.to_entry(name)) else { continue };

@@ -69,6 +69,7 @@ fn what_was_written_can_be_restored_from_its_versions() {
     for (keyspace, name, version) in stored {
         second.restore(keyspace, &name, version);
     }
+    second.finish_restore().unwrap();
     assert_eq!(first.changes(Keyspace::Meta, "", 3).unwrap(), second.changes(Keyspace::Meta, "", 3).unwrap());
     assert_eq!(first.get_from_prefix(Keyspace::Meta, ""), second.get_from_prefix(Keyspace::Meta, ""));
     assert!(matches!(second.changes(Keyspace::Meta, "", 2), Err(Error::Compacted { asked: 2, oldest: 3 })));

@@ -99,19 +99,27 @@ impl Rules {
         let mut upstreams = Vec::with_capacity(spec.stages.len());
         for index in 0..spec.stages.len() {
             let mut found: Vec<usize> = Vec::new();
-            let mut seen = std::collections::HashSet::new();
+            // Of each upstream stage: whether `inputs` named it first.
+            let mut seen: HashMap<usize, bool> = HashMap::new();
             for edge in Edge::all(spec, index) {
                 let Some(upstream) = names.get(edge.name) else {
                     self.unknown_stage(spec, index, &edge);
                     continue;
                 };
-                if seen.insert(upstream) {
-                    found.push(upstream);
-                } else {
-                    let other = if edge.kind.is_some() { "delete one of the two" } else { "`inputs` waits for it too: delete it from `after`" };
-                    let is_input = spec.stages[index].inputs.iter().any(|input| input.stage == edge.name);
-                    let help = if is_input { other } else { "delete one of the two" };
-                    self.at(Point::Key, edge.path(index), format!("`{}` is named twice", shown(edge.name)), help);
+                let is_input = edge.kind.is_some();
+                match seen.get(&upstream) {
+                    None => {
+                        seen.insert(upstream, is_input);
+                        found.push(upstream);
+                    }
+                    Some(was_input) => {
+                        let help = if *was_input && !is_input {
+                            "`inputs` waits for it too: delete it from `after`"
+                        } else {
+                            "delete one of the two"
+                        };
+                        self.at(Point::Key, edge.path(index), format!("`{}` is named twice", shown(edge.name)), help);
+                    }
                 }
             }
             upstreams.push(found);
@@ -130,9 +138,14 @@ impl Rules {
         let help = match near {
             Some(near) => format!("did you mean `{}`?", shown(near)),
             None => {
-                let known: Vec<String> = spec.stages.iter().take(NAMES_SHOWN_MAX).map(|stage| shown(&stage.name)).collect();
-                let more = if spec.stages.len() > NAMES_SHOWN_MAX { ", …" } else { "" };
-                format!("name one of the job's stages: {}{more}", known.join(", "))
+                let others = spec.stages.iter().enumerate().filter(|(other, _)| *other != index);
+                let known: Vec<String> = others.take(NAMES_SHOWN_MAX).map(|(_, stage)| shown(&stage.name)).collect();
+                let more = if spec.stages.len() > NAMES_SHOWN_MAX + 1 { ", …" } else { "" };
+                match known.as_slice() {
+                    [] => "the job has no other stage: delete it, or add the stage under `stages`".to_owned(),
+                    [other] => format!("the only other stage is {other}"),
+                    _ => format!("name one of the other stages: {}{more}", known.join(", ")),
+                }
             }
         };
         self.at(Point::Key, edge.path(index), format!("there is no stage `{}`", shown(edge.name)), help);
@@ -177,10 +190,8 @@ impl Rules {
                     Some(InputKind::Each) => {
                         let Some(above) = sizes.of(spec, upstream).filter(|&above| above != size) else { continue };
                         let (this, that) = (shown(&stage.name), shown(edge.name));
-                        let message = format!(
-                            "`each` pairs tasks, but `{this}` has {} and `{that}` has {above}",
-                            tasks(size)
-                        );
+                        let message =
+                            format!("`each` pairs tasks, but `{this}` has {} and `{that}` has {above}", tasks(size));
                         let help = "give both the same number of tasks, or read it with `all` or `shuffle`";
                         self.wrong(edge.path(index), message, help);
                     }
@@ -244,7 +255,8 @@ fn knots(upstreams: &[Vec<usize>]) -> Vec<Vec<usize>> {
                 low[caller] = low[caller].min(low[stage]);
             }
             if low[stage] == order[stage] {
-                let start = open.iter().rposition(|&other| other == stage).expect("a stage is open until its knot is cut off");
+                let start =
+                    open.iter().rposition(|&other| other == stage).expect("a stage is open until its knot is cut off");
                 let mut knot = open.split_off(start);
                 for &member in &knot {
                     is_open[member] = false;
@@ -293,9 +305,7 @@ mod tests {
     use super::*;
 
     fn graphs() -> impl Strategy<Value = Vec<Vec<usize>>> {
-        (1usize..8).prop_flat_map(|count| {
-            proptest::collection::vec(proptest::collection::vec(0..count, 0..3), count)
-        })
+        (1usize..8).prop_flat_map(|count| proptest::collection::vec(proptest::collection::vec(0..count, 0..3), count))
     }
 
     /// Whether `to` can be reached from `from` in at least one step, the obvious way.

@@ -89,10 +89,7 @@ impl Rules {
 
     /// The job's environment, or that of a stage.
     pub(super) fn env(&mut self, stage: Option<usize>, env: &BTreeMap<String, String>) {
-        let at = |key: &str| FieldPath {
-            stage,
-            tail: vec![Segment::key("env"), Segment::Key(key.to_owned().into())],
-        };
+        let at = |key: &str| FieldPath { stage, tail: vec![Segment::key("env"), Segment::Key(key.to_owned().into())] };
         for (name, value) in env {
             let starts_well = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
             if !starts_well || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
@@ -150,7 +147,10 @@ pub(super) fn env_bytes(env: &BTreeMap<String, String>) -> usize {
 /// such as `job/stage/task`, which is why they are plain.
 pub(super) fn bad_name(name: &str, what: &str) -> Option<(String, String)> {
     let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
-    if name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.bytes().all(is_plain) && name.len() <= NAME_CHARS_MAX {
+    if name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name.bytes().all(is_plain)
+        && name.len() <= NAME_CHARS_MAX
+    {
         return None;
     }
     let message = if name.is_empty() {

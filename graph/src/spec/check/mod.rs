@@ -6,7 +6,7 @@ mod graph;
 mod job;
 mod stage;
 
-use super::draft::more;
+use super::draft::{more, stage_field};
 use super::finding::{FieldPath, Finding, Findings, Point, Segment};
 use super::model::JobSpec;
 use super::problem::Problem;
@@ -21,15 +21,10 @@ pub fn check(spec: &JobSpec) -> Vec<Problem> {
         .into_iter()
         .map(|finding| {
             let prefix = match finding.path.stage.and_then(|stage| spec.stages.get(stage)) {
-                Some(stage) => format!("stages.{}", super::finding::shown(&stage.name)),
+                Some(stage) => stage_field(&stage.name),
                 None => String::new(),
             };
-            Problem {
-                place: None,
-                field: finding.path.render(&prefix),
-                message: finding.message,
-                help: finding.help,
-            }
+            Problem { place: None, field: finding.path.render(&prefix), message: finding.message, help: finding.help }
         })
         .collect();
     problems.extend(more(left_out));
@@ -76,7 +71,7 @@ impl Rules {
 
     fn at(&mut self, point: Point, path: FieldPath, message: impl Into<String>, help: impl Into<String>) {
         let (message, help) = (message.into(), help.into());
-        self.findings.push(Finding { path, point, span: None, message, help });
+        self.findings.push(Finding { path, point, span: None, first: None, message, help });
     }
 
     /// A NUL byte ends a string for the operating system, so no program would ever see what follows it.

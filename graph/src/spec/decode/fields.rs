@@ -28,15 +28,20 @@ const FAMILIAR: &[(&str, &str)] = &[
     ("jobs", "stages"),
     ("mem", "memory"),
     ("needs", "inputs"),
+    ("max_retries", "retries"),
     ("parallelism", "tasks"),
     ("queue", "namespace"),
     ("ram", "memory"),
     ("replicas", "tasks"),
+    ("retry", "retries"),
     ("script", "run"),
     ("steps", "stages"),
     ("tenant", "namespace"),
     ("vars", "env"),
 ];
+
+/// What YAML 1.1 knew for taking over the entries of another map. It may bring any key along.
+const MERGE_KEY: &str = "<<";
 
 /// The known entries of a map. Each known key must be asked for: see [`crate::spec::keys`].
 pub(super) struct Fields<'n> {
@@ -77,7 +82,13 @@ impl Drop for Fields<'_> {
 
 impl Decoder {
     /// Opens a map with fixed keys; reports keys that are unknown or given twice.
-    pub(super) fn fields<'n>(&mut self, node: &'n Node, tables: &[&'static [Key]], expected: &str, help: &str) -> Option<Fields<'n>> {
+    pub(super) fn fields<'n>(
+        &mut self,
+        node: &'n Node,
+        tables: &[&'static [Key]],
+        expected: &str,
+        help: &str,
+    ) -> Option<Fields<'n>> {
         let Value::Map(entries) = &node.value else {
             self.mismatch(node, expected, help);
             return None;
@@ -91,12 +102,23 @@ impl Decoder {
         let mut meant = Vec::new();
         for entry in entries {
             match known.iter_mut().find(|known| *known.name == *entry.key) {
-                Some(Known { entry: Some(_), .. }) => self.given_twice(entry),
+                Some(Known { entry: Some(first), .. }) => self.given_twice(entry, first.key_span),
                 Some(place) => place.entry = Some(entry),
                 None => {
                     let names: Vec<&'static str> = known.iter().map(|known| known.name).collect();
                     meant.extend(self.unknown_key(entry, &names));
+                    if &*entry.key == MERGE_KEY {
+                        meant.extend(names);
+                    }
                 }
+            }
+        }
+        // The misspelt key says it all: that the right one is missing need not be said as well.
+        for name in &meant {
+            if known.iter().any(|known| known.name == *name && known.entry.is_none()) {
+                let mut path = self.path.clone();
+                path.tail.push(Segment::key(name));
+                self.findings.silence(path);
             }
         }
         Some(Fields { known, meant })
@@ -105,6 +127,11 @@ impl Decoder {
     /// Reports it, and answers what was probably meant.
     fn unknown_key(&mut self, entry: &Entry, known: &[&'static str]) -> Option<&'static str> {
         let key = &*entry.key;
+        if self.findings.is_full() {
+            // Only counted from here on: no time goes into what nobody will read.
+            self.wrong(entry.key_span, "unknown key", "delete it");
+            return None;
+        }
         let likely = known
             .iter()
             .copied()
@@ -112,7 +139,7 @@ impl Decoder {
             .or_else(|| nearest(key, known.iter().copied()));
         let is_key_of = |table: &[Key]| table.iter().any(|other| other.name == key);
         let mut message = format!("unknown key `{}`", shown(key));
-        let help = if key == "<<" {
+        let help = if key == MERGE_KEY {
             "merge keys are not supported: repeat the keys, or use an alias for the whole value".to_owned()
         } else if is_key_of(STAGE) && known.contains(&"stages") {
             message = format!("`{key}` is a stage's key, not the job's");

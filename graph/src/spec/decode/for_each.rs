@@ -24,9 +24,12 @@ impl Decoder {
             return self.list(node, "items", HELP, String::new, Self::item).map(Found::Items);
         }
         let mut fields = self.fields(node, &[FOR_EACH], "a list or a map", HELP)?;
-        let given: Vec<_> = FOR_EACH.iter().filter_map(|key| fields.get(key.name).map(|entry| (key.name, entry))).collect();
+        let given: Vec<_> =
+            FOR_EACH.iter().filter_map(|key| fields.get(key.name).map(|entry| (key.name, entry))).collect();
         match given.as_slice() {
-            [("lines", entry)] => self.field(Some(entry), "lines", Self::file_name).map(ForEach::Lines).map(Found::Later),
+            [("lines", entry)] => {
+                self.field(Some(entry), "lines", Self::file_name).map(ForEach::Lines).map(Found::Later)
+            }
             [("glob", entry)] => self.field(Some(entry), "glob", Self::file_name).map(ForEach::Glob).map(Found::Later),
             [(_, entry)] => self.field(Some(entry), "matrix", Self::matrix).map(Found::Items),
             [] => {
@@ -72,7 +75,8 @@ impl Decoder {
 
     /// Every combination, the last name turning fastest.
     fn matrix(&mut self, node: &Node) -> Option<Vec<String>> {
-        let entries = self.entries(node, "a map of names to lists", "write for example {size: [1, 2], seed: [7, 8]}")?;
+        let entries =
+            self.entries(node, "a map of names to lists", "write for example {size: [1, 2], seed: [7, 8]}")?;
         if entries.is_empty() {
             self.wrong(node.span, "the matrix has no names", "write for example {size: [1, 2], seed: [7, 8]}");
             return None;
@@ -128,7 +132,8 @@ impl Decoder {
                 let mut json = String::new();
                 decoder.json(node, &mut json).then_some(json)
             };
-            let axis = decoder.list(&entry.value, "a list of values", "write for example [1, 2, 3]", String::new, value)?;
+            let axis =
+                decoder.list(&entry.value, "a list of values", "write for example [1, 2, 3]", String::new, value)?;
             if axis.is_empty() {
                 decoder.wrong(
                     entry.value.span,

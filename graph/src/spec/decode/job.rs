@@ -88,7 +88,7 @@ impl Decoder {
         const HELP: &str = "write a map of names to stages, or a list of stages that have a `name`";
         match &node.value {
             Value::Map(_) => {
-                let entries = self.entries(node, "the stages", HELP).unwrap_or_default();
+                let entries = self.entries(node, "the stages as a map", HELP).unwrap_or_default();
                 for (position, entry) in entries {
                     let stage = self.at_stage(decoded.spec.stages.len(), |decoder| {
                         decoder.stage(&entry.value, Some(entry.key.to_string()))
@@ -102,7 +102,7 @@ impl Decoder {
                     decoded.add(Site::Item(position), stage);
                 }
             }
-            Value::Scalar(..) => self.mismatch(node, "the stages", HELP),
+            Value::Scalar(..) => self.mismatch(node, "stages as a map or a list", HELP),
         }
     }
 

@@ -11,6 +11,7 @@ mod scalar;
 mod stage;
 
 use std::borrow::Cow;
+use std::collections::{HashMap, hash_map};
 
 use super::draft::ForEach;
 use super::finding::{FieldPath, Finding, Findings, Point, Segment, shown};
@@ -59,7 +60,7 @@ impl Decoder {
         // A text of millions of mistakes must not cost a path for each.
         let path = if self.findings.is_full() { FieldPath::default() } else { self.path.clone() };
         let (message, help) = (message.into(), help.into());
-        self.findings.push(Finding { path, point: Point::Value, span: Some(span), message, help });
+        self.findings.push(Finding { path, point: Point::Value, span: Some(span), first: None, message, help });
     }
 
     /// A value of another kind than the field wants.
@@ -72,7 +73,7 @@ impl Decoder {
         let mut path = self.path.clone();
         path.tail.push(Segment::key(key));
         let (message, help) = (message.into(), help.into());
-        self.findings.push(Finding { path, point: Point::Value, span: None, message, help });
+        self.findings.push(Finding { path, point: Point::Value, span: None, first: None, message, help });
     }
 
     /// Goes one step down, does something there, and comes back.
@@ -84,7 +85,12 @@ impl Decoder {
     }
 
     /// Reads an optional field of a map with fixed keys.
-    fn field<T>(&mut self, entry: Option<&Entry>, key: &'static str, read: impl FnOnce(&mut Self, &Node) -> Option<T>) -> Option<T> {
+    fn field<T>(
+        &mut self,
+        entry: Option<&Entry>,
+        key: &'static str,
+        read: impl FnOnce(&mut Self, &Node) -> Option<T>,
+    ) -> Option<T> {
         let entry = entry?;
         self.within(Segment::key(key), |decoder| read(decoder, &entry.value))
     }
@@ -102,9 +108,8 @@ impl Decoder {
             self.mismatch(node, expected, help);
             return None;
         };
-        let read_one = |(index, item)| {
-            self.within(Segment::Index(index), |decoder| read(decoder, item)).unwrap_or_else(&stand_in)
-        };
+        let read_one =
+            |(index, item)| self.within(Segment::Index(index), |decoder| read(decoder, item)).unwrap_or_else(&stand_in);
         Some(items.iter().enumerate().map(read_one).collect())
     }
 
@@ -114,21 +119,30 @@ impl Decoder {
             self.mismatch(node, expected, help);
             return None;
         };
-        let mut seen = std::collections::HashSet::with_capacity(entries.len());
+        let mut seen: HashMap<&str, Span> = HashMap::with_capacity(entries.len());
         let mut once = Vec::with_capacity(entries.len());
         for (index, entry) in entries.iter().enumerate() {
-            if seen.insert(&*entry.key) {
-                once.push((index, entry));
-            } else {
-                self.given_twice(entry);
+            match seen.entry(&entry.key) {
+                hash_map::Entry::Vacant(place) => {
+                    place.insert(entry.key_span);
+                    once.push((index, entry));
+                }
+                hash_map::Entry::Occupied(first) => self.given_twice(entry, *first.get()),
             }
         }
         Some(once)
     }
 
-    fn given_twice(&mut self, entry: &Entry) {
-        self.within(Segment::Key(Cow::Owned(entry.key.to_string())), |decoder| {
-            decoder.wrong(entry.key_span, format!("`{}` is given twice", shown(&entry.key)), "keep one of them");
+    fn given_twice(&mut self, entry: &Entry, first: Span) {
+        let mut path = self.path.clone();
+        path.tail.push(Segment::Key(Cow::Owned(entry.key.to_string())));
+        self.findings.push(Finding {
+            path,
+            point: Point::Key,
+            span: Some(entry.key_span),
+            first: Some(first),
+            message: format!("`{}` is given twice", shown(&entry.key)),
+            help: "keep one of them".to_owned(),
         });
     }
 }

@@ -9,6 +9,16 @@ use crate::spec::node::{Kind, Node, Value};
 use crate::spec::quantity::{self, Wrong};
 use crate::spec::suggest::nearest;
 
+/// The help for a number that must be in a range; an end that only the type gives is not worth a word.
+fn range(least: i128, most: i128) -> String {
+    let (has_least, has_most) = (least > i32::MIN.into(), most < i32::MAX.into());
+    match (has_least, has_most) {
+        (true, true) => format!("write a whole number from {least} to {most}"),
+        (true, false) => format!("write a whole number from {least} on"),
+        (false, _) => format!("write a whole number up to {most}, for example 10"),
+    }
+}
+
 impl Decoder {
     /// Text. Numbers, truth values and dates are taken as they are written: `1.10` is "1.10".
     pub(super) fn text(&mut self, node: &Node) -> Option<String> {
@@ -40,12 +50,12 @@ impl Decoder {
         let Value::Scalar(Kind::Number, text) = &node.value else {
             let help = match &node.value {
                 Value::Scalar(Kind::Text, text) if text.parse::<i64>().is_ok() => format!("drop the quotes: {text}"),
-                _ => format!("write a number from {least} to {most}"),
+                _ => range(least, most),
             };
             self.mismatch(node, what, help);
             return None;
         };
-        let help = format!("write a number from {least} to {most}");
+        let help = range(least, most);
         // No number in range has more digits; longer ones would not fit the type.
         const DIGITS_MAX: usize = 30;
         let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
@@ -54,8 +64,10 @@ impl Decoder {
             self.wrong(node.span, format!("expected {what}, found {}", shown(text)), help);
             return None;
         }
-        let number = if digits.len() > DIGITS_MAX { None } else { text.strip_prefix('+').unwrap_or(text).parse::<i128>().ok() };
-        let in_range = number.filter(|number| (least..=most).contains(number)).and_then(|number| T::try_from(number).ok());
+        let number =
+            if digits.len() > DIGITS_MAX { None } else { text.strip_prefix('+').unwrap_or(text).parse::<i128>().ok() };
+        let in_range =
+            number.filter(|number| (least..=most).contains(number)).and_then(|number| T::try_from(number).ok());
         if in_range.is_none() {
             self.wrong(node.span, format!("{} is out of range", shown(text)), help);
         }
@@ -81,7 +93,12 @@ impl Decoder {
     }
 
     pub(super) fn duration(&mut self, node: &Node) -> Option<Duration> {
-        self.quantity(node, "a duration", "write for example 90s, 5m or 1h30m; a plain number means seconds", quantity::duration)
+        self.quantity(
+            node,
+            "a duration",
+            "write for example 90s, 5m or 1h30m; a plain number means seconds",
+            quantity::duration,
+        )
     }
 
     pub(super) fn memory(&mut self, node: &Node) -> Option<u64> {
@@ -93,10 +110,12 @@ impl Decoder {
     }
 
     fn quantity<T>(&mut self, node: &Node, what: &str, help: &str, read: fn(&str) -> Result<T, Wrong>) -> Option<T> {
-        let Value::Scalar(Kind::Text | Kind::Number, text) = &node.value else {
+        let Value::Scalar(kind @ (Kind::Text | Kind::Number), text) = &node.value else {
             self.mismatch(node, what, help);
             return None;
         };
+        // YAML and TOML allow a sign before any number.
+        let text = if *kind == Kind::Number { text.strip_prefix('+').unwrap_or(text) } else { text };
         match read(text) {
             Ok(value) => Some(value),
             Err((message, help)) => {

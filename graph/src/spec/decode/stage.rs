@@ -78,7 +78,9 @@ impl Decoder {
                 });
             }
             match self.field(Some(entry), "for_each", Self::for_each) {
-                Some(super::for_each::Found::Items(items)) => (spec.tasks, is_sized) = (Tasks::Items(items), tasks.is_none()),
+                Some(super::for_each::Found::Items(items)) => {
+                    (spec.tasks, is_sized) = (Tasks::Items(items), tasks.is_none())
+                }
                 Some(super::for_each::Found::Later(source)) => {
                     (spec.tasks, deferred) = (Tasks::Items(Vec::new()), Some(source));
                 }
@@ -106,7 +108,8 @@ impl Decoder {
         spec.grace = self.field(fields.get("grace"), "grace", Self::duration).unwrap_or(spec.grace);
         let deterministic = self.field(fields.get("deterministic"), "deterministic", Self::truth);
         spec.deterministic = deterministic.unwrap_or(spec.deterministic);
-        spec.stop_after = self.field(fields.get("stop_after"), "stop_after", Self::stop_after).unwrap_or(spec.stop_after);
+        spec.stop_after =
+            self.field(fields.get("stop_after"), "stop_after", Self::stop_after).unwrap_or(spec.stop_after);
         ReadStage { spec, is_sized, for_each: deferred }
     }
 
@@ -120,7 +123,9 @@ impl Decoder {
         let interpreter = self.field(shell, "shell", argv);
         let Some(run) = run else { return Run::Argv(Vec::new()) };
         if let Value::Scalar(Kind::Text, text) = &run.value.value {
-            if shell.is_none() && let Some(line) = text.strip_prefix("#!") {
+            if shell.is_none()
+                && let Some(line) = text.strip_prefix("#!")
+            {
                 let words: Vec<&str> = line.lines().next().unwrap_or_default().split_whitespace().collect();
                 let help = format!("delete the line, and name the interpreter: shell: [{}]", shown(&words.join(", ")));
                 self.within(Segment::key("run"), |decoder| {
@@ -130,7 +135,9 @@ impl Decoder {
             let shell = interpreter.unwrap_or_else(|| DEFAULT_SHELL.map(str::to_owned).to_vec());
             return Run::Script { text: text.to_string(), shell };
         }
-        if let Some(shell) = shell && matches!(run.value.value, Value::List(_)) {
+        if let Some(shell) = shell
+            && matches!(run.value.value, Value::List(_))
+        {
             self.within(Segment::key("shell"), |decoder| {
                 decoder.wrong(
                     shell.key_span,
@@ -176,7 +183,7 @@ impl Decoder {
                 Some(other) => debug_assert!(false, "the decoder does not know the resource `{other}`"),
                 None => {
                     let most = NAMED_RESOURCE_COUNT_MAX.into();
-                    match decoder.whole::<u32>(&entry.value, "a number of pieces", 0, most) {
+                    match decoder.whole::<u32>(&entry.value, "a whole number of pieces", 0, most) {
                         // Zero of something is no demand at all.
                         Some(0) | None => {}
                         Some(count) => {
@@ -191,7 +198,8 @@ impl Decoder {
 
     fn retries(&mut self, node: &Node) -> Option<Retries> {
         const HELP: &str = "write a number from 0 to 255, or a map such as {failed: 2, timed_out: 1, backoff: 5s}";
-        let budget = |decoder: &mut Self, node: &Node| decoder.whole::<u8>(node, "a number of retries", 0, u8::MAX.into());
+        let budget =
+            |decoder: &mut Self, node: &Node| decoder.whole::<u8>(node, "a number of retries", 0, u8::MAX.into());
         let mut retries = Retries::default();
         if matches!(node.value, Value::Scalar(Kind::Number, _)) {
             retries.failed = budget(self, node)?;
@@ -208,9 +216,10 @@ impl Decoder {
         ] {
             *place = self.field(fields.get(name), name, budget).unwrap_or(*place);
         }
-        for (name, place) in [("backoff", &mut retries.backoff), ("backoff_max", &mut retries.backoff_max)] {
-            *place = self.field(fields.get(name), name, Self::duration).unwrap_or(*place);
-        }
+        retries.backoff = self.field(fields.get("backoff"), "backoff", Self::duration).unwrap_or(retries.backoff);
+        let backoff_max = self.field(fields.get("backoff_max"), "backoff_max", Self::duration);
+        // Who asks for a long first backoff has not asked for a shorter longest one.
+        retries.backoff_max = backoff_max.unwrap_or(retries.backoff_max.max(retries.backoff));
         Some(retries)
     }
 
