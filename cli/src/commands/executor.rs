@@ -87,7 +87,7 @@ impl Executor {
         let ended = tokio::select! {
             biased;
             _ = signals.next() => Ok(()),
-            reason = handle.finished() => Err(ended("executor", &reason)),
+            () = handle.finished() => Err(ended("executor", "its log says why")),
         };
         let stopping = async { tokio::time::timeout(STOP_TIMEOUT, handle.stop()).await.map_err(|_| late()) };
         daemon::stop(context, &mut signals, stopping).await?;
