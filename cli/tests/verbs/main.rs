@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod configuration;
+mod embedded;
 mod harness;
 mod jobs;
 mod logs;

@@ -11,6 +11,15 @@ use crate::harness::{World, heard, task};
 /// The id that the scripted cluster gives to its first job.
 const FIRST: JobId = JobId(1);
 
+/// `top` reads `map`; `complain` only waits for it.
+const SPEC: &str = "\
+name: sample
+stages:
+  map: {run: [echo]}
+  top: {run: [echo], inputs: [map]}
+  complain: {run: [echo], after: [map], when: on_failure}
+";
+
 fn view(state: JobState, stages: Vec<v1::StageView>) -> v1::JobView {
     let tasks = Some(v1::Counts { successful: 2, ..Default::default() });
     let (job_id, name) = (FIRST.to_string(), "sample".to_owned());
@@ -35,7 +44,7 @@ fn stage(number: u32, name: &str, needs: &[&str], state: StageState) -> v1::Stag
 fn world(views: Vec<v1::JobView>) -> (World, String) {
     let world = World::new();
     world.cluster.state().views = views;
-    let spec = world.file("job.yaml", "name: sample\nrun: [echo]\n");
+    let spec = world.file("job.yaml", SPEC);
     (world, spec)
 }
 

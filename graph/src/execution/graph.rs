@@ -162,7 +162,7 @@ impl ExecutionGraph {
     /// `effects`. Total and deterministic.
     pub fn apply(&mut self, event: Event, at: Millis, effects: &mut Vec<Effect>) {
         self.clock = self.clock.max(at);
-        let released = self.release_due();
+        self.release_due();
         let step = &mut Step { at, effects };
         match event {
             Event::Submitted => self.submitted(step),
@@ -177,7 +177,7 @@ impl ExecutionGraph {
             Event::OutputLost { task, attempt } => self.output_lost(task, attempt, step),
             Event::CancelRequested { reason } => self.cancel_requested(reason, step),
             Event::RetryRequested => self.retry_requested(step),
-            Event::TimerFired => self.timer_fired(released, step),
+            Event::TimerFired => self.timer_fired(step),
         }
         self.settle(step);
         self.drop_stale_backoffs();
