@@ -56,8 +56,8 @@ impl Embedded {
     /// Waits until a part of it ends by itself, which is a failure. Cancel-safe.
     pub(crate) async fn failed(&self) -> Failure {
         tokio::select! {
-            reason = self.scheduler.finished() => ended("scheduler", &reason),
-            reason = self.executor.finished() => ended("executor", &reason),
+            result = self.scheduler.finished() => scheduler_ended(result),
+            () = self.executor.finished() => ended("executor", "its log says why"),
         }
     }
 
@@ -95,9 +95,14 @@ pub(crate) fn not_started(part: &str, error: &dyn std::error::Error) -> Failure 
 }
 
 /// A part ended though nobody asked it to.
-pub(crate) fn ended(part: &str, reason: &dyn std::fmt::Display) -> Failure {
+pub(crate) fn ended(part: &str, reason: &str) -> Failure {
     Failure::new(Exit::Failed, format!("the {part} ended by itself: {reason}"))
-        .help("the log says more: run it again with -v; jobs are kept and go on")
+        .help("start it again: jobs are kept and go on; -v says more")
+}
+
+/// The same of a scheduler, with its reason.
+pub(crate) fn scheduler_ended(result: Result<(), muster_scheduler::Error>) -> Failure {
+    ended("scheduler", &result.err().map_or_else(|| "it says no reason".to_owned(), |error| error.to_string()))
 }
 
 /// A part did not stop in time.

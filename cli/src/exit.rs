@@ -70,7 +70,7 @@ impl Exit {
             Self::Usage => "wrong arguments, configuration or spec; nothing was done",
             Self::Cancelled => "the job was cancelled",
             Self::NotFound => "there is no such job, stage, task, log or output",
-            Self::Unreachable => "no scheduler could be reached; nothing was done",
+            Self::Unreachable => "no scheduler, or no store, could be reached; nothing was done",
             Self::Refused => "the cluster was too busy all the time; nothing was done, try again later",
             Self::Conflict => "it does not fit the present state: an idempotency key in use, nothing to retry",
             Self::Unknown => "it may or may not have happened; the message says how to find out",

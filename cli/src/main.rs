@@ -18,6 +18,8 @@ mod signals;
 mod specification;
 
 #[cfg(test)]
+mod documentation_tests;
+#[cfg(test)]
 mod help_tests;
 
 use std::process::ExitCode;
@@ -106,9 +108,12 @@ async fn dispatch(command: Command, context: &Context) -> Result<Exit, Failure> 
 /// Logs go to standard error. What an operator cares about is shown by the verbs that operate something; others speak
 /// when there is trouble.
 fn start_logging(command: &Command, context: &Context) {
+    // What the parts of an embedded cluster say to an operator is noise around a job's result.
+    let runs = matches!(command, Command::Run(_));
     let operates = matches!(command, Command::Up(_) | Command::Scheduler(_) | Command::Executor(_));
     let level = match (context.settings.quiet, context.settings.verbose, operates) {
         (true, ..) => "error",
+        (_, 0, false) if runs => "warn,muster_scheduler=error,muster_executor=error",
         (_, 0, false) => "warn",
         (_, 0, true) | (_, 1, false) => "info",
         // Other people's libraries at debug drown ours.

@@ -59,11 +59,11 @@ pub(crate) fn named_amount(text: &str) -> Result<(String, u32), String> {
     Ok((name.to_owned(), amount.parse().map_err(|_| wrong())?))
 }
 
-/// `key=value`.
-pub(crate) fn label(text: &str) -> Result<(String, String), String> {
+/// `key=value`, the value possibly empty.
+pub(crate) fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err(format!("'{text}' is not key=value, as in zone=a")),
+        _ => Err(format!("'{text}' is not KEY=VALUE, as in zone=a")),
     }
 }
 
@@ -109,7 +109,7 @@ mod tests {
         assert_eq!(cpus("0.5"), Ok(500));
         assert_eq!(cpus("250m"), Ok(250));
         assert_eq!(named_amount("gpu=2"), Ok(("gpu".to_owned(), 2)));
-        assert_eq!(label("zone="), Ok(("zone".to_owned(), String::new())));
+        assert_eq!(pair("zone="), Ok(("zone".to_owned(), String::new())));
     }
 
     #[test]
@@ -124,7 +124,7 @@ mod tests {
             cpus("many").err(),
             named_amount("gpu").err(),
             named_amount("=1").err(),
-            label("zone").err(),
+            pair("zone").err(),
         ];
         for mistake in mistakes {
             let said = mistake.expect("refused");

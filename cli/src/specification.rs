@@ -27,7 +27,8 @@ pub(crate) struct SpecFile {
 impl SpecFile {
     /// Reads a file, or standard input for `-`.
     pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
-        let name = path.display().to_string();
+        let standard_input = path == Path::new("-");
+        let name = if standard_input { "standard input".to_owned() } else { path.display().to_string() };
         let unreadable = |error: io::Error| {
             Failure::usage(format!("{name} cannot be read: {error}")).help("name a spec file, or - for standard input")
         };
@@ -35,7 +36,7 @@ impl SpecFile {
         let mut bytes = Vec::new();
         let folder;
         let format;
-        if path == Path::new("-") {
+        if standard_input {
             io::stdin().lock().take(limit).read_to_end(&mut bytes).map_err(unreadable)?;
             folder = PathBuf::from(".");
             // JSON is YAML; TOML has to come in a file that says so.
@@ -79,6 +80,15 @@ impl SpecFile {
             let text = format!("{} has {count} problem{}\n{}", self.name, plural(count), self.render(&problems, color));
             Failure::usage(text.trim_end())
         })
+    }
+
+    /// The same, with variables for every task set or replaced: `--env`.
+    pub(crate) fn read_with_env(&self, env: Vec<(String, String)>, color: bool) -> Result<JobSpec, Failure> {
+        let mut spec = self.read_or_show(color)?;
+        spec.env.extend(env);
+        // What came by flags has no place in the text, but the rules are the same.
+        let problems = spec::check(&spec);
+        if problems.is_empty() { Ok(spec) } else { Err(Failure::usage(Problems(problems).to_string())) }
     }
 
     /// As the user named it.

@@ -26,14 +26,14 @@ const INPUTS_AT_ONCE: usize = 256;
 
 /// The way to the engine. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct EngineHandle {
+pub(crate) struct EngineHandle {
     inputs: mpsc::Sender<Input>,
 }
 
 /// The engine has stopped.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("the scheduler is stopping")]
-pub struct Stopped;
+pub(crate) struct Stopped;
 
 /// Receiving end of an [`EngineHandle`].
 pub(crate) type Inputs = mpsc::Receiver<Input>;
@@ -45,12 +45,12 @@ impl EngineHandle {
     }
 
     /// Brings an input in; waits while the engine is behind.
-    pub async fn send(&self, input: Input) -> Result<(), Stopped> {
+    pub(crate) async fn send(&self, input: Input) -> Result<(), Stopped> {
         self.inputs.send(input).await.map_err(|_| Stopped)
     }
 
     /// Looks at the engine.
-    pub async fn read<T: Send + 'static>(
+    pub(crate) async fn read<T: Send + 'static>(
         &self,
         look: impl FnOnce(&mut Engine) -> T + Send + 'static,
     ) -> Result<T, Stopped> {

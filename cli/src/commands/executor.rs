@@ -46,7 +46,7 @@ pub(crate) struct Executor {
     #[arg(long = "resource", value_parser = quantity::named_amount, value_name = "NAME=NUMBER")]
     resources: Vec<(String, u32)>,
     /// A label, for placement; may be given several times
-    #[arg(long = "label", value_parser = quantity::label, value_name = "KEY=VALUE")]
+    #[arg(long = "label", value_parser = quantity::pair, value_name = "KEY=VALUE")]
     labels: Vec<(String, String)>,
     /// Listen beyond this machine, though nobody is authenticated
     #[arg(long)]
@@ -87,7 +87,7 @@ impl Executor {
         let ended = tokio::select! {
             biased;
             _ = signals.next() => Ok(()),
-            reason = handle.finished() => Err(ended("executor", &reason)),
+            () = handle.finished() => Err(ended("executor", "its log says why")),
         };
         let stopping = async { tokio::time::timeout(STOP_TIMEOUT, handle.stop()).await.map_err(|_| late()) };
         daemon::stop(context, &mut signals, stopping).await?;

@@ -18,8 +18,9 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::in_words;
 use crate::output::time::taken;
-use crate::output::views::JobAtLength;
+use crate::output::views::{self, Exited, JobAtLength};
 use crate::progress::Progress;
+use crate::quantity;
 use crate::reference::Reference;
 use crate::signals::Signals;
 use crate::specification::SpecFile;
@@ -45,6 +46,11 @@ pub(crate) struct Run {
     /// The spec: .yaml, .toml or .json; - for YAML or JSON on standard input
     #[arg(value_name = "FILE")]
     file: PathBuf,
+    /// Set a variable for every task, over the spec's own `env`; may be given several times
+    ///
+    /// A stage's `env` still wins.
+    #[arg(short, long, value_parser = quantity::pair, value_name = "KEY=VALUE")]
+    env: Vec<(String, String)>,
     /// Bring what the last stages left behind to DIR/STAGE/TASK/… when the job is successful
     #[arg(long, value_name = "DIR")]
     outputs: Option<PathBuf>,
@@ -58,7 +64,7 @@ pub(crate) struct Run {
 
 impl Run {
     pub(crate) async fn run(self, context: &Context) -> Result<Exit, Failure> {
-        let spec = SpecFile::open(&self.file)?.read_or_show(context.console.color)?;
+        let spec = SpecFile::open(&self.file)?.read_with_env(self.env.clone(), context.console.color)?;
         let mut signals = Signals::listen()?;
         if context.settings.schedulers.is_some() {
             let client = context.client().await?;
@@ -110,7 +116,7 @@ impl Run {
         };
         progress.finish();
         match (ended, last) {
-            (Ended::Over, Some(view)) => self.report(context, client, view).await,
+            (Ended::Over, Some(view)) => self.report(context, client, spec, view).await,
             (Ended::Over, None) => Err(Failure::internal(format!("the watch of job {job} told nothing"))),
             (Ended::Broken(failure), _) => Err(failure),
             (Ended::Signal(signal), _) => {
@@ -121,7 +127,13 @@ impl Run {
     }
 
     /// Prints what is worth printing of a finished job.
-    async fn report(&self, context: &Context, client: &Client, view: JobView) -> Result<Exit, Failure> {
+    async fn report(
+        &self,
+        context: &Context,
+        client: &Client,
+        spec: &v1::JobSpec,
+        view: JobView,
+    ) -> Result<Exit, Failure> {
         let exit = exit_of(&view);
         let job: JobId = view.job_id.parse().map_err(|error| Failure::internal(format!("{error}")))?;
         let source = Source { client: client.clone(), job, attempt: None, follow: false };
@@ -129,7 +141,7 @@ impl Run {
             if view.state() == JobState::Failed {
                 show_failures(context, &source, &view).await?;
             } else {
-                show_results(context, &source, &view).await?;
+                show_results(context, &source, &view, spec).await?;
             }
         } else {
             context.output_now().one(&JobAtLength::from(view.clone()))?;
@@ -144,7 +156,7 @@ impl Run {
         let because = if view.message.is_empty() { String::new() } else { format!(": {}", view.message) };
         context.console.note(&format!(
             "job {job} {}{because} ({}, took {})",
-            crate::output::views::job_state(view.state()),
+            views::job_state(view.state()),
             in_words(view.tasks.into()),
             taken(view.started_at_ms, view.finished_at_ms, context.output_now().now),
         ));
@@ -186,20 +198,20 @@ async fn interrupt(context: &Context, client: &Client, job: JobId, signals: &mut
     }
 }
 
-/// The standard output of the stages that nobody waits for: what the job is about.
-async fn show_results(context: &Context, source: &Source, view: &JobView) -> Result<(), Failure> {
-    let needed: Vec<&str> = view.stages.iter().flat_map(|stage| stage.needs.iter().map(String::as_str)).collect();
+/// The standard output of the stages whose output no other stage reads: what the job is about.
+async fn show_results(context: &Context, source: &Source, view: &JobView, spec: &v1::JobSpec) -> Result<(), Failure> {
+    let read: Vec<&str> = spec.stages.iter().flat_map(|stage| stage.inputs.iter().map(|i| i.stage.as_str())).collect();
     let last = view
         .stages
         .iter()
-        .filter(|stage| stage.state() == StageState::Successful && !needed.contains(&stage.name.as_str()));
+        .filter(|stage| stage.state() == StageState::Successful && !read.contains(&stage.name.as_str()));
     let mut room = RESULTS_MAX;
     let mut left_out = 0u64;
     for stage in last {
         let filter = TaskFilter { stage: Some(stage.name.clone()), index: None, states: Vec::new() };
         let (tasks, _) =
             if room > 0 { source.client.tasks(source.job, &filter, room).await? } else { (Vec::new(), true) };
-        let total = u64::from(crate::output::views::Counts::from(stage.tasks).total);
+        let total = u64::from(views::Counts::from(stage.tasks).total);
         left_out += total.saturating_sub(tasks.len() as u64);
         room -= tasks.len();
         for task in tasks {
@@ -221,13 +233,13 @@ async fn show_results(context: &Context, source: &Source, view: &JobView) -> Res
 async fn show_failures(context: &Context, source: &Source, view: &JobView) -> Result<(), Failure> {
     let finals: Vec<&v1::Failure> = view.failures.iter().filter(|failure| failure.r#final).collect();
     for failure in finals.iter().take(FAILURES_MAX) {
-        let shown = crate::output::views::Failure::from((*failure).clone());
-        let how = [shown.outcome.unwrap_or("failed").replace('_', " ")]
-            .into_iter()
-            .chain(shown.exit.map(crate::output::views::Exited::text))
-            .chain(shown.message)
-            .collect::<Vec<_>>()
-            .join(", ");
+        let shown = views::Failure::from((*failure).clone());
+        let outcome = shown.outcome.unwrap_or("failed").replace('_', " ");
+        // The message is the more telling of the two, and says the other one too.
+        let how = match shown.message.or(shown.exit.map(Exited::text)) {
+            Some(detail) => format!("{outcome}, {detail}"),
+            None => outcome,
+        };
         context.console.always(&format!("--- {}/{}, attempt {}: {how}", failure.stage, failure.index, failure.attempt));
         let task = v1::TaskView {
             stage: failure.stage.clone(),

@@ -8,7 +8,7 @@ use clap::Args;
 use super::daemon;
 use crate::configuration::DEFAULT_ADDRESS;
 use crate::context::Context;
-use crate::embedded::{STOP_TIMEOUT, ended, late, not_started, open_state};
+use crate::embedded::{STOP_TIMEOUT, late, not_started, open_state, scheduler_ended};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::views::Started;
@@ -73,7 +73,7 @@ impl Scheduler {
         let ended = tokio::select! {
             biased;
             _ = signals.next() => Ok(()),
-            reason = handle.finished() => Err(ended("scheduler", &reason)),
+            result = handle.finished() => Err(scheduler_ended(result)),
         };
         let stopping = async { tokio::time::timeout(STOP_TIMEOUT, handle.stop()).await.map_err(|_| late()) };
         daemon::stop(context, &mut signals, stopping).await?;

@@ -11,6 +11,7 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::views::{JobAtLength, Submission};
 use crate::progress::Progress;
+use crate::quantity;
 use crate::specification::SpecFile;
 
 /// Submit a job and print its id; when that is printed, the job is committed
@@ -19,6 +20,11 @@ pub(crate) struct Submit {
     /// The spec: .yaml, .toml or .json; - for YAML or JSON on standard input
     #[arg(value_name = "FILE")]
     file: PathBuf,
+    /// Set a variable for every task, over the spec's own `env`; may be given several times
+    ///
+    /// A stage's `env` still wins.
+    #[arg(short, long, value_parser = quantity::pair, value_name = "KEY=VALUE")]
+    env: Vec<(String, String)>,
     /// The same key with the same spec gives the same job, however often it is submitted (for 7 days)
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
@@ -29,7 +35,7 @@ pub(crate) struct Submit {
 
 impl Submit {
     pub(crate) async fn run(self, context: &Context) -> Result<Exit, Failure> {
-        let spec = SpecFile::open(&self.file)?.read_or_show(context.console.color)?;
+        let spec = SpecFile::open(&self.file)?.read_with_env(self.env.clone(), context.console.color)?;
         let client = context.client().await?;
         let submitted = client.submit(v1::JobSpec::from(&spec), self.idempotency_key).await?;
         let submission = Submission {

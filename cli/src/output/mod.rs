@@ -7,7 +7,7 @@
 mod detail;
 mod table;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub(crate) mod time;
 pub(crate) mod views;
 

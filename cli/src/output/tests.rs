@@ -160,12 +160,11 @@ fn task_list() {
     insta::assert_snapshot!(lists(&tasks()));
 }
 
-#[test]
-fn executors() {
+fn ready_executor() -> v1::ExecutorView {
     let named = BTreeMap::from([("gpu".to_owned(), 2)]);
     let total = v1::Resources { cpu_milli: 8000, memory_bytes: 16 << 30, named: named.clone() };
     let free = v1::Resources { cpu_milli: 6500, memory_bytes: 10 << 30, named };
-    let ready = v1::ExecutorView {
+    v1::ExecutorView {
         executor_id: "node-1".to_owned(),
         address: "127.0.0.1:7101".to_owned(),
         state: "ready".to_owned(),
@@ -177,31 +176,20 @@ fn executors() {
         labels: BTreeMap::from([("zone".to_owned(), "a".to_owned())]),
         version: "0.1.0".to_owned(),
         incarnation: 4,
-    };
-    let lost = v1::ExecutorView {
-        executor_id: "node-2".to_owned(),
-        state: "lost".to_owned(),
-        mode: "pull".to_owned(),
-        address: "127.0.0.1:7102".to_owned(),
-        ..Default::default()
-    };
-    insta::assert_snapshot!(lists(&[Executor::from(ready), Executor::from(lost)]));
+    }
 }
 
-#[test]
-fn schedulers() {
-    let view = v1::SchedulerView {
+fn scheduler() -> v1::SchedulerView {
+    v1::SchedulerView {
         scheduler_id: "scheduler-a".to_owned(),
         address: "127.0.0.1:7077".to_owned(),
         jobs: 12,
         version: "0.1.0".to_owned(),
         self_: true,
-    };
-    insta::assert_snapshot!(lists(&[Scheduler::from(view)]));
+    }
 }
 
-#[test]
-fn outputs() {
+fn output_of_top() -> TaskOutput {
     let view = v1::OutputView {
         stage: "top".to_owned(),
         index: 0,
@@ -209,24 +197,91 @@ fn outputs() {
         output: Some(v1::Output { bytes: 400, checksum: 7, files: 1 }),
         executor: "node-1".to_owned(),
     };
-    insta::assert_snapshot!(lists(&[TaskOutput::new(ID, view)]));
+    TaskOutput::new(ID, view)
+}
+
+fn download() -> Downloaded {
+    let (job, stage, directory) = (ID.to_owned(), "top".to_owned(), "results/top/0".to_owned());
+    Downloaded { job, stage, index: 0, directory, files: 1, bytes: 400 }
+}
+
+fn submission() -> Submission {
+    let idempotency_key = "auto-00112233445566778899aabbccddeeff".to_owned();
+    Submission { id: ID.to_owned(), existed: false, idempotency_key }
+}
+
+fn cancellation() -> Cancellation {
+    Cancellation { id: ID.to_owned(), state: "cancelled" }
+}
+
+fn retry() -> Retry {
+    Retry { id: ID.to_owned(), tasks: 3 }
+}
+
+fn started() -> Started {
+    let (address, data_dir) = ("127.0.0.1:7077".to_owned(), Some("/var/lib/muster".to_owned()));
+    Started { what: "up", id: None, address, data_dir }
+}
+
+/// The JSON shapes of docs/cli.md.
+pub(crate) fn documented_views() -> Vec<(&'static str, String)> {
+    fn json<T: serde::Serialize>(thing: &T) -> String {
+        serde_json::to_string_pretty(thing).unwrap() + "\n"
+    }
+    let mut job = JobAtLength::from(running_job());
+    job.tasks = None;
+    let mut extra = serde_json::to_value(&job).unwrap();
+    let of_lists = serde_json::to_value(Job::from(running_job())).unwrap();
+    // What lists show too is documented there.
+    extra.as_object_mut().unwrap().retain(|key, _| of_lists.get(key).is_none());
+    vec![
+        ("jobs", json(&Job::from(running_job()))),
+        ("job", json(&extra)),
+        ("task", json(&tasks()[0])),
+        ("submit", json(&submission())),
+        ("cancel", json(&cancellation())),
+        ("retry", json(&retry())),
+        ("outputs", json(&output_of_top())),
+        ("downloads", json(&download())),
+        ("executors", json(&Executor::from(ready_executor()))),
+        ("schedulers", json(&Scheduler::from(scheduler()))),
+        ("started", json(&started())),
+    ]
+}
+
+#[test]
+fn executors() {
+    let lost = v1::ExecutorView {
+        executor_id: "node-2".to_owned(),
+        state: "lost".to_owned(),
+        mode: "pull".to_owned(),
+        address: "127.0.0.1:7102".to_owned(),
+        ..Default::default()
+    };
+    insta::assert_snapshot!(lists(&[Executor::from(ready_executor()), Executor::from(lost)]));
+}
+
+#[test]
+fn schedulers() {
+    insta::assert_snapshot!(lists(&[Scheduler::from(scheduler())]));
+}
+
+#[test]
+fn outputs() {
+    insta::assert_snapshot!(lists(&[output_of_top()]));
 }
 
 #[test]
 fn downloads() {
-    let (job, stage, directory) = (ID.to_owned(), "top".to_owned(), "results/top/0".to_owned());
-    insta::assert_snapshot!(lists(&[Downloaded { job, stage, index: 0, directory, files: 1, bytes: 400 }]));
+    insta::assert_snapshot!(lists(&[download()]));
 }
 
 #[test]
 fn answers_to_changes() {
-    let id = || ID.to_owned();
-    let key = "auto-00112233445566778899aabbccddeeff".to_owned();
-    let mut text = details(&Submission { id: id(), existed: false, idempotency_key: key });
-    text.push_str(&lists(&[Cancellation { id: id(), state: "cancelled" }]));
-    text.push_str(&details(&Retry { id: id(), tasks: 3 }));
-    let (address, data_dir) = ("127.0.0.1:7077".to_owned(), Some("/var/lib/muster".to_owned()));
-    text.push_str(&details(&Started { what: "up", id: None, address, data_dir }));
+    let mut text = details(&submission());
+    text.push_str(&lists(&[cancellation()]));
+    text.push_str(&details(&retry()));
+    text.push_str(&details(&started()));
     insta::assert_snapshot!(text);
 }
 

@@ -115,11 +115,11 @@ pub struct JobRecord {
     pub cancel: Option<String>,
     /// The job's time-out struck.
     pub timed_out: bool,
-    /// First assignment; 0: none yet.
+    /// First assignment since the submit or the last retry; 0: none yet. The job's time-out runs from here.
     pub started_at: Millis,
     /// 0: not yet.
     pub finished_at: Millis,
-    /// The first failures, oldest first; bounded.
+    /// The first final failures since the submit or the last retry, oldest first; bounded.
     pub failures: Vec<FailureNote>,
 }
 

@@ -26,7 +26,7 @@
 //! hash of job, task and attempt. Losing an executor costs no time, a refusal at most a second. An unreadable input that is
 //! gone is an output lost (below) and costs the reader nothing while its producer is asked for again, up to
 //! [`FREE_REMAKES`] times. After `stop_after` failed tasks, pending ones are cancelled, running ones may finish, and no
-//! failure is retried.
+//! attempt is retried: a failure of the task's own, or beyond its budget, is final, any other cancels the task.
 //!
 //! **Lost outputs.** An output is *needed* while a stage that reads it is not over (`each`: while the one task is not
 //! over), or, if nothing reads it, while the job is not over: it is the job's result. Needed outputs on a lost

@@ -231,7 +231,11 @@ impl ExecutionGraph {
 
     /// Whether a task may run (again), as far as its stage and its upstreams' ends go.
     pub(super) fn may_run(&self, stage: u32, index: u32) -> bool {
-        !self.is_cancelling(stage) && !self.is_stopped(stage) && self.doomed_by(stage, index).is_none()
+        // A skipped stage may have successful tasks, from before a retry; it still starts nothing.
+        self.stages[stage as usize].record.state != StageState::Skipped
+            && !self.is_cancelling(stage)
+            && !self.is_stopped(stage)
+            && self.doomed_by(stage, index).is_none()
     }
 
     /// Where a task goes that is to run, or run again, from `not_before` on: pending if it may run, else cancelled, with

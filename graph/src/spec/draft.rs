@@ -167,25 +167,26 @@ impl Decoded {
 
 /// Findings become problems: sorted by place, with the fields' full paths.
 pub(super) fn place(text: &str, root: Option<&Node>, decoded: Option<&Decoded>, findings: Findings) -> Problems {
-    let lines = Lines::of(text);
+    let mut lines = Lines::of(text);
     let (found, left_out) = findings.into_parts();
-    let mut problems: Vec<Problem> = found
+    let mut spanned: Vec<(Option<Span>, Finding)> = found
         .into_iter()
-        .map(|finding| {
-            let mut help = finding.help.clone();
-            if let Some(first) = finding.first {
-                help.push_str(&format!("; the first one is on line {}", lines.place(first).line));
-            }
-            let span = finding.span.or_else(|| root.map(|root| locate(root, decoded, &finding)));
-            let mut path = finding.path;
-            if finding.point == Point::StageName && is_keyed(decoded, &path) {
-                path.tail.clear();
-            }
-            let field = path.render(&prefix(decoded, &path));
-            Problem { place: span.map(|span| lines.place(span)), field, message: finding.message, help }
-        })
+        .map(|finding| (finding.span.or_else(|| root.map(|root| locate(root, decoded, &finding))), finding))
         .collect();
-    problems.sort_by_key(|problem| problem.place.map(|place| place.offset));
+    spanned.sort_by_key(|(span, _)| span.map(|span| span.start));
+    let mut problems: Vec<Problem> = Vec::with_capacity(spanned.len());
+    for (span, finding) in spanned {
+        let mut help = finding.help;
+        if let Some(first) = finding.first {
+            help.push_str(&format!("; the first one is on line {}", lines.line(first)));
+        }
+        let mut path = finding.path;
+        if finding.point == Point::StageName && is_keyed(decoded, &path) {
+            path.tail.clear();
+        }
+        let field = path.render(&prefix(decoded, &path));
+        problems.push(Problem { place: span.map(|span| lines.place(span)), field, message: finding.message, help });
+    }
     problems.extend(more(left_out));
     Problems(problems)
 }

@@ -1,13 +1,17 @@
 //! TOML 1.1 into a [`Node`].
 //!
 //! The parser recovers from errors, so that all of them are reported; a text with syntax errors is then not looked at
-//! any further, since what the parser guessed would only produce noise.
+//! any further, since what the parser guessed would only produce noise. It keeps every error, so only texts of a size
+//! that people write are parsed that way.
 
 use toml::de::{DeTable, DeValue};
 
 use super::finding::{FieldPath, Finding, Findings, Point, Segment, shown};
 use super::limits::{SPEC_DEPTH_MAX, SPEC_VALUES_MAX};
 use super::node::{Entry, Kind, Node, Span, Value};
+
+/// Longer texts are told their first error only.
+const RECOVERY_BYTES_MAX: usize = 1 << 20;
 
 pub(super) fn read(text: &str) -> Result<Node, Findings> {
     let mut findings = Findings::default();
@@ -23,13 +27,19 @@ pub(super) fn read(text: &str) -> Result<Node, Findings> {
         });
         return Err(findings);
     }
-    let (table, errors) = DeTable::parse_recoverable(text);
-    for error in &errors {
-        findings.push(placed(text, error));
-    }
+    let table = match DeTable::parse(text) {
+        Ok(table) => table.into_inner(),
+        Err(first) => {
+            let all = if text.len() <= RECOVERY_BYTES_MAX { DeTable::parse_recoverable(text).1 } else { vec![first] };
+            for error in &all {
+                findings.push(placed(text, error));
+            }
+            return Err(findings);
+        }
+    };
     let span = Span::new(0, text.len());
     let mut depth = Depth { deepest: None };
-    let root = Node { value: depth.table(table.into_inner(), 1), span };
+    let root = Node { value: depth.table(table, 1), span };
     if let Some(span) = depth.deepest {
         findings.push(Finding {
             path: FieldPath::default(),
@@ -52,7 +62,7 @@ fn placed(text: &str, error: &toml::de::Error) -> Finding {
         let key = text.get(span.clone()).unwrap_or_default().trim_matches(['"', '\'']);
         path = FieldPath::job([Segment::Key(key.to_owned().into())]);
         (format!("`{}` is given twice", shown(key)), "keep one of them".to_owned())
-    } else if said.contains("recursion limit") {
+    } else if said.contains("recursion limit") || said.contains("recursion depth") {
         ("lists and maps are nested too deep".to_owned(), "look for a bracket that is not closed".to_owned())
     } else if said.contains("string values must be quoted") && span.is_empty() {
         ("a value is missing".to_owned(), "write the value behind the `=`; text is in quotes".to_owned())

@@ -104,34 +104,73 @@ impl Node {
     }
 }
 
-/// Turns offsets into lines and columns.
+/// Turns offsets into lines and columns. Quick when asked in the order of the text, even if all of it is one line.
 #[derive(Debug)]
 pub(super) struct Lines<'a> {
     text: &'a str,
     starts: Vec<usize>,
+    /// An offset, and its column from 0.
+    last: (usize, usize),
 }
 
 impl<'a> Lines<'a> {
     pub(super) fn of(text: &'a str) -> Self {
         let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
-        Self { text, starts }
+        Self { text, starts, last: (0, 0) }
     }
 
     /// The place of a span; any span, even one that is not on character boundaries.
-    pub(super) fn place(&self, span: Span) -> Place {
-        let mut offset = (span.start as usize).min(self.text.len());
+    pub(super) fn place(&mut self, span: Span) -> Place {
+        let offset = self.boundary(span.start as usize);
+        let line = self.starts.partition_point(|&start| start <= offset) - 1;
+        let marked = &self.text[offset..self.boundary(span.end as usize).max(offset)];
+        let len = marked.find(['\n', '\r']).unwrap_or(marked.len());
+        let (known, columns) = if self.last.0 <= offset { self.last } else { (0, 0) };
+        let (from, columns) = if known >= self.starts[line] { (known, columns) } else { (self.starts[line], 0) };
+        let columns = columns + self.text[from..offset].chars().count();
+        self.last = (offset, columns);
+        let narrow = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Place { line: narrow(line + 1), column: narrow(columns + 1), offset, len }
+    }
+
+    /// The line of a span, from 1.
+    pub(super) fn line(&self, span: Span) -> usize {
+        self.starts.partition_point(|&start| start <= span.start as usize)
+    }
+
+    /// The nearest boundary of characters at or before an offset.
+    fn boundary(&self, offset: usize) -> usize {
+        let mut offset = offset.min(self.text.len());
         while !self.text.is_char_boundary(offset) {
             offset -= 1;
         }
-        let line = self.starts.partition_point(|&start| start <= offset) - 1;
-        let rest = &self.text[offset..];
-        let to_line_end = rest.find(['\n', '\r']).unwrap_or(rest.len());
-        let mut len = (span.end as usize).saturating_sub(offset).min(to_line_end);
-        while !rest.is_char_boundary(len) {
-            len -= 1;
+        offset
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn places_do_not_depend_on_the_order_of_asking(
+            text in "[a\\né\r𝕏]{0,40}",
+            spans in proptest::collection::vec((0usize..120, 0usize..120), 1..6),
+        ) {
+            let mut lines = Lines::of(&text);
+            for (start, end) in spans {
+                let span = Span::new(start, end);
+                let place = lines.place(span);
+                prop_assert_eq!(place, Lines::of(&text).place(span));
+                let before = &text[..place.offset];
+                prop_assert_eq!(place.line as usize, before.matches('\n').count() + 1);
+                let in_line = before.rsplit('\n').next().unwrap().chars().count();
+                prop_assert_eq!(place.column as usize, in_line + 1);
+                prop_assert!(!text[place.offset..place.offset + place.len].contains(['\n', '\r']));
+            }
         }
-        let column = self.text[self.starts[line]..offset].chars().count() + 1;
-        let narrow = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        Place { line: narrow(line + 1), column: narrow(column), offset, len }
     }
 }

@@ -118,7 +118,7 @@ pub(crate) fn event(dice: &mut Dice, graph: &ExecutionGraph, fleet: &mut Fleet, 
             let random = held.is_empty() || dice.one_in(8);
             let (task, attempt, by) = if random {
                 let (task, newest) = any_task(dice, graph);
-                (task, (newest + dice.below(3)).saturating_sub(1), fleet.any(dice))
+                (task, newest.saturating_add(dice.below(3)).saturating_sub(1), fleet.any(dice))
             } else {
                 let (task, attempt, mut by) = held[dice.below(held.len() as u32) as usize].clone();
                 if dice.one_in(10) {
@@ -173,7 +173,7 @@ fn said(dice: &mut Dice, graph: &ExecutionGraph, by: &ExecutorKey) -> BTreeSet<(
     let mut held: BTreeSet<_> = graph.holds(&by.id).filter(|_| !dice.one_in(3)).collect();
     if dice.one_in(3) {
         let (task, newest) = any_task(dice, graph);
-        held.insert((task, dice.below(newest + 2)));
+        held.insert((task, dice.below(newest.saturating_add(2))));
     }
     held
 }

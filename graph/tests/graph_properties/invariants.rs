@@ -8,19 +8,22 @@ use muster_graph::execution::{
     TaskPhase, TaskState,
 };
 use muster_graph::ids::{Attempt, Millis, StageIndex, TaskId};
-use muster_graph::plan::Plan;
+use muster_graph::plan::{Edge, Plan};
 use muster_graph::spec::When;
 
 use crate::chance::is_held;
+use crate::facts::Facts;
 use crate::model::{Model, State};
 
 /// Watches one job.
 pub(crate) struct Witness {
     plan: Arc<Plan>,
     model: Model,
+    facts: Facts,
     /// What the deltas so far amount to.
     mirror: Mirror,
     before: Vec<Vec<Task>>,
+    stages_before: Vec<StageState>,
     /// Which attempt's result was accepted for each generation of a task's output.
     accepted: BTreeMap<(TaskId, u16), Attempt>,
 }
@@ -72,15 +75,18 @@ impl Witness {
     pub(crate) fn new(plan: Arc<Plan>) -> Self {
         Self {
             model: Model::new(plan.clone()),
+            facts: Facts::default(),
             plan,
             mirror: Mirror::default(),
             before: Vec::new(),
+            stages_before: Vec::new(),
             accepted: BTreeMap::new(),
         }
     }
 
     pub(crate) fn before(&mut self, graph: &ExecutionGraph) {
         self.before = all_tasks(graph);
+        self.stages_before = graph.stages().map(|(_, record)| record.state).collect();
     }
 
     pub(crate) fn after(
@@ -96,6 +102,10 @@ impl Witness {
         self.agree_with_model(graph, event, at, &tasks, delta);
         self.count_again(graph, &tasks);
         self.judge_launches(effects);
+        self.facts.hear(event, effects, &self.before);
+        if graph.is_over() {
+            self.facts.judge(graph);
+        }
         self.mirror.lay_over(delta);
         self.judge_mirror(graph, &tasks, delta);
     }
@@ -144,8 +154,7 @@ impl Witness {
         if !effects.is_empty() && effects.iter().all(|effect| matches!(effect, Effect::Ignored { .. })) {
             assert!(delta.is_empty(), "{effects:?} and yet {delta:?}");
         }
-        // A retry, a restart under a new incarnation, a late start are changes that need no effect; otherwise what
-        // changes nothing is answered.
+        // What neither changes anything nor has an effect was dropped without an answer.
         let silent = matches!(event, Event::TimerFired | Event::Submitted | Event::ExecutorLost { .. });
         let no_tasks = matches!(event, Event::Assigned { count: 0, .. });
         assert!(!effects.is_empty() || !delta.is_empty() || silent || no_tasks, "{event:?} was dropped");
@@ -161,6 +170,18 @@ impl Witness {
                 assert_eq!(*attempt, was.attempt + 1);
                 let always = self.plan.stages[stage].when == When::Always;
                 assert!(!self.model.ending || always, "{task:?} was launched after a cancel");
+                let plan = &self.plan.stages[stage];
+                for upstream in &plan.upstreams {
+                    let above = upstream.stage.0 as usize;
+                    let there = match (plan.when, upstream.edge) {
+                        (When::OnSuccess, Edge::Each) => {
+                            self.before[above][index].state.phase() == TaskPhase::Successful
+                        }
+                        (When::OnSuccess, _) => self.stages_before[above] == StageState::Successful,
+                        (When::OnFailure | When::Always, _) => self.stages_before[above].is_over(),
+                    };
+                    assert!(there, "{task:?} was launched before stage {above} let it");
+                }
             }
         }
     }

@@ -10,6 +10,8 @@
 
 mod chance;
 mod coverage;
+mod damage;
+mod facts;
 mod invariants;
 mod model;
 #[path = "../plans/mod.rs"]

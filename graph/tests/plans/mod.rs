@@ -28,6 +28,7 @@ pub(crate) fn stage(tasks: u32) -> StagePlan {
 }
 
 /// Adds an edge from an upstream stage.
+#[allow(dead_code, reason = "not every test binary that includes this module has edges")]
 pub(crate) fn reading(mut stage: StagePlan, edge: Edge, upstream: u32) -> StagePlan {
     stage.upstreams.push(Upstream { stage: StageIndex(upstream), edge });
     stage

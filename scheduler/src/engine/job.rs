@@ -19,7 +19,7 @@ pub struct Loaded {
     /// Its state.
     pub graph: ExecutionGraph,
     /// Where its next write goes.
-    pub cursor: Cursor,
+    pub(crate) cursor: Cursor,
     /// To be written along with its first commit: blobs of a small job.
     pub with_first_commit: Vec<Op>,
     /// Planned just now: nothing has happened to it.

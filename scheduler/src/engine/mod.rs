@@ -13,14 +13,17 @@ mod commit;
 mod executors;
 mod job;
 mod launch;
+mod messages;
 mod place;
+mod polls;
 mod statuses;
+mod takeover;
 pub(crate) mod view;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use muster_graph::execution::{AnswerScope, Event};
-use muster_graph::ids::{Attempt, ExecutorKey, JobId, Millis, TaskId};
+use muster_graph::execution::Event;
+use muster_graph::ids::{JobId, Millis};
 use muster_proto::v1;
 use tokio::sync::oneshot;
 
@@ -28,154 +31,9 @@ pub(crate) use commit::commit_id_of;
 pub use commit::{CommitResult, JobCommit, Landed};
 pub use executors::{Executor, Link, Registration};
 pub use job::{Changed, Job, Loaded};
+pub use messages::{Input, Output};
 pub use statuses::StatusAnswer;
 pub use view::{failure_view, head_view};
-
-/// Something that reached the scheduler.
-pub enum Input {
-    /// The job is this scheduler's, and this is all of it.
-    Adopted(Box<Loaded>),
-    /// The job is not this scheduler's any more, or could not be read.
-    Dropped {
-        /// Which.
-        job: JobId,
-        /// Why, for those who wait for it.
-        why: String,
-    },
-    /// An executor reports.
-    Statuses {
-        /// Who.
-        executor: ExecutorKey,
-        /// What.
-        statuses: Vec<v1::AttemptStatus>,
-        /// Answered when everything that concerns jobs owned here is committed.
-        reply: oneshot::Sender<StatusAnswer>,
-    },
-    /// An executor is there, with a session at this scheduler or at a peer.
-    Registered(Registration),
-    /// Its session at this scheduler is alive.
-    Heartbeat {
-        /// Who.
-        executor: ExecutorKey,
-        /// What it has left, by its own account.
-        free: muster_graph::spec::Resources,
-        /// It takes no new work.
-        draining: bool,
-    },
-    /// It has no session at this scheduler any more.
-    SessionEnded {
-        /// Who.
-        executor: ExecutorKey,
-    },
-    /// It was declared lost, or stopped on purpose, and the store says so.
-    Lost {
-        /// Who, with all earlier incarnations.
-        executor: ExecutorKey,
-    },
-    /// It said what it has of some jobs, and stored our fence before.
-    Answered {
-        /// Who.
-        executor: ExecutorKey,
-        /// The jobs that it was asked about.
-        jobs: Vec<JobId>,
-        /// What it has of them.
-        held: Vec<(JobId, TaskId, Attempt)>,
-        /// Jobs of which it has heard of a newer owner.
-        refused: Vec<JobId>,
-    },
-    /// It answered a launch message.
-    LaunchAnswered {
-        /// Who.
-        executor: ExecutorKey,
-        /// How many attempts the message held.
-        count: u32,
-        /// Which of them it does not take.
-        refused: Vec<v1::Refusal>,
-    },
-    /// A pull executor asks for work.
-    Poll {
-        /// The poll, its statuses already taken out.
-        poll: Box<v1::PollWorkRequest>,
-        /// Answered when there is work, or by [`Input::PollExpired`].
-        reply: oneshot::Sender<v1::PollWorkResponse>,
-    },
-    /// The poll has waited long enough.
-    PollExpired {
-        /// Whose.
-        executor: String,
-        /// Which.
-        sequence: u64,
-    },
-    /// A user wants the job to end.
-    Cancel {
-        /// Which.
-        job: JobId,
-        /// In the user's words.
-        reason: String,
-        /// Answered when committed; `None` if the job is not owned here.
-        reply: oneshot::Sender<Option<v1::JobState>>,
-    },
-    /// Somebody waits for the retry for which the job was made active again.
-    Retry {
-        /// Which.
-        job: JobId,
-        /// Answered with the number of tasks when committed; `None` if the job is not owned here.
-        reply: oneshot::Sender<Option<u32>>,
-    },
-    /// Look at the engine.
-    Read(Box<dyn FnOnce(&mut Engine) + Send>),
-    /// Transactions came back.
-    Commits(Vec<(JobId, CommitResult)>),
-    /// The session is lost: nothing here is ours any more.
-    SessionLost,
-    /// Time went on.
-    Tick,
-}
-
-/// Something for the shell to do.
-#[derive(Debug)]
-pub enum Output {
-    /// Send these attempts to a push executor.
-    Launch {
-        /// Whom.
-        executor: ExecutorKey,
-        /// What.
-        groups: Vec<v1::LaunchGroup>,
-    },
-    /// Tell an executor to end attempts.
-    CancelAttempts {
-        /// Whom.
-        executor: ExecutorKey,
-        /// Which.
-        request: v1::CancelTasksRequest,
-    },
-    /// Ask an executor what it has of jobs that were taken over.
-    Ask {
-        /// Whom.
-        executor: ExecutorKey,
-        /// Its address.
-        address: String,
-        /// The jobs with our fence.
-        jobs: Vec<v1::JobFence>,
-    },
-    /// Read the job again from the store, if it is still ours.
-    Reload {
-        /// Which.
-        job: JobId,
-    },
-    /// An executor has had no session for too long: declare it lost by compare-and-set.
-    DeclareLost {
-        /// Who.
-        executor: ExecutorKey,
-    },
-    /// Connect to an executor, or to its new incarnation.
-    Connect {
-        /// Whom.
-        executor: ExecutorKey,
-        /// Where.
-        address: String,
-    },
-}
 
 /// Which life of the store this scheduler belongs to, and how others reach it.
 #[derive(Debug, Clone)]
@@ -352,76 +210,6 @@ impl Engine {
         }
         self.dirty.insert(id);
         self.refresh(id);
-    }
-
-    /// A job that was taken over has attempts out there: asks their executors, and takes what they hold into account.
-    fn ask_about(&mut self, id: JobId, now: Millis) {
-        let job = &self.jobs[&id];
-        let stages = &job.graph.plan().stages;
-        for name in job.graph.holders() {
-            let executor = self
-                .executors
-                .entry(name.to_owned())
-                .or_insert_with(|| Executor::unheard_of(ExecutorKey { id: name.to_owned(), incarnation: 0 }, now));
-            for (task, attempt) in job.graph.holds(name) {
-                executor.hold((id, task, attempt), &stages[task.stage.0 as usize].resources);
-            }
-            executor.ask.insert(id);
-        }
-        self.ask_executors();
-    }
-
-    /// Sends the questions that are owed to executors whose address is known.
-    fn ask_executors(&mut self) {
-        for executor in self.executors.values_mut() {
-            if executor.ask.is_empty() || executor.asking || !executor.is_reachable() {
-                continue;
-            }
-            executor.asking = true;
-            let jobs = executor
-                .ask
-                .iter()
-                .filter_map(|id| self.jobs.get(id))
-                .map(|job| v1::JobFence {
-                    job_id: job.id.to_string(),
-                    fence: Some(v1::Fence { epoch: self.identity.epoch, token: job.token() }),
-                    owner_address: self.identity.address.clone(),
-                })
-                .collect();
-            self.outputs.push(Output::Ask { executor: executor.key.clone(), address: executor.address.clone(), jobs });
-        }
-    }
-
-    fn answered(
-        &mut self,
-        key: &ExecutorKey,
-        jobs: &[JobId],
-        held: &[(JobId, TaskId, Attempt)],
-        refused: &[JobId],
-        now: Millis,
-    ) {
-        for job in refused {
-            self.outputs.push(Output::Reload { job: *job });
-        }
-        if let Some(executor) = self.executors.get_mut(&key.id) {
-            executor.asking = false;
-            for job in jobs {
-                executor.ask.remove(job);
-            }
-        }
-        for job in jobs {
-            if refused.contains(job) || !self.jobs.contains_key(job) {
-                continue;
-            }
-            let held: BTreeSet<(TaskId, Attempt)> =
-                held.iter().filter(|(id, ..)| id == job).map(|&(_, task, attempt)| (task, attempt)).collect();
-            if let Some(executor) = self.executors.get_mut(&key.id) {
-                executor.release_where(|(id, task, attempt)| id == job && !held.contains(&(*task, *attempt)));
-            }
-            let event = Event::ExecutorAnswered { by: key.clone(), held, scope: AnswerScope::Everything };
-            self.apply(*job, event, now);
-        }
-        self.ask_executors();
     }
 
     fn cancel(&mut self, id: JobId, reason: String, reply: oneshot::Sender<Option<v1::JobState>>, now: Millis) {

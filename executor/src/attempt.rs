@@ -1,0 +1,339 @@
+//! One attempt, from its acceptance to its result in the outbox. Each has an asynchronous task of its own, so what
+//! delays one delays no other.
+//!
+//! Invariants: an accepted attempt gets exactly one result, whatever happens, a panic here included; its share of the
+//! machine is given back when its process is gone; a stop is obeyed at every point before the process starts, and by
+//! the process after that.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use muster_proto::v1::{self, Outcome};
+use tokio::time::{Instant, sleep_until};
+
+use crate::clock;
+use crate::control::{Control, StopCause};
+use crate::core::Core;
+use crate::keys::AttemptKey;
+use crate::load::inputs::NotLoaded;
+use crate::output::publish::{self, Unpublishable};
+use crate::runtime::{Ended, HowEnded, NotStarted, RunningTask, Setting, TaskSignal};
+use crate::store::layout::Room;
+use crate::table::Group;
+
+/// Between SIGTERM and SIGKILL when the stage does not say.
+const GRACE: Duration = Duration::from_secs(10);
+/// The grace when the executor itself has no time left.
+const GRACE_AT_STOP: Duration = Duration::from_secs(2);
+
+/// What admission accepted.
+pub(crate) struct Accepted {
+    pub(crate) key: AttemptKey,
+    pub(crate) group: Arc<Group>,
+    pub(crate) each: Vec<v1::EachInput>,
+    pub(crate) control: Arc<Control>,
+}
+
+/// Runs an attempt to its result.
+pub(crate) async fn run(core: Arc<Core>, accepted: Accepted) {
+    let (key, fence, owner) = (accepted.key, accepted.group.fence, accepted.group.owner_address.clone());
+    let finished = AssertUnwindSafe(Box::pin(drive(&core, accepted))).catch_unwind().await.unwrap_or_else(|_| {
+        tracing::error!(attempt = %key, "the attempt's own part panicked");
+        finished(Outcome::ExecutorLost, "the executor failed; its log says how")
+    });
+    core.table.release(key);
+    let outcome = Outcome::try_from(finished.outcome).unwrap_or_default().as_str_name();
+    core.note("end", key, fence, None, Some(outcome)).await;
+    core.keep_result(key, &owner, finished).await;
+}
+
+fn finished(outcome: Outcome, message: impl Into<String>) -> v1::AttemptFinished {
+    v1::AttemptFinished {
+        outcome: outcome as i32,
+        finished_at_ms: clock::wall_ms(),
+        message: message.into(),
+        ..v1::AttemptFinished::default()
+    }
+}
+
+async fn drive(core: &Arc<Core>, accepted: Accepted) -> v1::AttemptFinished {
+    let control = accepted.control.clone();
+    let ready = match control.stop.run_until_cancelled(get_ready(core, &accepted)).await {
+        None => {
+            let room = core.layout.attempt(accepted.key);
+            tidy(room, false).await;
+            return stopped(&control);
+        }
+        Some(Err(finished)) => return *finished,
+        Some(Ok(ready)) => ready,
+    };
+    run_process(core, &accepted, ready).await
+}
+
+/// What a stop means for the result.
+fn stopped(control: &Control) -> v1::AttemptFinished {
+    match control.cause() {
+        Some(StopCause::Disconnected) => {
+            finished(Outcome::ExecutorLost, "no scheduler could be reached for longer than the job allows")
+        }
+        Some(StopCause::ExecutorStops) => finished(Outcome::ExecutorLost, "the executor was stopped"),
+        Some(StopCause::Replaced) => finished(Outcome::Cancelled, "replaced by a newer attempt"),
+        Some(StopCause::Cancelled) | None => finished(Outcome::Cancelled, "cancelled"),
+    }
+}
+
+struct Ready {
+    setting: Setting,
+    timeout: Option<Duration>,
+    grace: Duration,
+}
+
+/// All that comes before the process. Given up at any await when the attempt is stopped.
+async fn get_ready(core: &Arc<Core>, accepted: &Accepted) -> Result<Ready, Box<v1::AttemptFinished>> {
+    let Accepted { key, group, each, control } = accepted;
+    let advisors = core.advisors(&group.owner_address);
+    let fail = |outcome, message: String| Box::new(finished(outcome, message));
+    let work = core
+        .works
+        .get(key.job, &group.spec_digest, &advisors)
+        .await
+        .map_err(|error| fail(Outcome::Failed, error.to_string()))?;
+    let item = match work.items_per_chunk {
+        0 => None,
+        per_chunk => {
+            let (chunk, place) = (key.index / per_chunk, (key.index % per_chunk) as usize);
+            let missing = || fail(Outcome::Failed, format!("the stage has no item for task {}", key.index));
+            let digest = work.item_chunks.get(chunk as usize).ok_or_else(missing)?;
+            let items = core
+                .items
+                .get(key.job, digest, &advisors)
+                .await
+                .map_err(|error| fail(Outcome::Failed, error.to_string()))?;
+            Some(items.values.get(place).cloned().ok_or_else(missing)?)
+        }
+    };
+    let Some(kind) = work.work.clone() else {
+        let message = "this executor is too old for the stage's kind of work; start a newer one".to_owned();
+        return Err(fail(Outcome::Failed, message));
+    };
+    let upstreams = match group.inputs_revision {
+        0 => None,
+        revision => Some(
+            core.upstreams
+                .get(key.job, key.stage, revision, &advisors)
+                .await
+                .map_err(|message| fail(Outcome::InputUnreadable, message))?,
+        ),
+    };
+    let room = core.layout.attempt(*key);
+    // Bringing inputs takes no share of the machine that is accounted for; what follows does.
+    if upstreams.is_some() || !each.is_empty() {
+        let places = upstreams.as_ref().map_or(&[][..], |upstreams| upstreams.as_slice());
+        core.inputs.bring(*key, each, places).await.map_err(|problem| match problem {
+            NotLoaded::Disk(message) => fail(Outcome::LaunchRefused, message),
+            NotLoaded::Unreadable { message, lost } => {
+                let mut finished = fail(Outcome::InputUnreadable, message);
+                finished.unreadable = lost;
+                finished
+            }
+        })?;
+    }
+    control.go.cancelled().await;
+    let setting = Setting {
+        key: *key,
+        work: kind,
+        env: environment(*key, &work, item, &room).map_err(|message| fail(Outcome::LaunchRefused, message))?,
+        room: room.path().to_owned(),
+        log_cap_bytes: core.options.log_cap_bytes,
+        memory_bytes: group.need.memory_bytes,
+    };
+    core.runtime.prepare(&setting).await.map_err(|error| Box::new(not_started(error)))?;
+    let grace = if work.grace_ms == 0 { GRACE } else { Duration::from_millis(work.grace_ms) };
+    Ok(Ready { setting, timeout: (work.timeout_ms > 0).then(|| Duration::from_millis(work.timeout_ms)), grace })
+}
+
+fn not_started(error: NotStarted) -> v1::AttemptFinished {
+    match error {
+        NotStarted::Task(message) => finished(Outcome::Failed, message),
+        NotStarted::Runtime(message) => finished(Outcome::ExecutorLost, message),
+    }
+}
+
+/// Variables of the executor's own environment that tasks inherit; nothing else is.
+const INHERITED: [&str; 5] = ["PATH", "HOME", "LANG", "USER", "TZ"];
+/// PATH for an executor that has none.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+fn environment(
+    key: AttemptKey,
+    work: &v1::StageWork,
+    item: Option<String>,
+    room: &Room,
+) -> Result<Vec<(String, String)>, String> {
+    let path = |path: std::path::PathBuf| {
+        path.into_os_string()
+            .into_string()
+            .map_err(|path| format!("the data directory's path is not UTF-8: {}", path.display()))
+    };
+    let mut env: std::collections::BTreeMap<String, String> =
+        INHERITED.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))).collect();
+    env.entry("PATH".to_owned()).or_insert_with(|| DEFAULT_PATH.to_owned());
+    env.insert("TMPDIR".to_owned(), path(room.tmp())?);
+    env.extend(work.env.iter().map(|(name, value)| (name.clone(), value.clone())));
+    let mut own = |name: &str, value: String| drop(env.insert(format!("MUSTER_{name}"), value));
+    own("JOB_ID", key.job.to_string());
+    own("STAGE", work.stage_name.clone());
+    own("TASK_INDEX", key.index.to_string());
+    own("TASK_COUNT", work.task_count.to_string());
+    own("ATTEMPT", key.attempt.to_string());
+    own("INPUT_DIR", path(room.input())?);
+    own("OUTPUT_DIR", path(room.output())?);
+    if let Some(item) = item {
+        own("ITEM", item);
+    }
+    if work.shuffle_parts > 0 {
+        own("SHUFFLE_PARTS", work.shuffle_parts.to_string());
+    }
+    Ok(env.into_iter().collect())
+}
+
+/// Why the process was asked to end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    No,
+    Stop,
+    TimeOut,
+}
+
+async fn run_process(core: &Arc<Core>, accepted: &Accepted, ready: Ready) -> v1::AttemptFinished {
+    let Accepted { key, group, control, .. } = accepted;
+    let Ready { setting, timeout, grace } = ready;
+    let room = core.layout.attempt(*key);
+    let mut task = match core.runtime.start(setting).await {
+        Ok(task) => task,
+        Err(error) => {
+            tidy(room, false).await;
+            return not_started(error);
+        }
+    };
+    let began = Instant::now();
+    core.table.set_running(*key);
+    core.note("start", *key, group.fence, task.pid(), None).await;
+    core.outbox.started(*key, group.owner_address.clone(), task.started_at_ms());
+    let grace = if control.cause() == Some(StopCause::ExecutorStops) { grace.min(GRACE_AT_STOP) } else { grace };
+    let (ended, asked) = watch(task.as_mut(), control, timeout.map(|after| began + after), grace).await;
+    core.table.release(*key);
+
+    let mut result = judge(ended, asked, control, timeout);
+    if result.outcome() == Outcome::Succeeded {
+        result = publish_output(&room, result).await;
+    }
+    result.started_at_ms = task.started_at_ms();
+    result.finished_at_ms = clock::wall_ms();
+    let keep_work = !matches!(result.outcome(), Outcome::Succeeded | Outcome::Cancelled);
+    tidy(room, keep_work).await;
+    result
+}
+
+/// Waits for the end, and brings it about when the time is up or the attempt is stopped: SIGTERM, and SIGKILL after
+/// the grace.
+async fn watch(
+    task: &mut dyn RunningTask,
+    control: &Control,
+    deadline: Option<Instant>,
+    grace: Duration,
+) -> (Ended, Asked) {
+    let time_is_up = async {
+        match deadline {
+            Some(at) => sleep_until(at).await,
+            None => std::future::pending().await,
+        }
+    };
+    let asked = tokio::select! {
+        biased;
+        ended = task.wait() => return (ended, Asked::No),
+        () = control.stop.cancelled() => Asked::Stop,
+        () = time_is_up => Asked::TimeOut,
+    };
+    task.signal(TaskSignal::Terminate).await;
+    let grace = match control.cause() {
+        Some(StopCause::ExecutorStops) => grace.min(GRACE_AT_STOP),
+        _ => grace,
+    };
+    let killed_at = Instant::now() + grace;
+    tokio::select! {
+        biased;
+        ended = task.wait() => return (ended, asked),
+        () = sleep_until(killed_at) => {}
+    }
+    task.signal(TaskSignal::Kill).await;
+    (task.wait().await, asked)
+}
+
+fn judge(ended: Ended, asked: Asked, control: &Control, timeout: Option<Duration>) -> v1::AttemptFinished {
+    let Ended::Process { how, out_of_memory } = ended else {
+        return finished(Outcome::ExecutorLost, "the supervisor process of the executor died, and the task with it");
+    };
+    let (exit, succeeded, text) = match how {
+        HowEnded::Code(code) => (v1::exit::How::Code(code), code == 0, format!("exit code {code}")),
+        HowEnded::Signal(signal) => {
+            (v1::exit::How::Signal(signal), false, format!("killed by signal {signal}{}", signal_name(signal)))
+        }
+    };
+    let mut result = if asked == Asked::Stop {
+        stopped(control)
+    } else if asked == Asked::TimeOut {
+        let seconds = timeout.unwrap_or_default().as_secs_f64();
+        finished(Outcome::TimedOut, format!("ended after its time-out of {seconds} s ({text})"))
+    } else if succeeded {
+        finished(Outcome::Succeeded, "")
+    } else if out_of_memory {
+        finished(Outcome::OutOfMemory, format!("out of memory: it used more than resources.memory allows ({text})"))
+    } else {
+        finished(Outcome::Failed, text)
+    };
+    result.exit = Some(v1::Exit { how: Some(exit) });
+    result
+}
+
+fn signal_name(signal: i32) -> &'static str {
+    match signal {
+        1 => " (SIGHUP)",
+        2 => " (SIGINT)",
+        3 => " (SIGQUIT)",
+        4 => " (SIGILL)",
+        6 => " (SIGABRT)",
+        7 => " (SIGBUS)",
+        8 => " (SIGFPE)",
+        9 => " (SIGKILL)",
+        11 => " (SIGSEGV)",
+        13 => " (SIGPIPE)",
+        15 => " (SIGTERM)",
+        24 => " (SIGXCPU)",
+        _ => "",
+    }
+}
+
+async fn publish_output(room: &Room, mut result: v1::AttemptFinished) -> v1::AttemptFinished {
+    let exit = result.exit;
+    let room = room.clone();
+    let published = tokio::task::spawn_blocking(move || publish::publish(&room)).await;
+    let mut failed = match published {
+        Ok(Ok(output)) => {
+            result.output = Some(output);
+            return result;
+        }
+        Ok(Err(problem @ Unpublishable::Task(_))) => finished(Outcome::Failed, problem.to_string()),
+        Ok(Err(problem @ Unpublishable::Machine(_))) => finished(Outcome::ExecutorLost, problem.to_string()),
+        Err(stopped) => finished(Outcome::ExecutorLost, stopped.to_string()),
+    };
+    failed.exit = exit;
+    failed
+}
+
+async fn tidy(room: Room, keep_work: bool) {
+    // Only a closing runtime refuses; then the next clean-up does it.
+    let _ = tokio::task::spawn_blocking(move || publish::tidy(&room, keep_work)).await;
+}

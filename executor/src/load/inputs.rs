@@ -1,0 +1,302 @@
+//! Brings a task's inputs to `$MUSTER_INPUT_DIR/<stage>/<index>/`, before it starts.
+//!
+//! Each upstream task has a directory there, which holds what it left in its `$MUSTER_OUTPUT_DIR`; of a shuffle just
+//! the entry (file or directory) named by the number of the part, if there is one. What lies on this executor is
+//! linked; what lies elsewhere is fetched, several at once, and verified.
+
+use std::io::ErrorKind;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use muster_graph::ids::JobId;
+use muster_proto::v1::data_client::DataClient;
+use muster_proto::v1::{self, InputKind};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::timeout;
+
+use super::Backoff;
+use super::receive::{NotReceived, Receiver};
+use crate::keys::AttemptKey;
+use crate::output::manifest::Manifest;
+use crate::store::layout::{Layout, Room, directory_name};
+use crate::uplink::channels::Channels;
+
+/// Fetches of one attempt at once.
+const PARALLEL_PER_ATTEMPT: usize = 8;
+/// Fetches of the whole executor at once.
+const PARALLEL: usize = 32;
+/// Tries to reach an executor before its output counts as unreadable: with the pauses between, about five seconds.
+const TRIES_MAX: usize = 6;
+const PAUSE_MIN: Duration = Duration::from_millis(200);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// A stream on which nothing comes for so long is dead.
+const SILENCE_MAX: Duration = Duration::from_secs(20);
+/// Chunks between the network and the disk.
+const CHUNKS_IN_FLIGHT: usize = 4;
+
+/// One upstream task's output, wanted whole or in part.
+#[derive(Debug, Clone)]
+struct Wanted {
+    stage: u32,
+    location: v1::Location,
+    part: Option<u32>,
+    /// Where it goes.
+    to: PathBuf,
+}
+
+/// Inputs that cannot be read.
+#[derive(Debug)]
+pub(crate) enum NotLoaded {
+    /// They are gone or out of reach.
+    Unreadable { message: String, lost: Vec<v1::LostOutput> },
+    /// They cannot be written here.
+    Disk(String),
+}
+
+/// Fetches inputs for all attempts.
+pub(crate) struct Inputs {
+    own_id: String,
+    layout: Layout,
+    channels: Channels,
+    slots: Arc<Semaphore>,
+}
+
+enum Failure {
+    Gone(String),
+    OutOfReach(String),
+    Disk(String),
+}
+
+impl Inputs {
+    pub(crate) fn new(own_id: String, layout: Layout, channels: Channels) -> Self {
+        Self { own_id, layout, channels, slots: Arc::new(Semaphore::new(PARALLEL)) }
+    }
+
+    /// Brings all inputs. Cancel-safe: what was brought half is never taken for whole.
+    pub(crate) async fn bring(
+        &self,
+        key: AttemptKey,
+        each: &[v1::EachInput],
+        upstreams: &[v1::UpstreamOutputs],
+    ) -> Result<(), NotLoaded> {
+        let room = self.layout.attempt(key);
+        let wanted = wanted(&room, key, each, upstreams);
+        let stages: Vec<PathBuf> = upstreams
+            .iter()
+            .map(|upstream| &upstream.stage_name)
+            .chain(each.iter().map(|input| &input.stage_name))
+            .map(|name| room.input().join(directory_name(name)))
+            .collect();
+        let (local, remote): (Vec<Wanted>, Vec<Wanted>) =
+            wanted.into_iter().partition(|wanted| wanted.location.executor_id == self.own_id);
+        let layout = self.layout.clone();
+        let job = key.job;
+        let linked = tokio::task::spawn_blocking(move || -> Result<Vec<(Wanted, Failure)>, std::io::Error> {
+            for stage in stages {
+                std::fs::create_dir_all(stage)?;
+            }
+            Ok(local
+                .into_iter()
+                .filter_map(|wanted| link(&layout, job, &wanted).err().map(|why| (wanted, why)))
+                .collect())
+        });
+        let mut failures = match linked.await {
+            Ok(Ok(failures)) => failures,
+            Ok(Err(error)) => return Err(NotLoaded::Disk(format!("cannot make the input directory: {error}"))),
+            Err(stopped) => return Err(NotLoaded::Disk(stopped.to_string())),
+        };
+        let fetched = futures::stream::iter(remote)
+            .map(|wanted| async {
+                let result = self.fetch(job, &wanted).await;
+                result.err().map(|why| (wanted, why))
+            })
+            .buffer_unordered(PARALLEL_PER_ATTEMPT)
+            .filter_map(std::future::ready);
+        failures.extend(fetched.collect::<Vec<_>>().await);
+        report(failures)
+    }
+
+    async fn fetch(&self, job: JobId, wanted: &Wanted) -> Result<(), Failure> {
+        let _slot = self.slots.acquire().await.expect("the semaphore is never closed");
+        let mut backoff = Backoff::between(PAUSE_MIN, PAUSE_MAX);
+        let mut last = Failure::OutOfReach("not tried".to_owned());
+        for tries in 0..TRIES_MAX {
+            if tries > 0 {
+                backoff.pause().await;
+            }
+            match self.fetch_once(job, wanted).await {
+                Err(Failure::OutOfReach(why)) => last = Failure::OutOfReach(why),
+                other => return other,
+            }
+        }
+        Err(last)
+    }
+
+    async fn fetch_once(&self, job: JobId, wanted: &Wanted) -> Result<(), Failure> {
+        let address = &wanted.location.address;
+        let out_of_reach = |why: String| Failure::OutOfReach(format!("{address} cannot be reached: {why}"));
+        let Some(channel) = self.channels.get(address) else {
+            return Err(Failure::OutOfReach(format!("'{address}' is not an address")));
+        };
+        let attempt =
+            AttemptKey { job, stage: wanted.stage, index: wanted.location.index, attempt: wanted.location.attempt };
+        let request = v1::FetchOutputRequest { attempt: Some(attempt.to_wire()), part: wanted.part };
+        let judge = |status: tonic::Status| match status.code() {
+            tonic::Code::NotFound | tonic::Code::DataLoss | tonic::Code::InvalidArgument => {
+                Failure::Gone(format!("{address} says: {}", status.message()))
+            }
+            _ => out_of_reach(status.message().to_owned()),
+        };
+        let answer = timeout(SILENCE_MAX, DataClient::new(channel).fetch_output(request)).await;
+        let mut stream = match answer {
+            Ok(Ok(answer)) => answer.into_inner(),
+            Ok(Err(status)) => return Err(judge(status)),
+            Err(_) => return Err(out_of_reach("no answer".to_owned())),
+        };
+
+        let partial = partial_name(&wanted.to);
+        let (chunks, mut received) = mpsc::channel::<v1::OutputChunk>(CHUNKS_IN_FLIGHT);
+        let (to, expected, whole) =
+            (wanted.to.clone(), wanted.location.output.unwrap_or_default(), wanted.part.is_none());
+        let writing = tokio::task::spawn_blocking(move || -> Result<(), NotReceived> {
+            let disk = |source| NotReceived::Disk { path: partial.clone(), source };
+            if let Err(error) = std::fs::remove_dir_all(&partial)
+                && error.kind() != ErrorKind::NotFound
+            {
+                return Err(disk(error));
+            }
+            let mut receiver = Receiver::new(partial.clone())?;
+            while let Some(chunk) = received.blocking_recv() {
+                receiver.take(chunk)?;
+            }
+            let checksum = receiver.finish()?;
+            if whole && checksum != expected.checksum {
+                return Err(NotReceived::Corrupt("it is not the output that the scheduler knows of".to_owned()));
+            }
+            std::fs::rename(&partial, &to).map_err(disk)
+        });
+        let mut broken = None;
+        loop {
+            match timeout(SILENCE_MAX, stream.message()).await {
+                Ok(Ok(Some(chunk))) => {
+                    if chunks.send(chunk).await.is_err() {
+                        // The writer gave up; it says why.
+                        break;
+                    }
+                }
+                Ok(Ok(None)) => break,
+                Ok(Err(status)) => {
+                    broken = Some(judge(status));
+                    break;
+                }
+                Err(_) => {
+                    broken = Some(out_of_reach("nothing came for a long time".to_owned()));
+                    break;
+                }
+            }
+        }
+        drop(chunks);
+        let written = writing.await.map_err(|stopped| Failure::Disk(stopped.to_string()))?;
+        match (broken, written) {
+            (_, Ok(())) => Ok(()),
+            (_, Err(disk @ NotReceived::Disk { .. })) => Err(Failure::Disk(disk.to_string())),
+            (Some(failure), _) => Err(failure),
+            (None, Err(NotReceived::Corrupt(what))) => {
+                Err(Failure::Gone(format!("what {address} sent is corrupt: {what}")))
+            }
+            (None, Err(NotReceived::BrokenOff)) => Err(out_of_reach("the stream broke off".to_owned())),
+        }
+    }
+}
+
+/// Beside its final place, under a name that no task's index has.
+fn partial_name(to: &std::path::Path) -> PathBuf {
+    to.with_extension("partial")
+}
+
+fn wanted(room: &Room, key: AttemptKey, each: &[v1::EachInput], upstreams: &[v1::UpstreamOutputs]) -> Vec<Wanted> {
+    let place = |stage_name: &str, location: &v1::Location| {
+        room.input().join(directory_name(stage_name)).join(location.index.to_string())
+    };
+    let mut wanted = Vec::new();
+    for input in each {
+        if let Some(location) = &input.location {
+            let to = place(&input.stage_name, location);
+            wanted.push(Wanted { stage: input.stage, location: location.clone(), part: None, to });
+        }
+    }
+    for upstream in upstreams {
+        let part = (upstream.kind() == InputKind::Shuffle).then_some(key.index);
+        for location in &upstream.locations {
+            let to = place(&upstream.stage_name, location);
+            wanted.push(Wanted { stage: upstream.stage, location: location.clone(), part, to });
+        }
+    }
+    // A task that left no files has nothing to be fetched; its directory is there all the same.
+    for empty in wanted.iter().filter(|wanted| wanted.location.output.is_none_or(|output| output.files == 0)) {
+        // Made again below if this fails, or missed by nobody but a task that looks for an empty directory.
+        let _ = std::fs::create_dir_all(&empty.to);
+    }
+    wanted.retain(|wanted| wanted.location.output.is_some_and(|output| output.files > 0));
+    wanted
+}
+
+fn link(layout: &Layout, job: JobId, wanted: &Wanted) -> Result<(), Failure> {
+    let attempt =
+        AttemptKey { job, stage: wanted.stage, index: wanted.location.index, attempt: wanted.location.attempt };
+    let room = layout.attempt(attempt);
+    let disk = |error: std::io::Error| Failure::Disk(format!("cannot link an input: {error}"));
+    let manifest =
+        Manifest::read(&room.manifest()).map_err(|error| Failure::Gone(format!("it is not here: {error}")))?;
+    let expected = wanted.location.output.unwrap_or_default();
+    if manifest.summary().checksum != expected.checksum {
+        return Err(Failure::Gone("it is not the output that the scheduler knows of".to_owned()));
+    }
+    let published = room.published();
+    match wanted.part {
+        None => {
+            if !published.is_dir() {
+                return Err(Failure::Gone("its files are gone".to_owned()));
+            }
+            std::os::unix::fs::symlink(published, &wanted.to).map_err(disk)
+        }
+        Some(part) => {
+            std::fs::create_dir_all(&wanted.to).map_err(disk)?;
+            let name = part.to_string();
+            if !manifest.entries.iter().any(|entry| entry.is_of_part(part)) {
+                return Ok(());
+            }
+            let source = published.join(&name);
+            if source.symlink_metadata().is_err() {
+                return Err(Failure::Gone("its files are gone".to_owned()));
+            }
+            std::os::unix::fs::symlink(source, wanted.to.join(name)).map_err(disk)
+        }
+    }
+}
+
+fn report(failures: Vec<(Wanted, Failure)>) -> Result<(), NotLoaded> {
+    let mut lost = Vec::new();
+    let mut message = None;
+    for (wanted, failure) in failures {
+        let (why, gone) = match failure {
+            Failure::Disk(why) => return Err(NotLoaded::Disk(why)),
+            Failure::Gone(why) => (why, true),
+            Failure::OutOfReach(why) => (why, false),
+        };
+        let v1::Location { index, attempt, executor_id, .. } = &wanted.location;
+        let stage = wanted.stage;
+        lost.push(v1::LostOutput { stage, index: *index, attempt: *attempt, gone });
+        message.get_or_insert_with(|| {
+            format!(
+                "cannot read the output of task {index} of stage {stage} (attempt {attempt}) on {executor_id}: {why}"
+            )
+        });
+    }
+    match message {
+        None => Ok(()),
+        Some(message) => Err(NotLoaded::Unreadable { message, lost }),
+    }
+}

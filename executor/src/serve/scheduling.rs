@@ -1,0 +1,118 @@
+//! The service `Executor`: schedulers launch, cancel and ask.
+
+use std::sync::Arc;
+
+use muster_graph::ids::JobId;
+use muster_proto::v1::executor_server;
+use muster_proto::v1::{self};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::core::Core;
+use crate::keys::Fence;
+
+/// Answers on their way on one launch stream.
+const ANSWERS_IN_FLIGHT: usize = 64;
+
+/// The service.
+pub(super) struct ExecutorService {
+    core: Arc<Core>,
+}
+
+impl ExecutorService {
+    pub(super) fn new(core: Arc<Core>) -> Self {
+        Self { core }
+    }
+}
+
+#[tonic::async_trait]
+impl executor_server::Executor for ExecutorService {
+    type LaunchTasksStream = ReceiverStream<Result<v1::LaunchTasksResponse, Status>>;
+
+    async fn launch_tasks(
+        &self,
+        request: Request<Streaming<v1::LaunchTasksRequest>>,
+    ) -> Result<Response<Self::LaunchTasksStream>, Status> {
+        let mut launches = request.into_inner();
+        let (answers, stream) = mpsc::channel(ANSWERS_IN_FLIGHT);
+        let core = self.core.clone();
+        self.core.tasks.spawn(async move {
+            loop {
+                let answer = match launches.message().await {
+                    Ok(Some(launch)) => {
+                        core.home.heard();
+                        core.admit(launch.executor_incarnation, launch.groups)
+                            .await
+                            .map(|refused| v1::LaunchTasksResponse { sequence: launch.sequence, refused })
+                    }
+                    Ok(None) => return,
+                    Err(status) => Err(status),
+                };
+                let broken = answer.is_err();
+                if answers.send(answer).await.is_err() || broken {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn cancel_tasks(
+        &self,
+        request: Request<v1::CancelTasksRequest>,
+    ) -> Result<Response<v1::CancelTasksResponse>, Status> {
+        self.core.home.heard();
+        self.core.cancel(request.into_inner()).await?;
+        Ok(Response::new(v1::CancelTasksResponse {}))
+    }
+
+    async fn ask_jobs(&self, request: Request<v1::AskJobsRequest>) -> Result<Response<v1::AskJobsResponse>, Status> {
+        self.core.home.heard();
+        let mut jobs = Vec::new();
+        let mut owners = Vec::new();
+        for job in request.into_inner().jobs {
+            let id: JobId = job.job_id.parse().map_err(|error| Status::invalid_argument(format!("jobs: {error}")))?;
+            jobs.push((id, Fence::from_wire(job.fence.as_ref())));
+            owners.push(job.owner_address);
+        }
+        // On disk before the answer: from here on the former owner starts nothing here.
+        let counts = self.core.fences.raise(&jobs).await.map_err(|error| Status::unavailable(error.to_string()))?;
+        let mut asked = Vec::new();
+        let mut refused = Vec::new();
+        for (((job, _), owner), counts) in jobs.into_iter().zip(owners).zip(counts) {
+            if !counts {
+                refused.push(job.to_string());
+                continue;
+            }
+            if !owner.is_empty() {
+                self.core.outbox.owner_is(job, &owner);
+            }
+            asked.push(job);
+        }
+        let held = self.core.table.held(Some(&asked));
+        Ok(Response::new(v1::AskJobsResponse { incarnation: self.core.incarnation(), held, refused }))
+    }
+
+    async fn forget_jobs(
+        &self,
+        request: Request<v1::ForgetJobsRequest>,
+    ) -> Result<Response<v1::ForgetJobsResponse>, Status> {
+        self.core.forget(&request.into_inner().job_ids).await;
+        Ok(Response::new(v1::ForgetJobsResponse {}))
+    }
+
+    async fn stop_executor(
+        &self,
+        request: Request<v1::StopExecutorRequest>,
+    ) -> Result<Response<v1::StopExecutorResponse>, Status> {
+        let request = request.into_inner();
+        tracing::info!(drain = request.drain, reason = request.reason, "a scheduler asks the executor to stop");
+        self.core.table.set_draining();
+        if !request.drain {
+            self.core.stop_asked.cancel();
+        }
+        self.core.drain_asked.cancel();
+        Ok(Response::new(v1::StopExecutorResponse {}))
+    }
+}

@@ -1,0 +1,86 @@
+//! The executor's own record of what it ran: one line of JSON for each start and each end of an attempt.
+//!
+//! It serves a checker, which compares it with the store's history after the fact; nothing here ever reads it. Lines
+//! are written in groups by one thread, without a flush: they survive the end of the process, not of the machine.
+
+use std::fs::File;
+use std::io::{BufWriter, Write as _};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use tokio::sync::mpsc;
+
+/// Lines that may wait for the disk.
+const QUEUE_LEN: usize = 4096;
+/// At this size the file is set aside and a new one begun; the one set aside before is dropped.
+const ROTATE_BYTES: u64 = 256 << 20;
+
+/// One line.
+#[derive(Debug, Serialize)]
+pub(crate) struct Line {
+    pub(crate) event: &'static str,
+    /// Microseconds of the boot-time clock, which all processes of the machine share.
+    pub(crate) boot_us: u64,
+    pub(crate) incarnation: u64,
+    pub(crate) job: String,
+    pub(crate) stage: u32,
+    pub(crate) index: u32,
+    pub(crate) attempt: u32,
+    pub(crate) epoch: u64,
+    pub(crate) token: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) pid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) outcome: Option<&'static str>,
+}
+
+/// The handle.
+#[derive(Debug, Clone)]
+pub(crate) struct Journal {
+    lines: mpsc::Sender<Line>,
+}
+
+impl Journal {
+    pub(crate) fn open(path: &Path) -> std::io::Result<Self> {
+        let file = File::options().create(true).append(true).open(path)?;
+        let (lines, receiver) = mpsc::channel(QUEUE_LEN);
+        let path = path.to_owned();
+        std::thread::Builder::new()
+            .name("muster-journal".to_owned())
+            .spawn(move || write_all(path, BufWriter::new(file), receiver))?;
+        Ok(Self { lines })
+    }
+
+    /// Waits only for room in the queue.
+    pub(crate) async fn note(&self, line: Line) {
+        // The writer ends with the process; a record that cannot be kept must not stop the work.
+        let _ = self.lines.send(line).await;
+    }
+}
+
+fn write_all(path: PathBuf, mut file: BufWriter<File>, mut lines: mpsc::Receiver<Line>) {
+    let mut batch = Vec::new();
+    let mut length = file.get_ref().metadata().map_or(0, |metadata| metadata.len());
+    while lines.blocking_recv_many(&mut batch, QUEUE_LEN) > 0 {
+        let written = batch.drain(..).try_for_each(|line| {
+            let mut text = serde_json::to_vec(&line).map_err(std::io::Error::other)?;
+            text.push(b'\n');
+            length += text.len() as u64;
+            file.write_all(&text)
+        });
+        if let Err(error) = written.and_then(|()| file.flush()) {
+            tracing::warn!(path = %path.display(), %error, "cannot write the journal");
+        }
+        if length >= ROTATE_BYTES {
+            let rotated = std::fs::rename(&path, path.with_extension("1.jsonl"))
+                .and_then(|()| File::options().create(true).append(true).open(&path));
+            match rotated {
+                Ok(next) => {
+                    file = BufWriter::new(next);
+                    length = 0;
+                }
+                Err(error) => tracing::warn!(path = %path.display(), %error, "cannot begin a new journal"),
+            }
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! What the executor keeps on its own disk: fences, results not yet committed, its own record, and where files lie.
+
+pub(crate) mod fences;
+pub(crate) mod journal;
+pub(crate) mod keyed_log;
+pub(crate) mod layout;
+pub(crate) mod outbox;

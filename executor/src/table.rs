@@ -1,0 +1,456 @@
+//! The table of attempts: the executor's own word on what it holds, and the one admission for all launches.
+//!
+//! Invariants:
+//! - an attempt is in the table before its launch is answered, and stays until its result is settled or its job is
+//!   forgotten;
+//! - per task only the highest attempt heard of may be accepted, also after it is settled, so a launch that was
+//!   delayed on its way starts nothing;
+//! - resources in use never exceed the total: who does not hold its share does not start;
+//! - the fence is compared under the table's lock, after [`crate::store::fences`] has raised it. So whoever asked for
+//!   the table with a higher fence has seen every attempt that a lower one got in.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use muster_graph::ids::JobId;
+use muster_proto::v1;
+use tokio::sync::Notify;
+
+use crate::control::{Control, StopCause};
+use crate::keys::{AttemptKey, Fence};
+use crate::resources::{Account, Resources};
+
+/// Attempts not yet finished that the table takes; beyond it the machine is swamped whatever they need.
+const UNFINISHED_MAX: usize = 20_000;
+/// Results that may wait for a scheduler before no more work is taken: the outbox is on disk, but not without end.
+const FINISHED_MAX: usize = 500_000;
+
+/// What the attempts of one launch group share.
+#[derive(Debug)]
+pub(crate) struct Group {
+    pub(crate) job: JobId,
+    pub(crate) fence: Fence,
+    pub(crate) owner_address: Arc<str>,
+    pub(crate) stage: u32,
+    pub(crate) spec_digest: Arc<str>,
+    pub(crate) inputs_revision: u64,
+    pub(crate) need: Arc<Resources>,
+    pub(crate) lost_after_ms: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Loading, or waiting for resources.
+    Waiting,
+    /// A process was started.
+    Running,
+    /// The result is in the outbox.
+    Finished,
+}
+
+#[derive(Debug)]
+struct Entry {
+    phase: Phase,
+    group: Option<Arc<Group>>,
+    /// Whether its share is taken from the account.
+    holds: bool,
+    control: Arc<Control>,
+}
+
+/// The answer to one launch.
+#[derive(Debug)]
+pub(crate) enum Verdict {
+    /// New: its own task is to be started.
+    Accepted(Arc<Control>),
+    /// Known already: nothing is to be done.
+    Known,
+    /// Refused.
+    Refused(v1::RefusalReason, String),
+}
+
+#[derive(Debug)]
+struct Inside {
+    entries: BTreeMap<AttemptKey, Entry>,
+    /// Per task the highest attempt heard of.
+    highest: HashMap<JobId, HashMap<(u32, u32), u32>>,
+    account: Account,
+    /// Accepted beyond the free resources, oldest first.
+    queue: VecDeque<AttemptKey>,
+    unfinished: usize,
+    draining: bool,
+}
+
+/// The table.
+#[derive(Debug)]
+pub(crate) struct Table {
+    backlog_max: usize,
+    /// One short critical section per question; nothing waits while holding it.
+    inside: Mutex<Inside>,
+    /// Something changed that schedulers should hear of soon and that no result tells them.
+    pub(crate) changed: Notify,
+}
+
+impl Table {
+    pub(crate) fn new(total: Resources, backlog_max: usize) -> Self {
+        let inside = Inside {
+            entries: BTreeMap::new(),
+            highest: HashMap::new(),
+            account: Account::new(total),
+            queue: VecDeque::new(),
+            unfinished: 0,
+            draining: false,
+        };
+        Self { backlog_max, inside: Mutex::new(inside), changed: Notify::new() }
+    }
+
+    fn inside(&self) -> MutexGuard<'_, Inside> {
+        self.inside.lock().expect("no holder of this lock panics")
+    }
+
+    /// Results of a former life, which are held until they are settled.
+    pub(crate) fn adopt_finished(&self, keys: impl IntoIterator<Item = AttemptKey>) {
+        let mut inside = self.inside();
+        for key in keys {
+            let control = Arc::new(Control::default());
+            control.over.cancel();
+            inside.heard_of(key);
+            inside.entries.insert(key, Entry { phase: Phase::Finished, group: None, holds: false, control });
+        }
+    }
+
+    /// Decides on one launch. `highest` is the job's highest fence, read under the table's lock.
+    pub(crate) fn admit(
+        &self,
+        group: &Arc<Group>,
+        key: AttemptKey,
+        highest: impl FnOnce() -> Option<Fence>,
+    ) -> Verdict {
+        use v1::RefusalReason as Reason;
+        let mut inside = self.inside();
+        if let Some(highest) = highest().filter(|highest| *highest > group.fence) {
+            return Verdict::Refused(Reason::StaleFence, format!("fence {highest} was heard of"));
+        }
+        let known = inside.highest_attempt(key);
+        if known > key.attempt {
+            return Verdict::Refused(Reason::StaleAttempt, format!("attempt {known} was heard of"));
+        }
+        if known == key.attempt {
+            return Verdict::Known;
+        }
+        if inside.draining {
+            return Verdict::Refused(Reason::Draining, "the executor takes no more work".to_owned());
+        }
+        if let Err(what) = inside.account.fits_total(&group.need) {
+            return Verdict::Refused(Reason::DoesNotFit, what);
+        }
+        if inside.unfinished >= UNFINISHED_MAX || inside.entries.len() - inside.unfinished >= FINISHED_MAX {
+            return Verdict::Refused(Reason::DoesNotFit, "the table of attempts is full".to_owned());
+        }
+        let control = Arc::new(Control::default());
+        // Nobody overtakes the queue: otherwise small tasks would starve a large one.
+        let taken = if inside.queue.is_empty() {
+            inside.account.take(&group.need)
+        } else {
+            Err(format!("{} attempts wait already", inside.queue.len()))
+        };
+        let holds = match taken {
+            Ok(()) => {
+                control.go.cancel();
+                true
+            }
+            Err(_) if inside.queue.len() < self.backlog_max => {
+                inside.queue.push_back(key);
+                false
+            }
+            Err(what) => return Verdict::Refused(Reason::DoesNotFit, what),
+        };
+        if known > 0 {
+            let older = AttemptKey { attempt: 0, ..key }..key;
+            for (_, entry) in inside.entries.range(older) {
+                entry.control.stop(StopCause::Replaced);
+            }
+        }
+        inside.heard_of(key);
+        inside.unfinished += 1;
+        let entry = Entry { phase: Phase::Waiting, group: Some(group.clone()), holds, control: control.clone() };
+        inside.entries.insert(key, entry);
+        Verdict::Accepted(control)
+    }
+
+    /// A process was started.
+    pub(crate) fn set_running(&self, key: AttemptKey) {
+        if let Some(entry) = self.inside().entries.get_mut(&key) {
+            entry.phase = Phase::Running;
+        }
+    }
+
+    /// The process is gone: its share is free, and those who wait for it go on.
+    pub(crate) fn release(&self, key: AttemptKey) {
+        let mut inside = self.inside();
+        let Inside { entries, account, queue, .. } = &mut *inside;
+        let Some(entry) = entries.get_mut(&key) else { return };
+        if std::mem::take(&mut entry.holds) {
+            let group = entry.group.as_ref().expect("who holds a share was launched in this life");
+            account.give_back(&group.need);
+        } else {
+            queue.retain(|waiting| *waiting != key);
+        }
+        while let Some(next) = queue.front() {
+            if let Some(entry) = entries.get_mut(next) {
+                let group = entry.group.as_ref().expect("who waits was launched in this life");
+                if account.take(&group.need).is_err() {
+                    break;
+                }
+                entry.holds = true;
+                entry.control.go.cancel();
+            }
+            queue.pop_front();
+        }
+    }
+
+    /// A refusal that was told as a result: the attempt's number is never used again.
+    pub(crate) fn refuse_for_good(&self, key: AttemptKey) {
+        self.adopt_finished([key]);
+    }
+
+    /// The result is in the outbox.
+    pub(crate) fn set_finished(&self, key: AttemptKey) {
+        let mut inside = self.inside();
+        let Some(entry) = inside.entries.get_mut(&key) else { return };
+        if entry.phase != Phase::Finished {
+            entry.phase = Phase::Finished;
+            entry.control.over.cancel();
+            inside.unfinished -= 1;
+        }
+    }
+
+    /// The results of these are settled.
+    pub(crate) fn remove_finished(&self, keys: &[AttemptKey]) {
+        let mut inside = self.inside();
+        for key in keys {
+            if inside.entries.get(key).is_some_and(|entry| entry.phase == Phase::Finished) {
+                inside.entries.remove(key);
+            }
+        }
+    }
+
+    /// Asks one attempt to end. False if it is not here.
+    pub(crate) fn stop(&self, key: AttemptKey, cause: StopCause) -> bool {
+        let inside = self.inside();
+        let Some(entry) = inside.entries.get(&key) else { return false };
+        entry.control.stop(cause);
+        true
+    }
+
+    /// Asks all to end that `which` says of, by how long their job allows to be without a scheduler.
+    pub(crate) fn stop_where(&self, cause: StopCause, which: impl Fn(u64) -> bool) -> usize {
+        let inside = self.inside();
+        let mut count = 0;
+        for entry in inside.entries.values().filter(|entry| entry.phase != Phase::Finished) {
+            let lost_after_ms = entry.group.as_ref().map_or(0, |group| group.lost_after_ms);
+            if which(lost_after_ms) && entry.control.cause().is_none() {
+                entry.control.stop(cause);
+                count += 1;
+            }
+        }
+        count
+    }
+
+    /// Drops all that is known of a job. What still runs is asked to end; its result interests nobody. Returns the
+    /// controls of what still runs.
+    pub(crate) fn forget(&self, job: JobId) -> Vec<Arc<Control>> {
+        let mut inside = self.inside();
+        inside.highest.remove(&job);
+        let finished: Vec<AttemptKey> =
+            inside.of_job(job).filter_map(|(key, entry)| (entry.phase == Phase::Finished).then_some(*key)).collect();
+        for key in finished {
+            inside.entries.remove(&key);
+        }
+        inside
+            .of_job(job)
+            .map(|(_, entry)| {
+                entry.control.stop(StopCause::Cancelled);
+                entry.control.clone()
+            })
+            .collect()
+    }
+
+    /// Everything held, of one job or of all.
+    pub(crate) fn held(&self, jobs: Option<&[JobId]>) -> Vec<v1::HeldAttempt> {
+        let inside = self.inside();
+        let show = |(key, entry): (&AttemptKey, &Entry)| v1::HeldAttempt {
+            attempt: Some(key.to_wire()),
+            state: match entry.phase {
+                Phase::Waiting => v1::HeldState::Waiting,
+                Phase::Running => v1::HeldState::Running,
+                Phase::Finished => v1::HeldState::Finished,
+            } as i32,
+        };
+        match jobs {
+            None => inside.entries.iter().map(show).collect(),
+            Some(jobs) => jobs.iter().flat_map(|job| inside.of_job(*job).map(show)).collect(),
+        }
+    }
+
+    /// Given when the attempt is over; none if it is not in the table.
+    pub(crate) fn control(&self, key: AttemptKey) -> Option<Arc<Control>> {
+        self.inside().entries.get(&key).map(|entry| entry.control.clone())
+    }
+
+    /// Whether anything of the job is held.
+    pub(crate) fn has_job(&self, job: JobId) -> bool {
+        self.inside().of_job(job).next().is_some()
+    }
+
+    /// What is free now.
+    pub(crate) fn free(&self) -> Resources {
+        self.inside().account.free()
+    }
+
+    pub(crate) fn total(&self) -> Resources {
+        self.inside().account.total().clone()
+    }
+
+    /// Attempts not yet finished.
+    pub(crate) fn unfinished(&self) -> usize {
+        self.inside().unfinished
+    }
+
+    pub(crate) fn set_draining(&self) {
+        self.inside().draining = true;
+        self.changed.notify_one();
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.inside().draining
+    }
+}
+
+impl Inside {
+    fn highest_attempt(&self, key: AttemptKey) -> u32 {
+        self.highest.get(&key.job).and_then(|tasks| tasks.get(&(key.stage, key.index))).copied().unwrap_or(0)
+    }
+
+    fn heard_of(&mut self, key: AttemptKey) {
+        let highest = self.highest.entry(key.job).or_default().entry((key.stage, key.index)).or_default();
+        *highest = (*highest).max(key.attempt);
+    }
+
+    fn of_job(&self, job: JobId) -> impl Iterator<Item = (&AttemptKey, &Entry)> {
+        let first = AttemptKey { job, stage: 0, index: 0, attempt: 0 };
+        self.entries.range(first..).take_while(move |(key, _)| key.job == job)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn group(token: u64, cpu_milli: u32) -> Arc<Group> {
+        Arc::new(Group {
+            job: JobId(1),
+            fence: Fence { epoch: 1, token },
+            owner_address: "owner:1".into(),
+            stage: 0,
+            spec_digest: "".into(),
+            inputs_revision: 0,
+            need: Arc::new(Resources { cpu_milli, ..Resources::default() }),
+            lost_after_ms: 0,
+        })
+    }
+
+    fn key(index: u32, attempt: u32) -> AttemptKey {
+        AttemptKey { job: JobId(1), stage: 0, index, attempt }
+    }
+
+    fn table(backlog: usize) -> Table {
+        Table::new(Resources { cpu_milli: 2000, ..Resources::default() }, backlog)
+    }
+
+    fn reason(verdict: &Verdict) -> Option<v1::RefusalReason> {
+        match verdict {
+            Verdict::Refused(reason, _) => Some(*reason),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn the_same_attempt_is_one_a_lower_one_is_refused_and_a_higher_one_replaces() {
+        let table = table(0);
+        let group = group(5, 1000);
+        let Verdict::Accepted(first) = table.admit(&group, key(0, 2), || None) else { panic!("accepted") };
+        assert!(matches!(table.admit(&group, key(0, 2), || None), Verdict::Known));
+        assert_eq!(reason(&table.admit(&group, key(0, 1), || None)), Some(v1::RefusalReason::StaleAttempt));
+        assert!(!first.stop.is_cancelled());
+        assert!(matches!(table.admit(&group, key(0, 3), || None), Verdict::Accepted(_)));
+        assert_eq!(first.cause(), Some(StopCause::Replaced));
+    }
+
+    #[test]
+    fn a_settled_attempt_is_not_started_again_by_a_delayed_launch() {
+        let table = table(0);
+        let group = group(5, 1000);
+        assert!(matches!(table.admit(&group, key(0, 1), || None), Verdict::Accepted(_)));
+        table.release(key(0, 1));
+        table.set_finished(key(0, 1));
+        table.remove_finished(&[key(0, 1)]);
+        assert!(table.held(None).is_empty());
+        assert!(matches!(table.admit(&group, key(0, 1), || None), Verdict::Known));
+    }
+
+    #[test]
+    fn checks_come_in_their_order() {
+        let table = table(0);
+        let newer = || Some(Fence { epoch: 2, token: 0 });
+        assert_eq!(reason(&table.admit(&group(9, 1), key(0, 1), newer)), Some(v1::RefusalReason::StaleFence));
+        assert_eq!(reason(&table.admit(&group(9, 2001), key(0, 1), || None)), Some(v1::RefusalReason::DoesNotFit));
+        assert!(matches!(table.admit(&group(9, 2000), key(0, 1), || None), Verdict::Accepted(_)));
+        assert_eq!(reason(&table.admit(&group(9, 1), key(1, 1), || None)), Some(v1::RefusalReason::DoesNotFit));
+        table.set_draining();
+        assert_eq!(reason(&table.admit(&group(9, 1), key(1, 1), || None)), Some(v1::RefusalReason::Draining));
+        assert!(matches!(table.admit(&group(9, 1), key(0, 1), || None), Verdict::Known), "known before draining");
+    }
+
+    #[test]
+    fn the_backlog_waits_in_order_and_goes_when_a_share_is_free() {
+        let table = table(2);
+        let (small, large) = (group(1, 1000), group(1, 2000));
+        let Verdict::Accepted(first) = table.admit(&small, key(0, 1), || None) else { panic!("accepted") };
+        let Verdict::Accepted(second) = table.admit(&large, key(1, 1), || None) else { panic!("accepted") };
+        let Verdict::Accepted(third) = table.admit(&small, key(2, 1), || None) else { panic!("accepted") };
+        assert_eq!(reason(&table.admit(&small, key(3, 1), || None)), Some(v1::RefusalReason::DoesNotFit));
+        assert!(first.go.is_cancelled() && !second.go.is_cancelled() && !third.go.is_cancelled());
+        table.release(key(0, 1));
+        assert!(second.go.is_cancelled() && !third.go.is_cancelled(), "the small one does not overtake");
+        table.release(key(1, 1));
+        assert!(third.go.is_cancelled());
+    }
+
+    proptest! {
+        #[test]
+        fn whoever_goes_has_its_share(steps in proptest::collection::vec((0u32..12, 1u32..4, 0u8..3), 1..120)) {
+            let table = table(3);
+            let mut going: BTreeMap<AttemptKey, (Arc<Control>, u32)> = BTreeMap::new();
+            for (index, attempt, step) in steps {
+                let need = 400 * (index % 4 + 1);
+                match step {
+                    0 | 1 => {
+                        if let Verdict::Accepted(control) = table.admit(&group(1, need), key(index, attempt), || None) {
+                            going.insert(key(index, attempt), (control, need));
+                        }
+                    }
+                    _ => {
+                        table.release(key(index, attempt));
+                        table.set_finished(key(index, attempt));
+                        going.remove(&key(index, attempt));
+                    }
+                }
+                let used: u32 =
+                    going.values().filter(|(control, _)| control.go.is_cancelled()).map(|(_, need)| need).sum();
+                prop_assert_eq!(table.free().cpu_milli, 2000 - used);
+                prop_assert_eq!(table.unfinished(), going.len());
+            }
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Pull mode: asks schedulers for work, and gives them statuses on the way.
+//!
+//! One poll is under way at a time and each has a higher number than the one before, so an answer can only be to the
+//! newest. A lost answer is harmless: the next poll's table says what arrived. A poll that only waits is given up when
+//! there is something new to say; one that carries statuses is not.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use muster_proto::v1;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::STATUSES_MAX;
+use crate::core::Core;
+use crate::load::Backoff;
+use crate::uplink::home::normal;
+
+/// How long a scheduler may hold a poll that has nothing to say.
+const WAIT: Duration = Duration::from_secs(20);
+/// Beyond that, for the answer's way.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// Runs for ever.
+pub(crate) async fn poll(core: Arc<Core>) {
+    let mut sequence = 0;
+    let mut backoff = Backoff::between(PAUSE_MIN, PAUSE_MAX);
+    let mut peer: Option<Arc<str>> = None;
+    loop {
+        let home = core.home.wait().await;
+        let asked = peer.take();
+        let address = asked.clone().unwrap_or(home);
+        sequence += 1;
+        match one(&core, &address, sequence, asked.is_some()).await {
+            Ok(None) => {}
+            Ok(Some(answer)) => {
+                core.home.heard();
+                backoff = Backoff::between(PAUSE_MIN, PAUSE_MAX);
+                if answer.register_again {
+                    core.register_again.notify_one();
+                    backoff.pause().await;
+                }
+                // A peer that has nothing either does not send us on: that would go round.
+                if asked.is_none() && !answer.peer.is_empty() && answer.launches.is_empty() {
+                    peer = Some(normal(&answer.peer));
+                }
+                let fruitful = !answer.launches.is_empty() || !answer.settled.is_empty();
+                accept(&core, answer).await;
+                if !fruitful {
+                    // The same cancel comes with each answer until the task has ended: no reason to ask at once.
+                    backoff.pause().await;
+                    backoff = Backoff::between(PAUSE_MIN, PAUSE_MAX);
+                }
+            }
+            Err(why) => {
+                tracing::debug!(scheduler = %address, %why, "the poll failed");
+                backoff.pause().await;
+            }
+        }
+    }
+}
+
+/// One poll; `None` if it was given up for a newer one.
+async fn one(core: &Core, address: &str, sequence: u64, at_peer: bool) -> Result<Option<v1::PollWorkResponse>, String> {
+    let mut scheduler = core.channels.executors(address).ok_or("not an address")?;
+    let due = core.outbox.take_due(STATUSES_MAX, |_| true);
+    let carried: Vec<u64> = due.iter().map(|due| due.sequence).filter(|sequence| *sequence > 0).collect();
+    let busy = !due.is_empty();
+    let wait = if busy || at_peer { Duration::ZERO } else { WAIT };
+    let request = v1::PollWorkRequest {
+        executor_id: core.id().to_owned(),
+        incarnation: core.incarnation(),
+        sequence,
+        statuses: due.into_iter().map(|due| due.status).collect(),
+        held: core.table.held(None),
+        free: Some(core.table.free().to_wire()),
+        wait_ms: u64::try_from(wait.as_millis()).expect("some seconds"),
+        draining: core.table.is_draining(),
+    };
+    let news = async {
+        if busy {
+            std::future::pending::<()>().await;
+        }
+        tokio::select! {
+            () = core.outbox.changed.notified() => {}
+            () = core.table.changed.notified() => {}
+            () = next_due(core) => {}
+        }
+    };
+    let answer = tokio::select! {
+        biased;
+        answer = timeout(wait + ANSWER_WITHIN, scheduler.poll_work(request)) => answer,
+        () = news => return Ok(None),
+    };
+    let failed = |why: String| {
+        core.outbox.not_sent(&carried, Instant::now());
+        why
+    };
+    match answer {
+        Ok(Ok(answer)) => Ok(Some(answer.into_inner())),
+        Ok(Err(status)) => Err(failed(status.to_string())),
+        Err(_) => Err(failed("no answer in time".to_owned())),
+    }
+}
+
+async fn next_due(core: &Core) {
+    match core.outbox.next_due() {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => sleep(WAIT * 2).await,
+    }
+}
+
+async fn accept(core: &Arc<Core>, answer: v1::PollWorkResponse) {
+    core.settle(&answer.settled).await;
+    for cancel in answer.cancels {
+        if let Err(status) = core.cancel(cancel).await {
+            tracing::warn!(%status, "a cancel was not understood");
+        }
+    }
+    core.forget(&answer.forget_jobs).await;
+    if answer.launches.is_empty() {
+        return;
+    }
+    match core.admit(core.incarnation(), answer.launches).await {
+        Ok(refused) => {
+            for refusal in refused {
+                core.tell_refused(refusal).await;
+            }
+        }
+        // Nothing was taken: the next poll's table says so, and the work is given again.
+        Err(status) => tracing::warn!(%status, "launches were not taken"),
+    }
+}

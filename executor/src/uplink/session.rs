@@ -1,0 +1,136 @@
+//! Registers with a scheduler and keeps a session with it; when it is lost, with the next one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use muster_proto::v1;
+use muster_proto::v1::scheduler_signal::Signal;
+use rand::seq::SliceRandom as _;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+
+use crate::core::Core;
+use crate::load::Backoff;
+
+/// Deadline of a registration, which the scheduler commits.
+const REGISTER_WITHIN: Duration = Duration::from_secs(5);
+/// Used when the scheduler does not say.
+const HEARTBEAT: Duration = Duration::from_secs(2);
+const HEARTBEAT_MIN: Duration = Duration::from_millis(50);
+const HEARTBEAT_MAX: Duration = Duration::from_secs(60);
+/// After so many heartbeats without an answer, the session is lost.
+const MISSED_MAX: u32 = 5;
+/// Heartbeats on their way.
+const QUEUE_LEN: usize = 4;
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(3);
+
+/// Runs for ever.
+pub(crate) async fn keep(core: Arc<Core>) {
+    let mut backoff = Backoff::between(PAUSE_MIN, PAUSE_MAX);
+    loop {
+        // Jitter of place: after a scheduler's death its executors should not all move to the same one.
+        let mut candidates = core.home.candidates();
+        candidates.shuffle(&mut rand::rng());
+        for address in candidates {
+            match register(&core, &address).await {
+                Ok(heartbeat) => {
+                    tracing::info!(scheduler = %address, "registered");
+                    core.home.set(Some(address.clone()));
+                    backoff = Backoff::between(PAUSE_MIN, PAUSE_MAX);
+                    let why = session(&core, &address, heartbeat).await;
+                    core.home.set(None);
+                    tracing::info!(scheduler = %address, %why, "the session ended");
+                    break;
+                }
+                Err(why) => tracing::debug!(scheduler = %address, %why, "cannot register"),
+            }
+        }
+        backoff.pause().await;
+    }
+}
+
+async fn register(core: &Core, address: &str) -> Result<Duration, String> {
+    let mut scheduler = core.channels.executors(address).ok_or("not an address")?;
+    let highest = core.fences.highest();
+    let request = v1::RegisterRequest {
+        executor_id: core.id().to_owned(),
+        incarnation: core.incarnation(),
+        address: core.advertised.clone(),
+        mode: core.options.mode.to_wire() as i32,
+        total: Some(core.table.total().to_wire()),
+        labels: core.options.labels.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        highest_token: highest.token,
+        highest_epoch: highest.epoch,
+        held: core.table.held(None),
+        draining: core.table.is_draining(),
+    };
+    let answer = timeout(REGISTER_WITHIN, scheduler.register(request))
+        .await
+        .map_err(|_| "no answer in time".to_owned())?
+        .map_err(|status| status.to_string())?
+        .into_inner();
+    core.home.heard();
+    core.home.learn(&answer.schedulers);
+    let heartbeat = match answer.heartbeat_ms {
+        0 => HEARTBEAT,
+        some => Duration::from_millis(some),
+    };
+    Ok(heartbeat.clamp(HEARTBEAT_MIN, HEARTBEAT_MAX))
+}
+
+/// Until it ends; says why.
+async fn session(core: &Core, address: &str, heartbeat: Duration) -> String {
+    let Some(mut scheduler) = core.channels.executors(address) else { return "not an address".to_owned() };
+    let (heartbeats, stream) = mpsc::channel(QUEUE_LEN);
+    // The first one opens the stream: some servers answer only after the first message.
+    let _ = heartbeats.send(beat(core)).await;
+    let opened = timeout(REGISTER_WITHIN, scheduler.session(ReceiverStream::new(stream))).await;
+    let mut signals = match opened {
+        Ok(Ok(answer)) => answer.into_inner(),
+        Ok(Err(status)) => return status.to_string(),
+        Err(_) => return "the session was not opened in time".to_owned(),
+    };
+    let mut ticks = tokio::time::interval(heartbeat);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut answered = Instant::now();
+    loop {
+        tokio::select! {
+            biased;
+            signal = signals.message() => {
+                let signal = match signal {
+                    Ok(Some(signal)) => signal,
+                    Ok(None) => return "the scheduler closed it".to_owned(),
+                    Err(status) => return status.to_string(),
+                };
+                answered = Instant::now();
+                core.home.heard();
+                match signal.signal {
+                    Some(Signal::Schedulers(list)) => core.home.learn(&list.addresses),
+                    Some(Signal::RegisterAgain(again)) => return again.reason,
+                    Some(Signal::Seen(_)) | None => {}
+                }
+            }
+            _ = ticks.tick() => {
+                if answered.elapsed() > heartbeat * MISSED_MAX {
+                    return "the scheduler does not answer".to_owned();
+                }
+                // A full queue means that nothing is sent; the missing answers will tell.
+                let _ = heartbeats.try_send(beat(core));
+            }
+            () = core.register_again.notified() => return "asked to register again".to_owned(),
+        }
+    }
+}
+
+fn beat(core: &Core) -> v1::Heartbeat {
+    v1::Heartbeat {
+        executor_id: core.id().to_owned(),
+        incarnation: core.incarnation(),
+        free: Some(core.table.free().to_wire()),
+        running: u32::try_from(core.table.unfinished()).unwrap_or(u32::MAX),
+        draining: core.table.is_draining(),
+    }
+}

@@ -1,0 +1,540 @@
+//! A scheduler that does what a test tells it and records what it sees, and the ways to drive an executor with it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use muster_executor::{Executor, Handle, Mode, Options, Resources};
+use muster_graph::ids::JobId;
+use muster_proto::v1::attempt_status::What;
+use muster_proto::v1::executor_client::ExecutorClient;
+use muster_proto::v1::executors_server::{Executors, ExecutorsServer};
+use muster_proto::v1::{self, AttemptRef, Outcome};
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, mpsc};
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+/// Longer than anything takes on a busy machine.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+
+pub(crate) type Key = (String, u32, u32, u32);
+
+pub(crate) fn key(attempt: &AttemptRef) -> Key {
+    (attempt.job_id.clone(), attempt.stage, attempt.index, attempt.attempt)
+}
+
+/// How a blob is answered for.
+#[derive(Clone)]
+pub(crate) enum Answer {
+    Content(Vec<u8>),
+    Unavailable,
+}
+
+#[derive(Default)]
+pub(crate) struct Seen {
+    pub(crate) registrations: Vec<v1::RegisterRequest>,
+    pub(crate) finished: HashMap<Key, v1::AttemptFinished>,
+    /// How often a result arrived.
+    pub(crate) deliveries: HashMap<Key, usize>,
+    pub(crate) started: Vec<Key>,
+    pub(crate) stopped: Vec<v1::ExecutorStoppedRequest>,
+    pub(crate) polls: u64,
+    pub(crate) blob_questions: usize,
+    pub(crate) heartbeats: usize,
+    pub(crate) forwarded_owner: HashMap<String, String>,
+}
+
+#[derive(Default)]
+pub(crate) struct State {
+    pub(crate) seen: Seen,
+    pub(crate) blobs: HashMap<String, Answer>,
+    pub(crate) inputs: HashMap<(u32, u64), Result<Vec<v1::UpstreamOutputs>, Status>>,
+    /// Statuses are taken but not settled.
+    pub(crate) keep_unsettled: bool,
+    /// Statuses are refused.
+    pub(crate) refuse_statuses: bool,
+    pub(crate) schedulers: Vec<String>,
+    /// What the next polls give.
+    pub(crate) work: Vec<v1::LaunchGroup>,
+    pub(crate) cancels: Vec<v1::CancelTasksRequest>,
+    /// Answers of polls that are lost on their way.
+    pub(crate) lose_answers: usize,
+}
+
+#[derive(Clone)]
+pub(crate) struct Scheduler {
+    pub(crate) state: Arc<Mutex<State>>,
+    pub(crate) changed: Arc<Notify>,
+    pub(crate) address: SocketAddr,
+    stop: Arc<Mutex<CancellationToken>>,
+}
+
+impl Scheduler {
+    pub(crate) async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let scheduler = Self {
+            state: Arc::default(),
+            changed: Arc::default(),
+            address: listener.local_addr().unwrap(),
+            stop: Arc::default(),
+        };
+        scheduler.serve(listener);
+        scheduler
+    }
+
+    fn serve(&self, listener: TcpListener) {
+        let service = ExecutorsServer::new(self.clone()).max_decoding_message_size(64 << 20);
+        let stop = self.stop.lock().unwrap().clone();
+        tokio::spawn(async move {
+            let serving = tonic::transport::Server::builder()
+                .tcp_nodelay(true)
+                .add_service(service)
+                .serve_with_incoming(TcpListenerStream::new(listener));
+            // Dropped, not shut down: connections break as when a process dies.
+            tokio::select! {
+                _ = serving => {}
+                () = stop.cancelled() => {}
+            }
+        });
+    }
+
+    /// Goes down; connections that live on are refused by `down`.
+    pub(crate) fn stop(&self) {
+        self.stop.lock().unwrap().cancel();
+    }
+
+    fn up(&self) -> Result<(), Status> {
+        if self.stop.lock().unwrap().is_cancelled() { Err(Status::unavailable("down")) } else { Ok(()) }
+    }
+
+    pub(crate) async fn restart(&self) {
+        *self.stop.lock().unwrap() = CancellationToken::new();
+        let until = Instant::now() + DEADLINE;
+        let listener = loop {
+            match TcpListener::bind(self.address).await {
+                Ok(listener) => break listener,
+                Err(error) => assert!(Instant::now() < until, "the port is free again: {error}"),
+            }
+            tokio::task::yield_now().await;
+        };
+        self.serve(listener);
+    }
+
+    pub(crate) fn with<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let result = change(&mut self.state.lock().unwrap());
+        self.changed.notify_waiters();
+        result
+    }
+
+    /// Waits until a test's condition holds.
+    pub(crate) async fn until<T>(&self, what: &str, condition: impl Fn(&State) -> Option<T>) -> T {
+        let until = tokio::time::Instant::now() + DEADLINE;
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if let Some(found) = condition(&self.state.lock().unwrap()) {
+                return found;
+            }
+            tokio::time::timeout_at(until, changed).await.unwrap_or_else(|_| panic!("not in time: {what}"));
+        }
+    }
+
+    pub(crate) async fn result(&self, attempt: &AttemptRef) -> v1::AttemptFinished {
+        let key = key(attempt);
+        self.until(&format!("the result of {key:?}"), |state| state.seen.finished.get(&key).cloned()).await
+    }
+
+    pub(crate) fn put_blob<M: prost::Message>(&self, message: &M) -> String {
+        let content = message.encode_to_vec();
+        let digest = blake3::hash(&content).to_hex().to_string();
+        self.with(|state| state.blobs.insert(digest.clone(), Answer::Content(content)));
+        digest
+    }
+
+    fn take(&self, statuses: Vec<v1::AttemptStatus>) -> Vec<u64> {
+        self.with(|state| {
+            let mut settled = Vec::new();
+            for status in statuses {
+                let key = key(status.attempt.as_ref().unwrap());
+                match status.what.unwrap() {
+                    What::Started(_) => state.seen.started.push(key),
+                    What::Finished(finished) => {
+                        assert!(status.sequence > 0);
+                        *state.seen.deliveries.entry(key.clone()).or_default() += 1;
+                        if let Some(known) = state.seen.finished.insert(key, finished.clone()) {
+                            assert_eq!(known, finished, "an attempt has one result");
+                        }
+                        if !state.keep_unsettled {
+                            settled.push(status.sequence);
+                        }
+                    }
+                }
+            }
+            settled
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl Executors for Scheduler {
+    async fn register(&self, request: Request<v1::RegisterRequest>) -> Result<Response<v1::RegisterResponse>, Status> {
+        self.up()?;
+        let schedulers = self.with(|state| {
+            state.seen.registrations.push(request.into_inner());
+            state.schedulers.clone()
+        });
+        Ok(Response::new(v1::RegisterResponse {
+            scheduler_id: self.address.to_string(),
+            schedulers,
+            heartbeat_ms: 100,
+            cluster_epoch: 1,
+        }))
+    }
+
+    type SessionStream = ReceiverStream<Result<v1::SchedulerSignal, Status>>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<v1::Heartbeat>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        self.up()?;
+        let mut heartbeats = request.into_inner();
+        let (signals, stream) = mpsc::channel(4);
+        let stop = self.stop.lock().unwrap().clone();
+        let scheduler = self.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    beat = heartbeats.message() => {
+                        let Ok(Some(_)) = beat else { return };
+                        scheduler.with(|state| state.seen.heartbeats += 1);
+                        let signal = Some(v1::scheduler_signal::Signal::Seen(v1::HeartbeatSeen {}));
+                        if signals.send(Ok(v1::SchedulerSignal { signal })).await.is_err() { return; }
+                    }
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn poll_work(&self, request: Request<v1::PollWorkRequest>) -> Result<Response<v1::PollWorkResponse>, Status> {
+        self.up()?;
+        let request = request.into_inner();
+        let newest = request.sequence;
+        let overtaken = self.with(|state| {
+            let overtaken = newest <= state.seen.polls;
+            state.seen.polls = newest.max(state.seen.polls);
+            overtaken
+        });
+        if overtaken {
+            assert!(request.statuses.is_empty(), "only polls that carry nothing are given up");
+            return Ok(Response::new(v1::PollWorkResponse::default()));
+        }
+        let settled = self.take(request.statuses);
+        let held: BTreeSet<Key> = request.held.iter().map(|held| key(held.attempt.as_ref().unwrap())).collect();
+        let until = tokio::time::Instant::now() + Duration::from_millis(request.wait_ms);
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let answer = self.with_quietly(|state| {
+                // Given until the executor says that it has them.
+                for group in &mut state.work {
+                    let (job, stage) = (group.job_id.clone(), group.stage);
+                    group.attempts.retain(|launch| {
+                        let key = (job.clone(), stage, launch.index, launch.attempt);
+                        !held.contains(&key) && !state.seen.finished.contains_key(&key)
+                    });
+                }
+                state.work.retain(|group| !group.attempts.is_empty());
+                // As often: an answer may be lost.
+                let seen = &state.seen.finished;
+                state.cancels.retain(|cancel| cancel.attempts.iter().any(|attempt| !seen.contains_key(&key(attempt))));
+                if state.work.is_empty() && state.cancels.is_empty() && settled.is_empty() {
+                    return None;
+                }
+                if state.lose_answers > 0 && !state.work.is_empty() {
+                    state.lose_answers -= 1;
+                    return Some(Err(Status::unavailable("lost on its way")));
+                }
+                let cancels = state.cancels.clone();
+                Some(Ok(v1::PollWorkResponse { launches: state.work.clone(), cancels, ..Default::default() }))
+            });
+            let over = tokio::time::Instant::now() >= until || self.with_quietly(|state| state.seen.polls > newest);
+            match answer {
+                Some(Ok(mut answer)) => {
+                    answer.settled = settled;
+                    return Ok(Response::new(answer));
+                }
+                Some(Err(lost)) => return Err(lost),
+                None if over => return Ok(Response::new(v1::PollWorkResponse { settled, ..Default::default() })),
+                None => drop(tokio::time::timeout_at(until, changed).await),
+            }
+        }
+    }
+
+    async fn update_task_status(
+        &self,
+        request: Request<v1::UpdateTaskStatusRequest>,
+    ) -> Result<Response<v1::UpdateTaskStatusResponse>, Status> {
+        self.up()?;
+        if self.with(|state| state.refuse_statuses) {
+            return Err(Status::unavailable("not now"));
+        }
+        let request = request.into_inner();
+        let owners = self.with(|state| {
+            let jobs = request.statuses.iter().map(|status| status.attempt.as_ref().unwrap().job_id.clone());
+            let hints = jobs.filter_map(|job| Some((job.clone(), state.seen.forwarded_owner.get(&job)?.clone())));
+            hints.collect::<BTreeMap<_, _>>()
+        });
+        if !owners.is_empty() {
+            return Ok(Response::new(v1::UpdateTaskStatusResponse { settled: Vec::new(), owners }));
+        }
+        let settled = self.take(request.statuses);
+        Ok(Response::new(v1::UpdateTaskStatusResponse { settled, owners }))
+    }
+
+    async fn get_stage_spec(
+        &self,
+        request: Request<v1::GetStageSpecRequest>,
+    ) -> Result<Response<v1::GetStageSpecResponse>, Status> {
+        self.up()?;
+        let digest = request.into_inner().digest;
+        match self.with(|state| {
+            state.seen.blob_questions += 1;
+            state.blobs.get(&digest).cloned()
+        }) {
+            Some(Answer::Content(content)) => Ok(Response::new(v1::GetStageSpecResponse { content })),
+            Some(Answer::Unavailable) => Err(Status::unavailable("the store is slow")),
+            None => Err(Status::not_found("no such blob")),
+        }
+    }
+
+    async fn get_stage_inputs(
+        &self,
+        request: Request<v1::GetStageInputsRequest>,
+    ) -> Result<Response<v1::GetStageInputsResponse>, Status> {
+        self.up()?;
+        let request = request.into_inner();
+        let inputs = self.with(|state| state.inputs.get(&(request.stage, request.inputs_revision)).cloned());
+        let upstreams = inputs.ok_or_else(|| Status::failed_precondition("moved on"))??;
+        Ok(Response::new(v1::GetStageInputsResponse { upstreams }))
+    }
+
+    async fn executor_stopped(
+        &self,
+        request: Request<v1::ExecutorStoppedRequest>,
+    ) -> Result<Response<v1::ExecutorStoppedResponse>, Status> {
+        self.with(|state| state.seen.stopped.push(request.into_inner()));
+        Ok(Response::new(v1::ExecutorStoppedResponse {}))
+    }
+}
+
+impl Scheduler {
+    /// Without waking those who wait for changes.
+    fn with_quietly<T>(&self, look: impl FnOnce(&mut State) -> T) -> T {
+        look(&mut self.state.lock().unwrap())
+    }
+}
+
+/// A data directory that is kept while the test runs.
+pub(crate) struct Place {
+    pub(crate) dir: tempfile::TempDir,
+}
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        // Set RUST_LOG to see what the executor says.
+        let _ = tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+            .with_test_writer()
+            .try_init();
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(crate) fn room(&self, attempt: &AttemptRef) -> PathBuf {
+        let AttemptRef { job_id, stage, index, attempt } = attempt;
+        self.path().join(format!("jobs/{job_id}/{stage}/{index}/{attempt}"))
+    }
+
+    pub(crate) fn options(&self, scheduler: &Scheduler) -> Options {
+        let mut options = Options::new(self.path(), vec![scheduler.address.to_string()]);
+        options.supervisor = vec![test_host().into(), "supervise".into()];
+        options.resources = Resources { cpu_milli: 4000, memory_bytes: 1 << 30, ..Resources::default() };
+        options
+    }
+
+    pub(crate) async fn executor(&self, scheduler: &Scheduler) -> Handle {
+        Executor::start(self.options(scheduler)).await.unwrap()
+    }
+
+    pub(crate) async fn puller(&self, scheduler: &Scheduler) -> Handle {
+        let mut options = self.options(scheduler);
+        options.mode = Mode::Pull;
+        Executor::start(options).await.unwrap()
+    }
+}
+
+pub(crate) fn test_host() -> &'static str {
+    env!("CARGO_BIN_EXE_muster-executor-test-host")
+}
+
+pub(crate) fn job() -> JobId {
+    JobId::new(1_800_000_000_000, rand::random())
+}
+
+pub(crate) fn script(text: &str) -> v1::StageWork {
+    work(v1::process::Run::Script(v1::Script { text: text.to_owned(), shell: vec!["/bin/sh".to_owned()] }))
+}
+
+pub(crate) fn argv(args: &[&str]) -> v1::StageWork {
+    work(v1::process::Run::Argv(v1::Argv { args: args.iter().map(|arg| (*arg).to_owned()).collect() }))
+}
+
+fn work(run: v1::process::Run) -> v1::StageWork {
+    v1::StageWork {
+        job_name: "test".to_owned(),
+        stage_name: "stage".to_owned(),
+        work: Some(v1::stage_work::Work::Process(v1::Process { run: Some(run) })),
+        task_count: 1,
+        grace_ms: 500,
+        ..v1::StageWork::default()
+    }
+}
+
+/// Attempt 1 of tasks of stage 0 with one core each.
+pub(crate) fn group(scheduler: &Scheduler, job: JobId, digest: &str, tasks: std::ops::Range<u32>) -> v1::LaunchGroup {
+    v1::LaunchGroup {
+        job_id: job.to_string(),
+        fence: Some(v1::Fence { epoch: 1, token: 10 }),
+        owner_address: scheduler.address.to_string(),
+        stage: 0,
+        spec_digest: digest.to_owned(),
+        resources: Some(v1::Resources { cpu_milli: 1000, ..v1::Resources::default() }),
+        attempts: tasks.map(|index| v1::AttemptLaunch { index, attempt: 1, each: Vec::new() }).collect(),
+        ..v1::LaunchGroup::default()
+    }
+}
+
+pub(crate) fn attempts(group: &v1::LaunchGroup) -> Vec<AttemptRef> {
+    let of = |launch: &v1::AttemptLaunch| AttemptRef {
+        job_id: group.job_id.clone(),
+        stage: group.stage,
+        index: launch.index,
+        attempt: launch.attempt,
+    };
+    group.attempts.iter().map(of).collect()
+}
+
+/// A scheduler's end of a launch stream.
+pub(crate) struct Launcher {
+    requests: mpsc::Sender<v1::LaunchTasksRequest>,
+    answers: Streaming<v1::LaunchTasksResponse>,
+    pub(crate) client: ExecutorClient<tonic::transport::Channel>,
+    incarnation: u64,
+    sequence: u64,
+}
+
+impl Launcher {
+    pub(crate) async fn new(handle: &Handle) -> Self {
+        Self::to(handle.address(), handle.incarnation()).await
+    }
+
+    pub(crate) async fn to(address: SocketAddr, incarnation: u64) -> Self {
+        let mut client = ExecutorClient::connect(format!("http://{address}")).await.unwrap();
+        let (requests, stream) = mpsc::channel(16);
+        let answers = client.launch_tasks(ReceiverStream::new(stream)).await.unwrap().into_inner();
+        Self { requests, answers, client, incarnation, sequence: 0 }
+    }
+
+    pub(crate) async fn launch_as(&mut self, incarnation: u64, groups: Vec<v1::LaunchGroup>) -> Vec<v1::Refusal> {
+        self.sequence += 1;
+        let request = v1::LaunchTasksRequest { sequence: self.sequence, executor_incarnation: incarnation, groups };
+        self.requests.send(request).await.unwrap();
+        let answer = tokio::time::timeout(DEADLINE, self.answers.message()).await.expect("an answer").unwrap().unwrap();
+        assert_eq!(answer.sequence, self.sequence);
+        answer.refused
+    }
+
+    pub(crate) async fn launch(&mut self, group: v1::LaunchGroup) -> Vec<v1::Refusal> {
+        self.launch_as(self.incarnation, vec![group]).await
+    }
+
+    /// Launches what must be accepted, and returns what was launched.
+    pub(crate) async fn launch_all(&mut self, group: v1::LaunchGroup) -> Vec<AttemptRef> {
+        let attempts = attempts(&group);
+        assert_eq!(self.launch(group).await, []);
+        attempts
+    }
+
+    pub(crate) async fn cancel(&mut self, attempts: &[AttemptRef], token: u64) -> Result<(), Status> {
+        let request = v1::CancelTasksRequest {
+            job_id: attempts[0].job_id.clone(),
+            fence: Some(v1::Fence { epoch: 1, token }),
+            attempts: attempts.to_vec(),
+        };
+        self.client.cancel_tasks(request).await.map(drop)
+    }
+}
+
+/// One executor, one scheduler, one launch stream: what most tests need.
+pub(crate) struct World {
+    pub(crate) place: Place,
+    pub(crate) scheduler: Scheduler,
+    pub(crate) handle: Handle,
+    pub(crate) launcher: Launcher,
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    pub(crate) async fn with(change: impl FnOnce(&mut Options)) -> Self {
+        let (place, scheduler) = (Place::new(), Scheduler::start().await);
+        let mut options = place.options(&scheduler);
+        change(&mut options);
+        let handle = Executor::start(options).await.unwrap();
+        let launcher = Launcher::new(&handle).await;
+        Self { place, scheduler, handle, launcher }
+    }
+
+    /// Runs one task to its result.
+    pub(crate) async fn run(&mut self, work: &v1::StageWork) -> (AttemptRef, v1::AttemptFinished) {
+        let digest = self.scheduler.put_blob(work);
+        let group = group(&self.scheduler, job(), &digest, 0..1);
+        let attempt = self.launcher.launch_all(group).await.remove(0);
+        let finished = self.scheduler.result(&attempt).await;
+        (attempt, finished)
+    }
+
+    pub(crate) async fn launch_script(&mut self, text: &str) -> AttemptRef {
+        let digest = self.scheduler.put_blob(&script(text));
+        let group = group(&self.scheduler, job(), &digest, 0..1);
+        self.launcher.launch_all(group).await.remove(0)
+    }
+}
+
+#[track_caller]
+pub(crate) fn assert_outcome(finished: &v1::AttemptFinished, outcome: Outcome) {
+    assert_eq!(finished.outcome(), outcome, "{finished:?}");
+}
+
+/// Waits for a condition that nobody tells of.
+pub(crate) async fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let until = Instant::now() + DEADLINE;
+    while !condition() {
+        assert!(Instant::now() < until, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}

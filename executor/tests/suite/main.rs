@@ -1,0 +1,11 @@
+//! The executor against a fake scheduler, with real processes.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod bench;
+mod endings;
+mod fake;
+mod launching;
+mod orphans;
+mod outputs;
+mod reporting;
