@@ -3,10 +3,12 @@
 //! A plan holds what *deciding* needs and nothing of what *running* needs: argv, scripts, environment and items are in
 //! content-addressed blobs that only executors read; here is just their digest.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
-use crate::ids::StageIndex;
-use crate::spec::{Resources, Retries, When};
+use crate::ids::{Millis, StageIndex};
+use crate::spec::{InputKind, JobSpec, Names, Problem, Resources, Retries, SpecEdge, When, check};
 
 /// A compiled job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -66,4 +68,78 @@ pub enum Edge {
     Shuffle,
     /// Nothing; waits for the whole stage.
     After,
+}
+
+impl Plan {
+    /// Compiles a spec, after checking it. `digest_of` answers the digest of a stage's blob, by the stage's position;
+    /// it is asked once for each stage, in order, and only if the spec has no problem.
+    ///
+    /// # Errors
+    /// What [`check`] found. Nothing else can go wrong.
+    pub fn compile(spec: &JobSpec, mut digest_of: impl FnMut(usize) -> String) -> Result<Self, Vec<Problem>> {
+        let problems = check(spec);
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let names = Names::of(spec);
+        let mut downstreams = vec![Vec::new(); spec.stages.len()];
+        let mut stages = Vec::with_capacity(spec.stages.len());
+        for (index, stage) in spec.stages.iter().enumerate() {
+            let upstreams: Vec<Upstream> = SpecEdge::all(spec, index)
+                .map(|edge| {
+                    let upstream = names.get(edge.name).expect("check found every name");
+                    downstreams[upstream].push(position(index));
+                    let edge = match edge.kind {
+                        Some(InputKind::All) => Edge::All,
+                        Some(InputKind::Each) => Edge::Each,
+                        Some(InputKind::Shuffle) => Edge::Shuffle,
+                        None => Edge::After,
+                    };
+                    Upstream { stage: position(upstream), edge }
+                })
+                .collect();
+            stages.push(StagePlan {
+                name: stage.name.clone(),
+                tasks: stage.tasks.count(),
+                upstreams,
+                downstreams: Vec::new(),
+                when: stage.when,
+                resources: stage.resources.clone(),
+                retries: stage.retries.clone(),
+                deterministic: stage.deterministic,
+                stop_after: stage.stop_after,
+                spec_digest: digest_of(index),
+            });
+        }
+        for (stage, downstreams) in stages.iter_mut().zip(downstreams) {
+            stage.downstreams = downstreams;
+        }
+        Ok(Self {
+            stages,
+            timeout_ms: spec.timeout.map(millis),
+            lost_after_ms: spec.lost_after.map(millis),
+            priority: spec.priority,
+        })
+    }
+
+    /// The tasks of all stages together.
+    #[must_use]
+    pub fn task_count(&self) -> u64 {
+        self.stages.iter().map(|stage| u64::from(stage.tasks)).sum()
+    }
+
+    /// The stage of that name. Looks at one after the other: for people's questions, not for the hot path.
+    #[must_use]
+    pub fn stage_named(&self, name: &str) -> Option<StageIndex> {
+        self.stages.iter().position(|stage| stage.name == name).map(position)
+    }
+}
+
+fn position(index: usize) -> StageIndex {
+    StageIndex(u32::try_from(index).expect("check allows no more stages than STAGES_MAX"))
+}
+
+/// Never 0 for a time that is not: 0 means "none" in some places where plans go.
+fn millis(time: Duration) -> Millis {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1)
 }

@@ -1,1 +1,23 @@
-//! Placeholder.
+//! What whole-cluster tests are made of.
+
+pub mod cluster;
+pub mod jobs;
+pub mod simulated;
+
+/// Waits for a condition, looking every few milliseconds.
+///
+/// # Panics
+/// When the deadline passes first; the message names what was waited for.
+pub async fn eventually<F, T>(what: &str, seconds: u64, mut look: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Option<T>>,
+{
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(seconds);
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "waited {seconds} s in vain: {what}");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}

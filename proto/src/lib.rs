@@ -3,6 +3,10 @@
 //!
 //! Conversions happen here, at the edge, and nowhere else: what leaves this crate towards the inside is validated.
 
+pub mod blob;
+pub mod convert;
+mod stored_plan;
+
 /// Messages and services of version 1 of the API.
 #[allow(
     missing_docs,
@@ -22,3 +26,6 @@ pub mod storage {
 
 /// The compiled descriptors, for gRPC reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// Largest message that any of our services takes or gives: a bunch of statuses or items, never a whole job.
+pub const MESSAGE_BYTES_MAX: usize = 4 << 20;

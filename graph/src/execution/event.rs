@@ -136,6 +136,8 @@ pub enum Why {
     Superseded,
     /// Said before.
     Duplicate,
+    /// The same executor said otherwise of the same attempt: what was said first holds.
+    Contradicts,
     /// The job or stage is over, or being cancelled.
     Over,
     /// Fewer tasks were ready than were assigned.
@@ -175,7 +177,16 @@ pub enum JobEvent {
     },
     /// A user asked for a retry.
     RetryRequested {
-        /// How many tasks run again.
+        /// How many tasks run again, or for the first time because of it.
         tasks: u32,
     },
+    /// An output was made again and is not the same; tasks that read the earlier one run again.
+    InputsChanged {
+        /// The stage that reads.
+        stage: StageIndex,
+        /// How many tasks of it.
+        tasks: u32,
+    },
+    /// The job's time was up; what was not begun is cancelled.
+    JobTimedOut,
 }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::packed::TaskPhase;
 use crate::ids::{Attempt, Millis, StageIndex, TaskId};
 
 /// An executor's life, as a number local to the job (an [`crate::ids::ExecutorKey`] is interned once per job).
@@ -23,6 +24,14 @@ pub enum JobState {
     Cancelled,
 }
 
+impl JobState {
+    /// Whether it came to its end.
+    #[must_use]
+    pub fn is_over(self) -> bool {
+        !matches!(self, Self::Queued | Self::Running)
+    }
+}
+
 /// Where a stage is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum StageState {
@@ -40,6 +49,14 @@ pub enum StageState {
     Cancelled,
     /// Its condition cannot hold any more.
     Skipped,
+}
+
+impl StageState {
+    /// Whether nothing of the stage will run, unless an output is lost or a retry is asked for.
+    #[must_use]
+    pub fn is_over(self) -> bool {
+        !matches!(self, Self::Unresolved | Self::Resolved | Self::Running)
+    }
 }
 
 /// Where a task is.
@@ -139,6 +156,24 @@ pub enum FailureClass {
     InputUnreadable,
 }
 
+impl FailureClass {
+    /// All, in the order in which [`super::Task::spent`] counts them.
+    pub const ALL: [Self; 6] = [
+        Self::Failed,
+        Self::TimedOut,
+        Self::OutOfMemory,
+        Self::ExecutorLost,
+        Self::LaunchRefused,
+        Self::InputUnreadable,
+    ];
+
+    /// Whether the task itself is to blame, as opposed to the machines around it.
+    #[must_use]
+    pub fn is_own(self) -> bool {
+        matches!(self, Self::Failed | Self::TimedOut | Self::OutOfMemory)
+    }
+}
+
 /// How an attempt ended, as its executor reports it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AttemptEnd {
@@ -214,6 +249,38 @@ pub struct Counts {
     pub failed: u32,
     /// Cancelled.
     pub cancelled: u32,
+}
+
+impl Counts {
+    /// All tasks.
+    #[must_use]
+    pub fn total(&self) -> u32 {
+        self.live() + self.successful + self.failed + self.cancelled
+    }
+
+    /// Those that are not over: pending, assigned or running.
+    #[must_use]
+    pub fn live(&self) -> u32 {
+        self.pending + self.held()
+    }
+
+    /// Those that an executor has: assigned or running.
+    #[must_use]
+    pub fn held(&self) -> u32 {
+        self.assigned + self.running
+    }
+
+    /// The number of one phase, to be changed.
+    pub(super) fn of(&mut self, phase: TaskPhase) -> &mut u32 {
+        match phase {
+            TaskPhase::Pending => &mut self.pending,
+            TaskPhase::Assigned => &mut self.assigned,
+            TaskPhase::Running => &mut self.running,
+            TaskPhase::Successful => &mut self.successful,
+            TaskPhase::Failed => &mut self.failed,
+            TaskPhase::Cancelled => &mut self.cancelled,
+        }
+    }
 }
 
 /// Why a stage is where it is.

@@ -1,8 +1,91 @@
 //! What a user asks for. One model, whatever the text it was written in.
 //!
-//! [`read`] turns text into a spec or into *all* of its problems, each with its place and a remedy; [`check`] holds
-//! the rules that need no text, and is what a scheduler runs on every submit: a spec that passes it compiles.
+//! [`read`] turns text into a [`Draft`] or into *all* of its problems, each with its place and a remedy;
+//! [`Draft::resolve`] fills in what comes from files. [`check`] holds the rules that need no text, and is what a
+//! scheduler runs on every submit: a spec that passes it compiles.
+//!
+//! The way of a text: one reader for each format (`from_yaml`, `from_toml`, `from_json`) → one tree whose values know
+//! their places (`node`) → one decoder that reports and goes on (`decode`) → the rules (`check`).
+//!
+//! Architecture invariants: nothing panics, whatever the text; memory and depth are bounded by [`limits`]; there is no
+//! I/O; the same text always gives the same answer.
 
+mod check;
+mod decode;
+mod draft;
+mod finding;
+mod from_json;
+mod from_toml;
+mod from_yaml;
+mod keys;
+pub mod limits;
 mod model;
+mod node;
+mod problem;
+mod quantity;
+mod schema;
+mod suggest;
 
+use std::path::Path;
+
+pub use check::check;
+pub(crate) use check::{Edge as SpecEdge, Names};
+pub use draft::{Draft, Files, ForEach, NoFiles};
 pub use model::*;
+pub use problem::{Place, Problem, Problems};
+pub use schema::schema;
+
+/// How a spec is written. One model for all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// YAML 1.2, one document.
+    Yaml,
+    /// TOML 1.1.
+    Toml,
+    /// JSON (RFC 8259), no comments.
+    Json,
+}
+
+impl Format {
+    /// By the name's ending: `.yaml`, `.yml`, `.toml`, `.json`.
+    #[must_use]
+    pub fn of_path(path: &Path) -> Option<Self> {
+        let ending = path.extension()?.to_str()?.to_ascii_lowercase();
+        match ending.as_str() {
+            "yaml" | "yml" => Some(Self::Yaml),
+            "toml" => Some(Self::Toml),
+            "json" => Some(Self::Json),
+            _ => None,
+        }
+    }
+}
+
+/// Reads a spec. No I/O: items that come from files are filled in by [`Draft::resolve`].
+///
+/// # Errors
+/// All problems of the text at once. A text that breaks its format's syntax is not looked at any further.
+pub fn read(text: &str, format: Format) -> Result<Draft, Problems> {
+    if text.len() > limits::SPEC_BYTES_MAX {
+        return Err(Problems(vec![Problem {
+            place: None,
+            field: String::new(),
+            message: format!(
+                "the spec has {} bytes, which is more than the {} MiB that one may have",
+                text.len(),
+                limits::SPEC_BYTES_MAX >> 20
+            ),
+            help: "put long lists of items into a file and use `for_each: {lines: FILE}`".to_owned(),
+        }]));
+    }
+    // Editors on some systems begin files with it; it is no part of any of the formats.
+    let without_mark = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let unreadable = |findings| draft::place(without_mark, None, None, findings);
+    let root = match format {
+        Format::Yaml => from_yaml::read(without_mark).map_err(finding::Findings::from),
+        Format::Json => from_json::read(without_mark).map_err(finding::Findings::from),
+        Format::Toml => from_toml::read(without_mark),
+    };
+    let result = root.map_err(unreadable).and_then(|root| Draft::new(without_mark, root));
+    let skipped = text.len() - without_mark.len();
+    result.map_err(|problems| problems.shifted(skipped))
+}

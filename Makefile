@@ -1,0 +1,41 @@
+# Muster: one command for each thing that one does here. `make help` lists them.
+SHELL := /bin/bash
+export PATH := $(or $(MUSTER_TOOLS),$(HOME)/.cache/muster/tools)/bin:$(PATH)
+SEEDS ?= 300
+FIRST_SEED ?= 1
+
+.PHONY: help setup demo test check fix bench sim soak clean
+
+help: ## list the commands
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+
+setup: ## install what is needed beside Rust
+	scripts/setup.sh
+
+demo: ## count the words of real text on this machine, and compare with a plain pipeline
+	scripts/setup.sh build
+	scripts/demo.sh
+
+test: setup ## every test
+	cargo build --quiet --bins
+	cargo nextest run --workspace --no-fail-fast
+
+check: setup ## read-only: format, lints, docs, dependencies, the house's own rules
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --quiet -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+	scripts/deny.sh
+	cargo nextest run -p muster-integration --test tidy --status-level fail
+
+fix: ## rewrite what can be rewritten
+	cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged --quiet
+	cargo fmt --all
+
+bench: setup ## the benchmarks, beside their limits in one run
+	cargo run --release --quiet -p muster-integration --bin bench
+
+soak: setup ## the slow suites: long property runs and random faults (MINUTES bounds them)
+	scripts/soak.sh $(or $(MINUTES),30)
+
+clean: ## remove what was built
+	cargo clean

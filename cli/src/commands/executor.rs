@@ -1,0 +1,96 @@
+//! `muster executor`
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::daemon;
+use crate::configuration::Mode;
+use crate::context::Context;
+use crate::embedded::{STOP_TIMEOUT, ended, late, not_started};
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::output::views::Started;
+use crate::quantity;
+use crate::signals::Signals;
+
+/// Start an executor, which offers this machine to the cluster at --schedulers
+///
+/// Ctrl-C ends its tasks, which the cluster then runs elsewhere. Whatever ends it, not even its kill leaves a task's
+/// processes behind.
+#[derive(Debug, Args)]
+pub(crate) struct Executor {
+    /// How work comes here [default: push]
+    #[arg(long, value_enum, env = "MUSTER_MODE", hide_env_values = true, value_name = "MODE")]
+    mode: Option<Mode>,
+    /// Where outputs, logs and launches are served; port 0 takes a free one [default: 127.0.0.1:0]
+    #[arg(long, env = "MUSTER_LISTEN", hide_env_values = true, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+    /// How others reach it, HOST:PORT [default: the address it listens on]
+    #[arg(long, env = "MUSTER_ADVERTISE", hide_env_values = true, value_name = "ADDRESS")]
+    advertise: Option<String>,
+    /// Where everything is kept; one executor at a time may use it [default: ~/.local/share/muster/executor]
+    #[arg(long, env = "MUSTER_DATA_DIR", hide_env_values = true, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// This executor's name [default: a random one, kept in the data directory]
+    #[arg(long, value_name = "NAME")]
+    id: Option<String>,
+    /// Cores to offer, for instance 4 or 0.5 [default: what the machine has]
+    #[arg(long, value_parser = quantity::cpus, value_name = "CORES")]
+    cpus: Option<u32>,
+    /// Memory to offer, for instance 2GiB [default: what the machine has]
+    #[arg(long, value_parser = quantity::memory, value_name = "SIZE")]
+    memory: Option<u64>,
+    /// A named resource to offer, for instance gpu=1; may be given several times
+    #[arg(long = "resource", value_parser = quantity::named_amount, value_name = "NAME=NUMBER")]
+    resources: Vec<(String, u32)>,
+    /// A label, for placement; may be given several times
+    #[arg(long = "label", value_parser = quantity::pair, value_name = "KEY=VALUE")]
+    labels: Vec<(String, String)>,
+    /// Listen beyond this machine, though nobody is authenticated
+    #[arg(long)]
+    allow_remote: bool,
+}
+
+impl Executor {
+    pub(crate) async fn run(self, context: &Context) -> Result<Exit, Failure> {
+        let mut signals = Signals::listen()?;
+        let file = &context.settings.file.executor;
+        let data_dir = match self.data_dir {
+            Some(named) => named,
+            None => context.settings.data_dir(None)?.join("executor"),
+        };
+        let mut options = muster_executor::Options::new(&data_dir, context.settings.schedulers_or_default());
+        options.mode = match self.mode.or(file.mode).unwrap_or(Mode::Push) {
+            Mode::Push => muster_executor::Mode::Push,
+            Mode::Pull => muster_executor::Mode::Pull,
+        };
+        options.listen = self.listen.or(file.listen).unwrap_or(options.listen);
+        options.advertise = self.advertise.or_else(|| file.advertise.clone());
+        options.id = self.id.or_else(|| file.id.clone());
+        options.allow_remote = self.allow_remote || file.allow_remote.unwrap_or(false);
+        options.resources.cpu_milli = self.cpus.or(file.cpus).unwrap_or(options.resources.cpu_milli);
+        options.resources.memory_bytes = self.memory.or(file.memory).unwrap_or(options.resources.memory_bytes);
+        options.resources.named.extend(file.resources.clone());
+        options.resources.named.extend(self.resources);
+        options.labels.extend(file.labels.clone());
+        options.labels.extend(self.labels);
+        let handle =
+            muster_executor::Executor::start(options).await.map_err(|error| not_started("executor", &error))?;
+        context.output.one(&Started {
+            what: "executor",
+            id: Some(handle.executor_id().to_string()),
+            address: handle.address().to_string(),
+            data_dir: Some(data_dir.display().to_string()),
+        })?;
+        let ended = tokio::select! {
+            biased;
+            _ = signals.next() => Ok(()),
+            () = handle.finished() => Err(ended("executor", "its log says why")),
+        };
+        let stopping = async { tokio::time::timeout(STOP_TIMEOUT, handle.stop()).await.map_err(|_| late()) };
+        daemon::stop(context, &mut signals, stopping).await?;
+        ended.map(|()| Exit::Success)
+    }
+}

@@ -1,0 +1,85 @@
+//! `muster job`
+
+use clap::{Args, ValueEnum};
+use muster_client::TaskFilter;
+use muster_client::v1::TaskState;
+
+use crate::context::Context;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::output::views::{JobAtLength, Task};
+use crate::reference::Reference;
+
+/// Show a job: its stages, failed attempts and, if asked for, tasks
+#[derive(Debug, Args)]
+pub(crate) struct Job {
+    /// The job; with a stage or a task, the list of just those tasks
+    #[arg(value_name = "ID[/STAGE[/TASK]]")]
+    reference: Reference,
+    /// Show the tasks too
+    #[arg(short, long)]
+    tasks: bool,
+    /// Only tasks in these states; implies --tasks
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "STATE,…")]
+    state: Vec<State>,
+    /// At most so many tasks
+    #[arg(short, long, default_value_t = 100, value_name = "NUMBER")]
+    limit: usize,
+}
+
+/// A task's state, as one writes it.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum State {
+    Pending,
+    Assigned,
+    Running,
+    Successful,
+    Failed,
+    Cancelled,
+}
+
+impl From<State> for TaskState {
+    fn from(state: State) -> Self {
+        match state {
+            State::Pending => Self::Pending,
+            State::Assigned => Self::Assigned,
+            State::Running => Self::Running,
+            State::Successful => Self::Successful,
+            State::Failed => Self::Failed,
+            State::Cancelled => Self::Cancelled,
+        }
+    }
+}
+
+impl Job {
+    pub(crate) async fn run(self, context: &Context) -> Result<Exit, Failure> {
+        let client = context.client().await?;
+        let Reference { job, stage, index } = self.reference;
+        let only_tasks = stage.is_some();
+        let filter = TaskFilter { stage, index, states: self.state.iter().map(|&state| state.into()).collect() };
+        let with_tasks = only_tasks || self.tasks || !filter.states.is_empty();
+        let (tasks, more_tasks) = match (with_tasks, &filter) {
+            (false, _) => (None, false),
+            // One task is asked for by name: that it is not there is an error, not an empty list.
+            (true, TaskFilter { stage: Some(stage), index: Some(index), states }) if states.is_empty() => {
+                (Some(vec![client.task(job, stage, *index).await?]), false)
+            }
+            (true, filter) => {
+                let (tasks, more) = client.tasks(job, filter, self.limit).await?;
+                (Some(tasks), more)
+            }
+        };
+        let id = job.to_string();
+        let tasks: Option<Vec<Task>> = tasks.map(|tasks| tasks.into_iter().map(|task| Task::new(&id, task)).collect());
+        if only_tasks {
+            context.output.list(tasks.as_deref().unwrap_or_default())?;
+            if more_tasks && context.output.is_for_people() {
+                context.console.note(&format!("There are more than {} tasks: raise --limit to see them.", self.limit));
+            }
+        } else {
+            let view = client.get_job(job).await?;
+            context.output_now().one(&JobAtLength { tasks, more_tasks, ..view.into() })?;
+        }
+        Ok(Exit::Success)
+    }
+}

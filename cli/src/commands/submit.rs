@@ -1,0 +1,64 @@
+//! `muster submit`
+
+use std::path::PathBuf;
+
+use clap::Args;
+use muster_client::v1;
+
+use super::exit_of;
+use crate::context::Context;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::output::views::{JobAtLength, Submission};
+use crate::progress::Progress;
+use crate::quantity;
+use crate::specification::SpecFile;
+
+/// Submit a job and print its id; when that is printed, the job is committed
+#[derive(Debug, Args)]
+pub(crate) struct Submit {
+    /// The spec: .yaml, .toml or .json; - for YAML or JSON on standard input
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Set a variable for every task, over the spec's own `env`; may be given several times
+    ///
+    /// A stage's `env` still wins.
+    #[arg(short, long, value_parser = quantity::pair, value_name = "KEY=VALUE")]
+    env: Vec<(String, String)>,
+    /// The same key with the same spec gives the same job, however often it is submitted (for 7 days)
+    #[arg(long, value_name = "KEY")]
+    idempotency_key: Option<String>,
+    /// Wait until the job is finished; the exit code is the job's
+    #[arg(short, long)]
+    wait: bool,
+}
+
+impl Submit {
+    pub(crate) async fn run(self, context: &Context) -> Result<Exit, Failure> {
+        let spec = SpecFile::open(&self.file)?.read_with_env(self.env.clone(), context.console.color)?;
+        let client = context.client().await?;
+        let submitted = client.submit(v1::JobSpec::from(&spec), self.idempotency_key).await?;
+        let submission = Submission {
+            id: submitted.job.to_string(),
+            existed: submitted.existed,
+            idempotency_key: submitted.idempotency_key,
+        };
+        if !self.wait {
+            context.output.one(&submission)?;
+            return Ok(Exit::Success);
+        }
+        context.console.note(&format!("job {}", submission.id));
+        let mut progress = Progress::new(context.console);
+        let mut watch = client.watch_job(submitted.job);
+        let mut last = None;
+        while let Some(view) = watch.next().await? {
+            progress.update(&view);
+            last = Some(view);
+        }
+        progress.finish();
+        let view = last.ok_or_else(|| Failure::internal(format!("the watch of job {} told nothing", submission.id)))?;
+        let exit = exit_of(&view);
+        context.output_now().one(&JobAtLength::from(view))?;
+        Ok(exit)
+    }
+}

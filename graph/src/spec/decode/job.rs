@@ -1,0 +1,131 @@
+//! The top level.
+
+use super::{Decoded, Decoder, Site};
+use crate::spec::draft::ForEach;
+use crate::spec::finding::{FieldPath, Findings, Segment};
+use crate::spec::keys::{JOB, STAGE};
+use crate::spec::model::{JobSpec, StageSpec};
+use crate::spec::node::{Node, Value};
+
+/// What the only stage of a job without `stages` is called.
+pub(super) const ONLY_STAGE: &str = "main";
+/// Where a job that names none belongs.
+const DEFAULT_NAMESPACE: &str = "default";
+
+const JOB_HELP: &str = "the smallest spec is a `name` and a `run`, for example: {name: hello, run: echo hello}";
+
+/// One stage, read.
+pub(super) struct ReadStage {
+    pub(super) spec: StageSpec,
+    pub(super) is_sized: bool,
+    pub(super) for_each: Option<ForEach>,
+}
+
+impl Decoder {
+    pub(super) fn job(mut self, root: &Node) -> Decoded {
+        let mut decoded = Decoded {
+            spec: JobSpec {
+                name: String::new(),
+                namespace: DEFAULT_NAMESPACE.to_owned(),
+                labels: Default::default(),
+                priority: 0,
+                env: Default::default(),
+                timeout: None,
+                lost_after: None,
+                stages: Vec::new(),
+            },
+            sites: Vec::new(),
+            sized: Vec::new(),
+            deferred: Vec::new(),
+            findings: Findings::default(),
+        };
+        self.job_fields(root, &mut decoded);
+        decoded.findings = self.findings;
+        decoded
+    }
+
+    fn job_fields(&mut self, root: &Node, decoded: &mut Decoded) {
+        let is_single = root.get("stages").is_none() && STAGE.iter().any(|key| is_only_a_stages(root, key.name));
+        let tables: &[_] = if is_single { &[JOB, STAGE] } else { &[JOB] };
+        let Some(mut fields) = self.fields(root, tables, "a map with the job's keys", JOB_HELP) else { return };
+        let spec = &mut decoded.spec;
+        match fields.get("name") {
+            Some(entry) => {
+                if let Some(name) = self.field(Some(entry), "name", Self::text) {
+                    spec.name = name;
+                }
+            }
+            None if fields.is_plainly_missing("name") => {
+                self.missing("name", "the job has no name", "add `name`, for example name: nightly-report");
+            }
+            None => {}
+        }
+        if let Some(namespace) = self.field(fields.get("namespace"), "namespace", Self::text) {
+            spec.namespace = namespace;
+        }
+        let labels = |decoder: &mut Self, node: &Node| decoder.texts(node, "write for example {team: search}");
+        spec.labels = self.field(fields.get("labels"), "labels", labels).unwrap_or_default();
+        let priority =
+            |decoder: &mut Self, node: &Node| decoder.whole(node, "a whole number", i32::MIN.into(), i32::MAX.into());
+        spec.priority = self.field(fields.get("priority"), "priority", priority).unwrap_or_default();
+        spec.env = self.field(fields.get("env"), "env", Self::env).unwrap_or_default();
+        spec.timeout = self.field(fields.get("timeout"), "timeout", Self::duration);
+        spec.lost_after = self.field(fields.get("lost_after"), "lost_after", Self::duration);
+        let stages = fields.get("stages");
+        if is_single {
+            self.path = FieldPath::stage(0, []);
+            let stage = self.stage_fields(&mut fields, ONLY_STAGE.to_owned(), true);
+            self.path = FieldPath::default();
+            decoded.add(Site::Top, stage);
+        } else if let Some(stages) = stages {
+            self.within(Segment::key("stages"), |decoder| decoder.stages(&stages.value, decoded));
+        } else if fields.is_plainly_missing("stages") {
+            self.missing("stages", "there is nothing to run", "add `run` for a job of one stage, or `stages` for more");
+        }
+    }
+
+    fn stages(&mut self, node: &Node, decoded: &mut Decoded) {
+        const HELP: &str = "write a map of names to stages, or a list of stages that have a `name`";
+        match &node.value {
+            Value::Map(_) => {
+                let entries = self.entries(node, "the stages as a map", HELP).unwrap_or_default();
+                for (position, entry) in entries {
+                    let stage = self.at_stage(decoded.spec.stages.len(), |decoder| {
+                        decoder.stage(&entry.value, Some(entry.key.to_string()))
+                    });
+                    decoded.add(Site::Entry(position), stage);
+                }
+            }
+            Value::List(items) => {
+                for (position, item) in items.iter().enumerate() {
+                    let stage = self.at_stage(decoded.spec.stages.len(), |decoder| decoder.stage(item, None));
+                    decoded.add(Site::Item(position), stage);
+                }
+            }
+            Value::Scalar(..) => self.mismatch(node, "stages as a map or a list", HELP),
+        }
+    }
+
+    fn at_stage<T>(&mut self, index: usize, act: impl FnOnce(&mut Self) -> T) -> T {
+        let outside = std::mem::replace(&mut self.path, FieldPath::stage(index, []));
+        let result = act(self);
+        self.path = outside;
+        result
+    }
+}
+
+/// Whether the top level has that key, and it can only be a stage's.
+fn is_only_a_stages(root: &Node, key: &str) -> bool {
+    JOB.iter().all(|other| other.name != key) && root.get(key).is_some()
+}
+
+impl Decoded {
+    fn add(&mut self, site: Site, stage: ReadStage) {
+        if let Some(for_each) = stage.for_each {
+            self.deferred.push((self.spec.stages.len(), for_each));
+        }
+        self.sites.push(site);
+        self.sized.push(stage.is_sized);
+        self.spec.stages.push(stage.spec);
+    }
+}

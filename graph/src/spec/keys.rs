@@ -1,0 +1,213 @@
+//! The table of keys: the one list that the decoder, the JSON Schema and the tests of the documentation share.
+//!
+//! **Invariant.** The decoder opens every map of fixed keys with one of these tables: a key that is not in the table
+//! is unknown, and (in debug builds) a key of the table that the decoder does not ask for is a panic. So neither can
+//! have a key that the other lacks.
+
+use serde_json::{Value, json};
+
+use super::limits::{
+    CPU_MILLI_MAX, LABELS_MAX, NAMED_RESOURCE_COUNT_MAX, NAMESPACE_CHARS_MAX, STAGES_MAX, TASKS_PER_STAGE_MAX,
+};
+
+/// A key, what it is for, and the shape of its value.
+pub(super) struct Key {
+    pub(super) name: &'static str,
+    pub(super) about: &'static str,
+    pub(super) shape: fn() -> Value,
+}
+
+/// Keys of a job.
+pub(super) const JOB: &[Key] = &[
+    Key { name: "name", about: "The job's name. Shown everywhere; need not be unique.", shape: || reference("name") },
+    Key {
+        name: "namespace",
+        about: "The tenant. Default: default.",
+        shape: || {
+            let pattern = format!("^[a-z0-9]([a-z0-9-]{{0,{}}}[a-z0-9])?$", NAMESPACE_CHARS_MAX - 2);
+            json!({"type": "string", "pattern": pattern})
+        },
+    },
+    Key {
+        name: "labels",
+        about: "Free to use: for finding jobs again.",
+        shape: || json!({"type": "object", "additionalProperties": reference("text"), "maxProperties": LABELS_MAX}),
+    },
+    Key {
+        name: "priority",
+        about: "Higher goes first inside a namespace. Default: 0.",
+        shape: || json!({"type": "integer", "minimum": i32::MIN, "maximum": i32::MAX}),
+    },
+    Key { name: "env", about: "Environment of every task of every stage.", shape: || reference("env") },
+    Key {
+        name: "timeout",
+        about: "Of the whole job, from its first task's start. Default: none.",
+        shape: || reference("duration"),
+    },
+    Key {
+        name: "lost_after",
+        about: "How long an executor may be out of reach before its tasks run elsewhere. Default: the cluster's.",
+        shape: || reference("duration"),
+    },
+    Key {
+        name: "stages",
+        about: "The stages: a map of names to stages, or a list of stages that have a `name`.",
+        shape: || {
+            json!({"oneOf": [
+                {"type": "object", "additionalProperties": reference("stage"), "minProperties": 1,
+                 "maxProperties": STAGES_MAX},
+                {"type": "array", "items": reference("listed_stage"), "minItems": 1, "maxItems": STAGES_MAX},
+            ]})
+        },
+    },
+];
+
+/// Keys of a stage. A stage in a list has a `name` besides.
+pub(super) const STAGE: &[Key] = &[
+    Key {
+        name: "run",
+        about: "What one task does: a program and its arguments as a list, or a script.",
+        shape: || json!({"oneOf": [{"type": "string"}, reference("argv")]}),
+    },
+    Key {
+        name: "shell",
+        about: "The interpreter of a script, which gets the script's path as its last argument. \
+                Default: [/bin/sh, -e].",
+        shape: || reference("argv"),
+    },
+    Key {
+        name: "tasks",
+        about: "How many tasks. Default: 1.",
+        shape: || json!({"type": "integer", "minimum": 0, "maximum": TASKS_PER_STAGE_MAX}),
+    },
+    Key {
+        name: "for_each",
+        about: "A task for each item, which it sees as MUSTER_ITEM.",
+        shape: || reference("for_each"),
+    },
+    Key {
+        name: "inputs",
+        about: "Stages whose output is read: a map of stage to all, each or shuffle; a list means all.",
+        shape: || {
+            json!({"oneOf": [
+                {"type": "object", "additionalProperties": {"enum": INPUT_KINDS}},
+                {"type": "array", "items": reference("name")},
+            ]})
+        },
+    },
+    Key {
+        name: "after",
+        about: "Stages that are waited for without reading their output.",
+        shape: || json!({"type": "array", "items": reference("name")}),
+    },
+    Key { name: "env", about: "Environment of the stage's tasks, on top of the job's.", shape: || reference("env") },
+    Key { name: "resources", about: "What one task needs.", shape: || reference("resources") },
+    Key {
+        name: "retries",
+        about: "How often a task may fail: a number for its own failures, or a map of budgets by class.",
+        shape: || json!({"oneOf": [reference("budget"), reference("retries")]}),
+    },
+    Key { name: "timeout", about: "Of one attempt. Default: none.", shape: || reference("duration") },
+    Key { name: "grace", about: "Between SIGTERM and SIGKILL. Default: 10s.", shape: || reference("duration") },
+    Key {
+        name: "when",
+        about: "On which outcome of the stages above this one runs. Default: on_success.",
+        shape: || json!({"enum": WHENS}),
+    },
+    Key {
+        name: "deterministic",
+        about: "Whether a second run gives the same output. If false, all consumers of an output that was made \
+                again run again. Default: true.",
+        shape: || json!({"type": "boolean"}),
+    },
+    Key {
+        name: "stop_after",
+        about: "After how many failed tasks no further ones are started, or never. Default: 1.",
+        shape: || json!({"oneOf": [{"type": "integer", "minimum": 1, "maximum": u32::MAX}, {"const": "never"}]}),
+    },
+];
+
+/// The key that a stage in a list has besides.
+pub(super) const STAGE_NAME: Key =
+    Key { name: "name", about: "The stage's name, unique in the job.", shape: || reference("name") };
+
+/// Keys of `retries` that are budgets, in the order of the model.
+pub(super) const RETRIES: &[Key] = &[
+    Key { name: "failed", about: "The task's own failures. Default: 0.", shape: || reference("budget") },
+    Key { name: "timed_out", about: "Ran longer than `timeout`. Default: 0.", shape: || reference("budget") },
+    Key { name: "out_of_memory", about: "Killed for memory. Default: 0.", shape: || reference("budget") },
+    Key { name: "executor_lost", about: "Its executor went away. Default: 10.", shape: || reference("budget") },
+    Key { name: "launch_refused", about: "Its executor did not take it. Default: 255.", shape: || reference("budget") },
+    Key {
+        name: "input_unreadable",
+        about: "Its inputs could not be read. Default: 10.",
+        shape: || reference("budget"),
+    },
+    Key {
+        name: "backoff",
+        about: "Before the first retry; doubles each time. Default: 1s.",
+        shape: || reference("duration"),
+    },
+    Key { name: "backoff_max", about: "At most. Default: 60s.", shape: || reference("duration") },
+];
+
+/// Keys of `resources` with a unit; all others are counted by name.
+pub(super) const RESOURCES: &[Key] = &[
+    Key {
+        name: "cpu",
+        about: "Cores: 2, 0.5 or \"500m\". Default: 1.",
+        shape: || {
+            json!({"oneOf": [
+                {"type": "number", "minimum": 0, "maximum": CPU_MILLI_MAX / 1000},
+                {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?m?$"},
+            ]})
+        },
+    },
+    Key {
+        name: "memory",
+        about: "Bytes: 2GiB, 512MB, or a number. Default: 0.",
+        shape: || {
+            json!({"oneOf": [
+                {"type": "integer", "minimum": 0},
+                {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)? *(B|kB|KB|MB|GB|TB|KiB|MiB|GiB|TiB)?$"},
+            ]})
+        },
+    },
+];
+
+/// Keys of `for_each` as a map; exactly one is given.
+pub(super) const FOR_EACH: &[Key] = &[
+    Key {
+        name: "lines",
+        about: "A file with an item on each line; empty lines are left out.",
+        shape: || json!({"type": "string", "minLength": 1}),
+    },
+    Key {
+        name: "glob",
+        about: "A pattern of paths, of which each is an item.",
+        shape: || json!({"type": "string", "minLength": 1}),
+    },
+    Key {
+        name: "matrix",
+        about: "Lists by name; each combination is an item, as a JSON object on one line.",
+        shape: || {
+            json!({"type": "object", "minProperties": 1, "additionalProperties":
+                {"type": "array", "minItems": 1, "items": {"type": ["string", "number", "boolean", "null"]}}})
+        },
+    },
+];
+
+/// Words of `inputs`.
+pub(super) const INPUT_KINDS: &[&str] = &["all", "each", "shuffle"];
+/// Words of `when`.
+pub(super) const WHENS: &[&str] = &["on_success", "on_failure", "always"];
+
+/// A reference to one of the schema's definitions.
+pub(super) fn reference(name: &str) -> Value {
+    json!({"$ref": format!("#/$defs/{name}")})
+}
+
+/// How many of a named resource.
+pub(super) fn named_resource() -> Value {
+    json!({"type": "integer", "minimum": 0, "maximum": NAMED_RESOURCE_COUNT_MAX})
+}

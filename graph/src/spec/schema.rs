@@ -1,0 +1,68 @@
+//! The JSON Schema (draft 2020-12) of the spec language, for editors and for people who generate specs.
+//!
+//! It says what a spec looks like; what depends on several fields at once (cycles, sizes, names of stages) only
+//! [`check`](super::check) can say.
+
+use serde_json::{Map, Value, json};
+
+use super::keys::{FOR_EACH, JOB, Key, RESOURCES, RETRIES, STAGE, STAGE_NAME, named_resource, reference};
+use super::limits::NAME_CHARS_MAX;
+
+/// The schema. The same tables of keys that the decoder uses, so that the two cannot drift apart.
+#[must_use]
+pub fn schema() -> Value {
+    let pattern = format!("^[A-Za-z0-9][A-Za-z0-9_.-]{{0,{}}}$", NAME_CHARS_MAX - 1);
+    // A single stage's keys stand at the top level; where both levels know a key, the job's meaning holds.
+    let mut single = properties(STAGE.iter());
+    single.append(&mut properties(JOB.iter().filter(|key| key.name != "stages")));
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Muster job",
+        "oneOf": [
+            {"type": "object", "properties": properties(JOB.iter()), "additionalProperties": false,
+             "required": ["name", "stages"]},
+            {"type": "object", "properties": single, "additionalProperties": false, "required": ["name", "run"]},
+        ],
+        "$defs": {
+            // A number or a truth value is taken as it is written.
+            "text": {"type": ["string", "number", "boolean"]},
+            "name": {"type": ["string", "number", "boolean"], "pattern": pattern},
+            "argv": {"type": "array", "items": reference("text"), "minItems": 1},
+            "env": {"type": "object", "propertyNames": {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"},
+                    "additionalProperties": reference("text")},
+            "duration": {"oneOf": [
+                {"type": "number", "minimum": 0},
+                {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?$|^([0-9]+(\.[0-9]+)? ?(d|h|m|s|ms) ?)+$"},
+            ]},
+            "budget": {"type": "integer", "minimum": 0, "maximum": u8::MAX},
+            "retries": object(properties(RETRIES.iter())),
+            "resources": {"type": "object", "properties": properties(RESOURCES.iter()),
+                          "additionalProperties": named_resource()},
+            "for_each": {"oneOf": [
+                {"type": "array", "items": {"oneOf": [reference("text"), {"type": "object"}]}},
+                {"type": "object", "properties": properties(FOR_EACH.iter()), "additionalProperties": false,
+                 "minProperties": 1, "maxProperties": 1},
+            ]},
+            "stage": {"type": "object", "properties": properties(STAGE.iter()), "additionalProperties": false,
+                      "required": ["run"]},
+            "listed_stage": {"type": "object",
+                             "properties": properties(STAGE.iter().chain(std::iter::once(&STAGE_NAME))),
+                             "additionalProperties": false, "required": ["name", "run"]},
+        },
+    })
+}
+
+fn object(properties: Map<String, Value>) -> Value {
+    json!({"type": "object", "properties": properties, "additionalProperties": false})
+}
+
+fn properties<'a>(keys: impl Iterator<Item = &'a Key>) -> Map<String, Value> {
+    keys.map(|key| {
+        let mut shape = (key.shape)();
+        if let Some(fields) = shape.as_object_mut() {
+            fields.insert("description".to_owned(), Value::from(key.about));
+        }
+        (key.name.to_owned(), shape)
+    })
+    .collect()
+}

@@ -1,0 +1,173 @@
+//! Assigning, retries, and reports that come late, twice or in contradiction.
+
+use muster_graph::execution::{
+    Event, FailureClass, JobState, Outcome, StageState, TaskPhase, TaskState, UnreadableInput, Why,
+};
+use muster_graph::ids::{JobId, StageIndex};
+use muster_graph::plan::Edge;
+
+use crate::plans::{self, reading, stage};
+use crate::script::{FAILED, Job, ignored, job_moved, launch, life, moved, on, output, outputs_lost, task};
+
+fn refused(job: &mut Job, index: u32, attempt: u32) -> Vec<muster_graph::execution::Effect> {
+    job.apply(Event::LaunchRefused { task: task(0, index), attempt, by: on("a"), message: "no room".to_owned() })
+}
+
+#[test]
+fn the_lowest_ready_tasks_are_assigned_and_what_is_too_much_is_answered() {
+    let mut job = Job::of([stage(3)]);
+    let begin = [job_moved(JobState::Running), moved(0, StageState::Running)];
+    assert_eq!(job.assign(0, on("a"), 2), [&begin[..], &[launch(0, 0, 1, 0), launch(0, 1, 1, 0)]].concat());
+    assert_eq!(job.assign(0, on("b"), 5), [vec![launch(0, 2, 1, 1)], ignored(Why::NotReady)].concat());
+    assert_eq!(job.assign(0, on("b"), 1), ignored(Why::NotReady));
+    assert_eq!(job.assign(9, on("b"), 1), ignored(Why::Unknown));
+}
+
+#[test]
+fn a_failed_attempt_backs_off_longer_each_time_until_its_budget_is_spent() {
+    let mut first = stage(1);
+    first.retries.failed = 3;
+    let mut job = Job::of([first]);
+    for (attempt, longest) in [(1, 100), (2, 200), (3, 400)] {
+        job.assign(0, on("a"), 1);
+        let note = job.note(task(0, 0), attempt, 0, FailureClass::Failed, "as told", false);
+        assert_eq!(job.end(0, 0, attempt, on("a"), FAILED), [note]);
+        assert_eq!(job.ready(), []);
+        let wait = job.graph.next_timer().expect("it backs off") - job.at;
+        assert!((longest / 2..=longest).contains(&wait), "attempt {attempt} waits {wait} ms");
+        assert_eq!(job.fire(), []);
+        assert_eq!(job.ready(), [(0, 1)]);
+    }
+    job.assign(0, on("a"), 1);
+    let note = job.note(task(0, 0), 4, 0, FailureClass::Failed, "as told", true);
+    assert_eq!(job.end(0, 0, 4, on("a"), FAILED), [note, moved(0, StageState::Failed), job_moved(JobState::Failed)]);
+    assert_eq!(job.graph.job().failures.len(), 1, "final failures are kept with the job");
+}
+
+#[test]
+fn jitter_depends_on_the_task_and_on_nothing_that_changes_between_two_runs() {
+    let waits = |job: u64| -> Vec<u64> {
+        let mut first = stage(16);
+        first.retries.failed = 1;
+        let graph = muster_graph::execution::ExecutionGraph::new(plans::shared([first]), JobId(job));
+        let mut job = Job { graph, at: 1_000 };
+        job.apply(Event::Submitted);
+        job.assign(0, on("a"), 16);
+        (0..16).for_each(|index| drop(job.end(0, index, 1, on("a"), FAILED)));
+        let tasks = job.graph.tasks(StageIndex(0), 0..16);
+        tasks.map(|(_, task)| if let TaskState::Pending { not_before } = task.state { not_before } else { 0 }).collect()
+    };
+    assert_eq!(waits(1), waits(1));
+    assert_ne!(waits(1), waits(2));
+    let mut distinct = waits(1);
+    distinct.sort_unstable();
+    distinct.dedup();
+    assert!(distinct.len() > 8, "{distinct:?} do not spread");
+}
+
+#[test]
+fn classes_have_separate_budgets() {
+    let mut first = stage(1);
+    (first.retries.failed, first.retries.timed_out) = (1, 1);
+    let mut job = Job::of([first]);
+    job.run(0, FAILED);
+    job.fire();
+    job.run(0, Outcome::Failed(FailureClass::TimedOut));
+    assert_eq!(job.phases(0), [TaskPhase::Pending]);
+    assert_eq!(job.spent(0, 0), [1, 1, 0, 0, 0, 0]);
+    job.fire();
+    job.run(0, Outcome::Failed(FailureClass::OutOfMemory));
+    assert_eq!(job.phases(0), [TaskPhase::Failed]);
+}
+
+#[test]
+fn a_refusal_costs_time_only_and_contradicts_a_start() {
+    let mut job = Job::of([stage(2)]);
+    job.assign(0, on("a"), 2);
+    let note = job.note(task(0, 0), 1, 0, FailureClass::LaunchRefused, "no room", false);
+    assert_eq!(refused(&mut job, 0, 1), [note]);
+    assert_eq!(refused(&mut job, 0, 1), ignored(Why::Superseded));
+    job.start(0, 1, 1, on("a"));
+    assert_eq!(refused(&mut job, 1, 1), ignored(Why::Contradicts));
+}
+
+#[test]
+fn late_and_repeated_reports_change_nothing() {
+    let mut first = stage(1);
+    first.retries.failed = 9;
+    let mut job = Job::of([first, stage(1)]);
+    job.run(0, FAILED);
+    job.fire();
+    job.assign(0, on("b"), 1);
+    let _ = job.graph.take_delta();
+    assert_eq!(job.end(0, 0, 1, on("a"), output(1)), ignored(Why::Superseded), "an earlier attempt");
+    assert_eq!(job.end(0, 0, 2, on("a"), output(1)), ignored(Why::Superseded), "another executor");
+    assert_eq!(job.end(0, 0, 2, life("b", 0), output(1)), ignored(Why::Superseded), "an earlier incarnation");
+    assert_eq!(job.end(0, 0, 3, on("b"), output(1)), ignored(Why::Superseded), "an attempt never made");
+    assert_eq!(job.end(0, 7, 1, on("b"), output(1)), ignored(Why::Unknown));
+    assert!(job.graph.take_delta().is_empty());
+    job.start(0, 0, 2, on("b"));
+    assert_eq!(job.start(0, 0, 2, on("b")), ignored(Why::Duplicate));
+    assert_eq!(job.end(0, 0, 2, life("b", 2), output(1)), [moved(0, StageState::Successful)], "a later incarnation");
+    assert_eq!(job.end(0, 0, 2, on("b"), FAILED), ignored(Why::Duplicate));
+    job.run(1, output(1));
+    assert_eq!(job.end(0, 0, 1, on("b"), output(2)), ignored(Why::Over));
+    assert_eq!(job.assign(0, on("b"), 1), ignored(Why::Over));
+}
+
+#[test]
+fn an_input_that_is_gone_is_made_again_at_no_cost_to_its_reader() {
+    let mut job = Job::of([stage(2), reading(stage(1), Edge::All, 0)]);
+    job.run(0, output(1));
+    job.run(0, output(2));
+    job.assign(1, on("b"), 1);
+    let unreadable = vec![UnreadableInput { task: task(0, 1), attempt: 1, gone: true }];
+    let note = job.note(task(1, 0), 1, 1, FailureClass::InputUnreadable, "as told", false);
+    assert_eq!(
+        job.end_with(1, 0, 1, on("b"), Outcome::Failed(FailureClass::InputUnreadable), unreadable),
+        [outputs_lost(0, 1), moved(0, StageState::Running), note]
+    );
+    assert_eq!(job.spent(1, 0), [0; 6]);
+    assert_eq!(job.ready(), [(0, 1)], "the reader waits");
+    assert_eq!(job.run_on("b", 0, output(2)), [moved(0, StageState::Successful)]);
+    assert_eq!(job.ready(), [(1, 1)]);
+    assert_eq!(job.inputs_revision(1), 1);
+}
+
+#[test]
+fn an_input_that_cannot_be_reached_costs_the_reader_and_leaves_the_output_alone() {
+    let mut job = Job::of([stage(1), reading(stage(1), Edge::All, 0)]);
+    job.run(0, output(1));
+    job.assign(1, on("b"), 1);
+    let unreadable = vec![UnreadableInput { task: task(0, 0), attempt: 1, gone: false }];
+    let note = job.note(task(1, 0), 1, 1, FailureClass::InputUnreadable, "as told", false);
+    assert_eq!(job.end_with(1, 0, 1, on("b"), Outcome::Failed(FailureClass::InputUnreadable), unreadable), [note]);
+    assert_eq!(job.spent(1, 0), [0, 0, 0, 0, 0, 1]);
+    assert_eq!(job.phases(0), [TaskPhase::Successful]);
+}
+
+#[test]
+fn a_reader_that_finds_every_new_output_corrupt_pays_in_the_end() {
+    let mut reader = reading(stage(1), Edge::All, 0);
+    reader.retries.input_unreadable = 0;
+    let mut job = Job::of([stage(1), reader]);
+    for round in 1..100 {
+        job.run(0, output(1));
+        job.assign(1, on("b"), 1);
+        let unreadable = vec![UnreadableInput { task: task(0, 0), attempt: round, gone: true }];
+        job.end_with(1, 0, round, on("b"), Outcome::Failed(FailureClass::InputUnreadable), unreadable);
+        if job.phases(1) == [TaskPhase::Failed] {
+            assert_eq!(round, u32::from(muster_graph::execution::FREE_REMAKES) + 1);
+            return;
+        }
+    }
+    panic!("the producer runs for ever");
+}
+
+#[test]
+fn an_attempt_that_its_executor_cancels_unasked_runs_again_and_is_counted() {
+    let mut job = Job::of([stage(1)]);
+    job.run(0, Outcome::Cancelled);
+    assert_eq!(job.phases(0), [TaskPhase::Pending]);
+    assert_eq!(job.spent(0, 0), [0, 0, 0, 1, 0, 0]);
+}

@@ -1,0 +1,123 @@
+//! Executors that are lost, restart, or answer a new owner.
+
+use muster_graph::execution::{AnswerScope, FailureClass, StageState, TaskPhase, Why};
+use muster_graph::ids::StageIndex;
+use muster_graph::plan::Edge;
+
+use crate::plans::{reading, stage};
+use crate::script::{Job, cancel_attempt, ignored, launch, life, moved, on, output, outputs_lost, task};
+
+#[test]
+fn lost_executor_requeues_only_its_running_attempts() {
+    let mut job = Job::of([stage(4)]);
+    job.assign(0, on("a"), 2);
+    job.assign(0, on("b"), 1);
+    job.start(0, 0, 1, on("a"));
+    let lost = |index| job.note(task(0, index), 1, 0, FailureClass::ExecutorLost, "executor a was lost", false);
+    let expected = [lost(0), lost(1)];
+    assert_eq!(job.lose("a"), expected);
+    assert_eq!(job.phases(0), [TaskPhase::Pending, TaskPhase::Pending, TaskPhase::Assigned, TaskPhase::Pending]);
+    assert_eq!(job.ready(), [(0, 3)], "nobody waits for it");
+    assert_eq!(job.lose("a"), ignored(Why::NotConcerned));
+    assert_eq!(job.lose("c"), ignored(Why::NotConcerned));
+    assert_eq!(job.assign(0, on("b"), 1), [launch(0, 0, 2, 1)]);
+}
+
+#[test]
+fn a_loss_does_not_reach_later_incarnations() {
+    let mut job = Job::of([stage(1)]);
+    job.assign(0, life("a", 5), 1);
+    assert_eq!(job.lose("a"), ignored(Why::NotConcerned));
+}
+
+#[test]
+fn a_restarted_executor_gives_up_what_its_earlier_life_had_and_keeps_what_is_on_its_way() {
+    let mut job = Job::of([stage(3)]);
+    job.assign(0, life("a", 1), 2);
+    job.start(0, 0, 1, life("a", 1));
+    job.assign(0, life("a", 2), 1);
+    let gone = job.note(task(0, 1), 1, 0, FailureClass::LaunchRefused, "executor a never got it", false);
+    // A finished result in the outbox of the earlier life counts as held.
+    assert_eq!(job.answer(life("a", 2), [(task(0, 0), 1)], AnswerScope::EarlierIncarnations), [gone]);
+    assert_eq!(job.phases(0), [TaskPhase::Running, TaskPhase::Pending, TaskPhase::Assigned]);
+    assert_eq!(job.ready(), [(0, 1)], "without a backoff");
+    assert_eq!(job.end(0, 0, 1, life("a", 2), output(1)), []);
+}
+
+#[test]
+fn a_new_owner_adopts_what_runs_and_requeues_what_the_executor_denies() {
+    let mut job = Job::of([stage(3)]);
+    job.assign(0, on("a"), 3);
+    job.start(0, 0, 1, on("a"));
+    job.start(0, 1, 1, on("a"));
+    let holds: Vec<_> = job.graph.holds("a").collect();
+    assert_eq!(holds, [(task(0, 0), 1), (task(0, 1), 1), (task(0, 2), 1)]);
+    assert_eq!(job.graph.holders(), ["a"]);
+    let lost = job.note(task(0, 1), 1, 0, FailureClass::ExecutorLost, "executor a does not run it any more", false);
+    let never = job.note(task(0, 2), 1, 0, FailureClass::LaunchRefused, "executor a never got it", false);
+    assert_eq!(job.answer(on("a"), [(task(0, 0), 1)], AnswerScope::Everything), [lost, never]);
+    assert_eq!(job.phases(0), [TaskPhase::Running, TaskPhase::Pending, TaskPhase::Pending]);
+    assert_eq!(job.answer(on("a"), [(task(0, 0), 1)], AnswerScope::Everything), ignored(Why::NotConcerned));
+}
+
+#[test]
+fn an_answer_that_names_attempts_which_will_never_count_ends_them() {
+    let mut job = Job::of([stage(1)]);
+    job.assign(0, on("a"), 1);
+    job.lose("a");
+    job.assign(0, on("b"), 1);
+    assert_eq!(
+        job.answer(life("a", 2), [(task(0, 0), 1)], AnswerScope::EarlierIncarnations),
+        [cancel_attempt(0, 0, 1, 2)]
+    );
+    assert_eq!(job.graph.executor(muster_graph::execution::ExecutorRef(2)), Some(&life("a", 2)));
+}
+
+#[test]
+fn a_cancel_is_sent_again_for_what_a_new_owner_adopts() {
+    let mut job = Job::of([stage(1)]);
+    job.assign(0, on("a"), 1);
+    job.cancel();
+    assert_eq!(job.answer(on("a"), [(task(0, 0), 1)], AnswerScope::Everything), [cancel_attempt(0, 0, 1, 0)]);
+}
+
+#[test]
+fn outputs_on_a_lost_executor_are_made_again_up_to_where_the_need_reaches() {
+    // 0 → 1 → 2, where all of 0 and 1 lies on `a`, and 2 has not begun.
+    let mut job = Job::of([stage(1), reading(stage(2), Edge::All, 0), reading(stage(1), Edge::Shuffle, 1)]);
+    job.run(0, output(1));
+    job.run(1, output(1));
+    job.run_on("b", 1, output(2));
+    assert_eq!(
+        job.lose("a"),
+        [outputs_lost(1, 1), moved(1, StageState::Running), outputs_lost(0, 1), moved(0, StageState::Running),]
+    );
+    assert_eq!(job.phases(1), [TaskPhase::Pending, TaskPhase::Successful]);
+    assert_eq!(job.ready(), [(0, 1)], "1 waits for 0 again, 2 for 1");
+}
+
+#[test]
+fn outputs_that_every_reader_has_read_stay_lost() {
+    let mut job = Job::of([stage(1), reading(stage(1), Edge::All, 0), reading(stage(1), Edge::All, 1)]);
+    job.run(0, output(1));
+    job.run_on("b", 1, output(1));
+    assert_eq!(job.lose("a"), [], "noted, should it be needed later");
+    assert_eq!(job.phases(0), [TaskPhase::Successful]);
+    assert_eq!(job.lose("a"), ignored(Why::NotConcerned));
+    // Now stage 1 has to run again, and reads what was lost before.
+    assert_eq!(
+        job.lose("b"),
+        [outputs_lost(1, 1), moved(1, StageState::Running), outputs_lost(0, 1), moved(0, StageState::Running)]
+    );
+}
+
+#[test]
+fn an_each_edge_needs_the_outputs_of_unfinished_tasks_only() {
+    let mut job = Job::of([stage(2), reading(stage(2), Edge::Each, 0)]);
+    job.run(0, output(1));
+    job.run(0, output(2));
+    job.run_on("b", 1, output(1));
+    assert_eq!(job.lose("a"), [outputs_lost(0, 1), moved(0, StageState::Running)]);
+    assert_eq!(job.phases(0), [TaskPhase::Successful, TaskPhase::Pending]);
+    assert_eq!(job.graph.stage_counts(StageIndex(0)).pending, 1);
+}

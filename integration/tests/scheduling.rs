@@ -1,0 +1,183 @@
+//! Schedulers over the memory store, with executors that run nothing.
+
+use std::sync::Arc;
+
+use muster_integration::jobs::{client, finished, job, submit};
+use muster_integration::simulated::{Simulated, succeed};
+use muster_integration::{cluster, eventually};
+use muster_proto::v1;
+use muster_state::{Keyspace, Memory, Scan, StateBackend};
+
+fn memory() -> Arc<dyn StateBackend> {
+    Arc::new(Memory::new())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_runs_through_all_of_its_stages() -> anyhow::Result<()> {
+    cluster::logs();
+    let scheduler = cluster::scheduler("one", memory()).await?;
+    let _executor = Simulated::start("e1", scheduler.address(), 4, succeed()).await?;
+    let mut client = client(scheduler.address()).await?;
+    let spec = job(
+        "three",
+        &[("a", 10, &[]), ("b", 10, &[("a", v1::InputKind::Each)]), ("c", 1, &[("b", v1::InputKind::All)])],
+    );
+    let id = submit(&mut client, spec, "").await?;
+    let view = finished(&mut client, &id, 20).await?;
+    assert_eq!(view.state(), v1::JobState::Successful, "{view:?}");
+    assert_eq!(view.tasks.map(|counts| counts.successful), Some(21));
+    // Over, and read from the store.
+    let again = client.get_job(v1::GetJobRequest { job_id: id }).await?.into_inner();
+    assert_eq!(again.stages.len(), 3);
+    assert_eq!(again.tasks.map(|counts| counts.successful), Some(21));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_thousand_tasks_of_one_stage_run_and_no_value_is_large() -> anyhow::Result<()> {
+    cluster::logs();
+    let state = memory();
+    let scheduler = cluster::scheduler("one", Arc::clone(&state)).await?;
+    let executor = Simulated::start("e1", scheduler.address(), 1000, succeed()).await?;
+    let mut client = client(scheduler.address()).await?;
+    let started = std::time::Instant::now();
+    let id = submit(&mut client, job("many", &[("only", 100_000, &[])]), "").await?;
+    let mut largest = 0;
+    let view = loop {
+        largest = largest.max(largest_value(&*state).await?);
+        let view = client.get_job(v1::GetJobRequest { job_id: id.clone() }).await?.into_inner();
+        if view.finished_at_ms > 0 {
+            break view;
+        }
+        assert!(started.elapsed().as_secs() < 120, "{:?}", view.tasks);
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    };
+    println!("100,000 no-op tasks in {:?}; largest value {largest} bytes", started.elapsed());
+    assert_eq!(view.tasks.map(|counts| counts.successful), Some(100_000));
+    assert!(largest > 0 && largest < 256 << 10, "largest value {largest}");
+    executor.seen(|seen| {
+        assert_eq!(seen.launches.len(), 100_000);
+        assert!(seen.launches.values().all(|times| *times == 1));
+    });
+    let listed =
+        client.list_tasks(v1::ListTasksRequest { job_id: id, limit: 10_000, ..Default::default() }).await?.into_inner();
+    assert_eq!((listed.tasks.len(), listed.next_page_token.as_str()), (10_000, "0.10000"));
+    Ok(())
+}
+
+async fn largest_value(state: &dyn StateBackend) -> anyhow::Result<usize> {
+    let mut largest = 0;
+    for keyspace in Keyspace::ALL {
+        let mut scan = Scan::default();
+        loop {
+            let page = state.scan(keyspace, scan).await?;
+            largest = page.entries.iter().map(|entry| entry.value.len()).fold(largest, usize::max);
+            match page.next {
+                Some(after) => scan = Scan { after: Some(after), at: Some(page.revision), ..Scan::default() },
+                None => break,
+            }
+        }
+    }
+    Ok(largest)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_idempotency_key_makes_one_job_and_refuses_another_spec() -> anyhow::Result<()> {
+    let scheduler = cluster::scheduler("one", memory()).await?;
+    let mut client = client(scheduler.address()).await?;
+    let first = submit(&mut client, job("j", &[("a", 1, &[])]), "key").await?;
+    let second = submit(&mut client, job("j", &[("a", 1, &[])]), "key").await?;
+    assert_eq!(first, second);
+    let other = submit(&mut client, job("j", &[("a", 2, &[])]), "key").await;
+    assert_eq!(other.map_err(|status| status.code()), Err(tonic::Code::AlreadyExists));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_job_ends_and_its_running_attempts_are_told_to() -> anyhow::Result<()> {
+    let scheduler = cluster::scheduler("one", memory()).await?;
+    let executor = Simulated::start("e1", scheduler.address(), 2, Arc::new(|_| None)).await?;
+    let mut client = client(scheduler.address()).await?;
+    let id = submit(&mut client, job("long", &[("a", 5, &[])]), "").await?;
+    eventually("two attempts run", 10, || async { executor.seen(|seen| (seen.launches.len() == 2).then_some(())) })
+        .await;
+    client.cancel_job(v1::CancelJobRequest { job_id: id.clone(), reason: "enough".to_owned() }).await?;
+    let view = finished(&mut client, &id, 10).await?;
+    assert_eq!(view.state(), v1::JobState::Cancelled);
+    assert_eq!(view.tasks.map(|counts| counts.cancelled), Some(5));
+    assert!(view.message.contains("enough"), "{}", view.message);
+    executor.seen(|seen| assert_eq!((seen.launches.len(), seen.cancels.len()), (2, 2)));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_job_is_retried_in_place_and_runs_only_what_failed() -> anyhow::Result<()> {
+    let scheduler = cluster::scheduler("one", memory()).await?;
+    let broken = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let decide = {
+        let broken = Arc::clone(&broken);
+        Arc::new(move |attempt: &v1::AttemptRef| {
+            let fails = attempt.stage == 1 && broken.load(std::sync::atomic::Ordering::SeqCst);
+            let outcome = if fails { v1::Outcome::Failed } else { v1::Outcome::Succeeded };
+            Some(v1::AttemptFinished { outcome: outcome.into(), message: "broken".to_owned(), ..Default::default() })
+        })
+    };
+    let executor = Simulated::start("e1", scheduler.address(), 2, decide).await?;
+    let mut client = client(scheduler.address()).await?;
+    let spec = job("flaky", &[("good", 3, &[]), ("bad", 1, &[("good", v1::InputKind::All)])]);
+    let id = submit(&mut client, spec, "").await?;
+    let view = finished(&mut client, &id, 10).await?;
+    assert_eq!(view.state(), v1::JobState::Failed);
+    assert_eq!(view.failures.len(), 1);
+    assert_eq!(view.message, "bad/0: broken");
+    broken.store(false, std::sync::atomic::Ordering::SeqCst);
+    let answer = client.retry_job(v1::RetryJobRequest { job_id: id.clone() }).await?.into_inner();
+    assert_eq!(answer.tasks, 1);
+    let view = finished(&mut client, &id, 10).await?;
+    assert_eq!(view.state(), v1::JobState::Successful, "{view:?}");
+    executor.seen(|seen| assert_eq!(seen.launches.len(), 5, "three, one that failed, one again"));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_scheduler_answers_for_a_job_of_another() -> anyhow::Result<()> {
+    let state = memory();
+    let one = cluster::scheduler("one", Arc::clone(&state)).await?;
+    let two = cluster::scheduler("two", state).await?;
+    let _executor = Simulated::start("e1", one.address(), 2, Arc::new(|_| None)).await?;
+    let (mut first, mut second) = (client(one.address()).await?, client(two.address()).await?);
+    let id = submit(&mut first, job("j", &[("a", 3, &[])]), "").await?;
+    let view = second.get_job(v1::GetJobRequest { job_id: id.clone() }).await?.into_inner();
+    assert_eq!(view.owner, one.address().to_string());
+    second.cancel_job(v1::CancelJobRequest { job_id: id.clone(), reason: String::new() }).await?;
+    let view = finished(&mut second, &id, 10).await?;
+    assert_eq!(view.state(), v1::JobState::Cancelled);
+    let listed = second.list_jobs(v1::ListJobsRequest::default()).await?.into_inner();
+    assert_eq!(listed.jobs.len(), 1);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_of_a_scheduler_that_stopped_go_on_with_another_without_running_again() -> anyhow::Result<()> {
+    let state = memory();
+    let one = cluster::scheduler("one", Arc::clone(&state)).await?;
+    let two = cluster::scheduler("two", state).await?;
+    let executor = Simulated::start("e1", two.address(), 2, Arc::new(|_| None)).await?;
+    let (mut first, mut second) = (client(one.address()).await?, client(two.address()).await?);
+    let id = submit(&mut first, job("j", &[("a", 2, &[])]), "").await?;
+    eventually("both run", 10, || async { executor.seen(|seen| (seen.launches.len() == 2).then_some(())) }).await;
+    one.stop().await;
+    eventually("the other scheduler owns the job", 20, || {
+        let (mut second, id, address) = (second.clone(), id.clone(), two.address().to_string());
+        async move {
+            let view = second.get_job(v1::GetJobRequest { job_id: id }).await.ok()?.into_inner();
+            (view.owner == address).then_some(())
+        }
+    })
+    .await;
+    second.cancel_job(v1::CancelJobRequest { job_id: id.clone(), reason: String::new() }).await?;
+    let view = finished(&mut second, &id, 10).await?;
+    assert_eq!(view.state(), v1::JobState::Cancelled);
+    executor.seen(|seen| assert_eq!(seen.launches.values().sum::<u32>(), 2));
+    Ok(())
+}

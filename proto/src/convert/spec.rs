@@ -1,0 +1,225 @@
+//! Specs.
+
+use std::time::Duration;
+
+use muster_graph::spec;
+
+use super::Invalid;
+use crate::v1;
+
+fn millis(duration: Option<Duration>) -> u64 {
+    duration.map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn duration(ms: u64) -> Option<Duration> {
+    (ms > 0).then(|| Duration::from_millis(ms))
+}
+
+impl From<&spec::JobSpec> for v1::JobSpec {
+    fn from(job: &spec::JobSpec) -> Self {
+        Self {
+            name: job.name.clone(),
+            namespace: job.namespace.clone(),
+            labels: job.labels.clone(),
+            priority: job.priority,
+            env: job.env.clone(),
+            timeout_ms: millis(job.timeout),
+            disconnect: job.lost_after.map(|d| v1::Disconnect { lost_after_ms: millis(Some(d)) }),
+            stages: job.stages.iter().map(v1::StageSpec::from).collect(),
+        }
+    }
+}
+
+impl From<&spec::StageSpec> for v1::StageSpec {
+    fn from(stage: &spec::StageSpec) -> Self {
+        let spec::Work::Process(run) = &stage.work;
+        Self {
+            name: stage.name.clone(),
+            work: Some(v1::stage_spec::Work::Process(run.into())),
+            tasks: Some(match &stage.tasks {
+                spec::Tasks::Count(n) => v1::stage_spec::Tasks::Count(*n),
+                spec::Tasks::Items(values) => v1::stage_spec::Tasks::Items(v1::Items { values: values.clone() }),
+            }),
+            inputs: stage
+                .inputs
+                .iter()
+                .map(|input| v1::Input { stage: input.stage.clone(), kind: v1::InputKind::from(input.kind).into() })
+                .collect(),
+            after: stage.after.clone(),
+            when: v1::When::from(stage.when).into(),
+            env: stage.env.clone(),
+            resources: Some((&stage.resources).into()),
+            retries: Some((&stage.retries).into()),
+            timeout_ms: millis(stage.timeout),
+            grace_ms: millis(Some(stage.grace)),
+            nondeterministic: !stage.deterministic,
+            stop_after: Some(v1::StopAfter { failures: stage.stop_after }),
+        }
+    }
+}
+
+impl From<&spec::Run> for v1::Process {
+    fn from(run: &spec::Run) -> Self {
+        let run = match run {
+            spec::Run::Argv(args) => v1::process::Run::Argv(v1::Argv { args: args.clone() }),
+            spec::Run::Script { text, shell } => {
+                v1::process::Run::Script(v1::Script { text: text.clone(), shell: shell.clone() })
+            }
+        };
+        Self { run: Some(run) }
+    }
+}
+
+impl From<spec::InputKind> for v1::InputKind {
+    fn from(kind: spec::InputKind) -> Self {
+        match kind {
+            spec::InputKind::All => Self::All,
+            spec::InputKind::Each => Self::Each,
+            spec::InputKind::Shuffle => Self::Shuffle,
+        }
+    }
+}
+
+impl From<spec::When> for v1::When {
+    fn from(when: spec::When) -> Self {
+        match when {
+            spec::When::OnSuccess => Self::OnSuccess,
+            spec::When::OnFailure => Self::OnFailure,
+            spec::When::Always => Self::Always,
+        }
+    }
+}
+
+impl From<&spec::Resources> for v1::Resources {
+    fn from(resources: &spec::Resources) -> Self {
+        Self { cpu_milli: resources.cpu_milli, memory_bytes: resources.memory_bytes, named: resources.named.clone() }
+    }
+}
+
+impl From<&v1::Resources> for spec::Resources {
+    fn from(resources: &v1::Resources) -> Self {
+        Self { cpu_milli: resources.cpu_milli, memory_bytes: resources.memory_bytes, named: resources.named.clone() }
+    }
+}
+
+impl From<&spec::Retries> for v1::Retries {
+    fn from(retries: &spec::Retries) -> Self {
+        Self {
+            failed: Some(retries.failed.into()),
+            timed_out: Some(retries.timed_out.into()),
+            out_of_memory: Some(retries.out_of_memory.into()),
+            executor_lost: Some(retries.executor_lost.into()),
+            launch_refused: Some(retries.launch_refused.into()),
+            input_unreadable: Some(retries.input_unreadable.into()),
+            backoff_ms: millis(Some(retries.backoff)),
+            backoff_max_ms: millis(Some(retries.backoff_max)),
+        }
+    }
+}
+
+/// Budgets above 255 mean the same as 255.
+fn budget(given: Option<u32>, default: u8) -> u8 {
+    given.map_or(default, |n| u8::try_from(n).unwrap_or(u8::MAX))
+}
+
+impl From<&v1::Retries> for spec::Retries {
+    fn from(retries: &v1::Retries) -> Self {
+        let default = Self::default();
+        Self {
+            failed: budget(retries.failed, default.failed),
+            timed_out: budget(retries.timed_out, default.timed_out),
+            out_of_memory: budget(retries.out_of_memory, default.out_of_memory),
+            executor_lost: budget(retries.executor_lost, default.executor_lost),
+            launch_refused: budget(retries.launch_refused, default.launch_refused),
+            input_unreadable: budget(retries.input_unreadable, default.input_unreadable),
+            backoff: duration(retries.backoff_ms).unwrap_or(default.backoff),
+            backoff_max: duration(retries.backoff_max_ms).unwrap_or(default.backoff_max),
+        }
+    }
+}
+
+/// Of one task, when a stage does not say: one core.
+const DEFAULT_CPU_MILLI: u32 = 1000;
+/// Between SIGTERM and SIGKILL, when a stage does not say.
+const DEFAULT_GRACE: Duration = Duration::from_secs(10);
+
+impl TryFrom<v1::JobSpec> for spec::JobSpec {
+    type Error = Invalid;
+
+    fn try_from(job: v1::JobSpec) -> Result<Self, Invalid> {
+        Ok(Self {
+            name: job.name,
+            namespace: if job.namespace.is_empty() { "default".to_owned() } else { job.namespace },
+            labels: job.labels,
+            priority: job.priority,
+            env: job.env,
+            timeout: duration(job.timeout_ms),
+            lost_after: job.disconnect.and_then(|d| duration(d.lost_after_ms)),
+            stages: job
+                .stages
+                .into_iter()
+                .enumerate()
+                .map(|(place, stage)| stage_spec(stage, &format!("stages[{place}]")))
+                .collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+fn stage_spec(stage: v1::StageSpec, at: &str) -> Result<spec::StageSpec, Invalid> {
+    let Some(v1::stage_spec::Work::Process(process)) = stage.work else {
+        return Err(Invalid::new(format!("{at}.work"), "missing: say what a task runs (process)"));
+    };
+    let run = match process.run {
+        Some(v1::process::Run::Argv(argv)) => spec::Run::Argv(argv.args),
+        Some(v1::process::Run::Script(script)) => spec::Run::Script {
+            text: script.text,
+            shell: if script.shell.is_empty() { vec!["/bin/sh".to_owned(), "-e".to_owned()] } else { script.shell },
+        },
+        None => return Err(Invalid::new(format!("{at}.work.process.run"), "missing: give argv or script")),
+    };
+    let inputs = stage
+        .inputs
+        .into_iter()
+        .enumerate()
+        .map(|(place, input)| {
+            let kind = match v1::InputKind::try_from(input.kind) {
+                Ok(v1::InputKind::All | v1::InputKind::Unspecified) => spec::InputKind::All,
+                Ok(v1::InputKind::Each) => spec::InputKind::Each,
+                Ok(v1::InputKind::Shuffle) => spec::InputKind::Shuffle,
+                Err(_) => {
+                    let message = format!("{} is unknown to this version: give all, each or shuffle", input.kind);
+                    return Err(Invalid::new(format!("{at}.inputs[{place}].kind"), message));
+                }
+            };
+            Ok(spec::Input { stage: input.stage, kind })
+        })
+        .collect::<Result<_, _>>()?;
+    let when = match v1::When::try_from(stage.when) {
+        Ok(v1::When::OnSuccess | v1::When::Unspecified) => spec::When::OnSuccess,
+        Ok(v1::When::OnFailure) => spec::When::OnFailure,
+        Ok(v1::When::Always) => spec::When::Always,
+        Err(_) => return Err(Invalid::new(format!("{at}.when"), "unknown to this version of the scheduler")),
+    };
+    Ok(spec::StageSpec {
+        name: stage.name,
+        work: spec::Work::Process(run),
+        tasks: match stage.tasks {
+            Some(v1::stage_spec::Tasks::Count(n)) => spec::Tasks::Count(n),
+            Some(v1::stage_spec::Tasks::Items(items)) => spec::Tasks::Items(items.values),
+            None => spec::Tasks::Count(1),
+        },
+        inputs,
+        after: stage.after,
+        when,
+        env: stage.env,
+        resources: stage.resources.as_ref().map_or(
+            spec::Resources { cpu_milli: DEFAULT_CPU_MILLI, ..spec::Resources::default() },
+            spec::Resources::from,
+        ),
+        retries: stage.retries.as_ref().map_or_else(spec::Retries::default, spec::Retries::from),
+        timeout: duration(stage.timeout_ms),
+        grace: duration(stage.grace_ms).unwrap_or(DEFAULT_GRACE),
+        deterministic: !stage.nondeterministic,
+        stop_after: stage.stop_after.map_or(Some(1), |s| s.failures),
+    })
+}

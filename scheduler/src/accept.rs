@@ -1,0 +1,227 @@
+//! The durable accept (promise C1): a submit is answered only after the job, its owner and its idempotency key are
+//! committed in one transaction. Planning comes after the answer, off the call.
+
+use std::sync::Arc;
+
+use muster_graph::ids::JobId;
+use muster_graph::spec::{self, JobSpec};
+use muster_proto::{blob, storage, v1};
+use muster_state::codec::{self, blob::Blob};
+use muster_state::{Entry, Guard, Op, Txn, TxnOutcome, keys};
+use prost::Message as _;
+use tonic::Status;
+
+use crate::engine::Input;
+use crate::load;
+use crate::options::{IDEMPOTENCY_KEY_BYTES_MAX, JOBS_OWNED_MAX};
+use crate::shared::Shared;
+
+/// What became of a submit.
+pub(crate) struct Accepted {
+    pub(crate) id: JobId,
+    /// The idempotency key had been used for this very job before.
+    pub(crate) existed: bool,
+}
+
+/// Fresh ids tried; two jobs of one millisecond collide once in four million.
+const ID_ATTEMPTS: u32 = 8;
+
+/// Checks a job, stores it, and answers when it is committed.
+pub(crate) async fn accept(shared: &Arc<Shared>, job: JobSpec, key: String) -> Result<Accepted, Status> {
+    if key.len() > IDEMPOTENCY_KEY_BYTES_MAX {
+        return Err(Status::invalid_argument(format!(
+            "idempotency_key: {} bytes, more than IDEMPOTENCY_KEY_BYTES_MAX = {IDEMPOTENCY_KEY_BYTES_MAX}",
+            key.len()
+        )));
+    }
+    let problems = spec::check(&job);
+    if !problems.is_empty() {
+        let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        return Err(Status::invalid_argument(texts.join("\n")));
+    }
+    let owned = shared.engine.read(|engine| engine.jobs_owned()).await.map_err(unavailable)?;
+    if owned >= JOBS_OWNED_MAX {
+        return Err(retry_later(format!(
+            "this scheduler owns {owned} unfinished jobs, JOBS_OWNED_MAX = {JOBS_OWNED_MAX}: submit again later, or to another one"
+        )));
+    }
+    let (namespace, name, labels, priority) =
+        (job.namespace.clone(), job.name.clone(), job.labels.clone(), job.priority);
+    let task_total = job.stages.iter().map(|stage| u64::from(stage.tasks.count())).sum();
+    // Hashing and encoding a large job takes long enough to be in the way of everything else on this thread.
+    let (stored, items, bytes) = tokio::task::spawn_blocking(move || {
+        let (stored, items) = blob::take_apart(job);
+        let bytes = stored.encode_to_vec();
+        (stored, items, bytes)
+    })
+    .await
+    .map_err(|error| Status::internal(format!("reading the job ended early: {error}")))?;
+    let request_digest = blob::digest(&bytes);
+
+    for _ in 0..ID_ATTEMPTS {
+        let now = shared.now();
+        let id = JobId::new(now, rand::random());
+        let mut blobs = Vec::new();
+        let spec = load::to_content(id, bytes.clone(), &mut blobs).map_err(store)?;
+        for item in &items {
+            blobs.extend(Blob::new(&item.content).map_err(store)?.puts(id));
+        }
+        if !key.is_empty()
+            && let Some(entry) = shared.options.state.get(&keys::idempotency(&namespace, &key)).await.map_err(store)?
+        {
+            return same_key(&entry, &namespace, &key, &request_digest, None);
+        }
+        // Too large for the accepting transaction, and of no effect without it.
+        load::write_blobs(&*shared.options.state, &[], blobs).await.map_err(store)?;
+        let head = storage::JobHead {
+            name: name.clone(),
+            namespace: namespace.clone(),
+            labels: labels.clone(),
+            priority,
+            state: v1::JobState::Queued.into(),
+            submitted_at_ms: now,
+            task_total,
+            tasks: Some(v1::Counts { pending: u32::try_from(task_total).unwrap_or(u32::MAX), ..Default::default() }),
+            idempotency_key: key.clone(),
+            spec: Some(spec),
+            commit_id: format!("accept:{:016x}", rand::random::<u64>()),
+            ..Default::default()
+        };
+        match commit(shared, id, &head, &request_digest, now).await? {
+            Outcome::Committed(revision) => {
+                adopt(shared, id, head, stored, revision);
+                return Ok(Accepted { id, existed: false });
+            }
+            Outcome::KeyUsed(entry) => return same_key(&entry, &namespace, &key, &request_digest, Some(id)),
+            Outcome::IdUsed => {}
+        }
+    }
+    Err(retry_later("no free job id was found: submit again".to_owned()))
+}
+
+enum Outcome {
+    Committed(u64),
+    KeyUsed(Entry),
+    IdUsed,
+}
+
+async fn commit(
+    shared: &Arc<Shared>,
+    id: JobId,
+    head: &storage::JobHead,
+    request_digest: &str,
+    now: u64,
+) -> Result<Outcome, Status> {
+    let identity = shared.presence().identity;
+    let encoded = |bytes: Result<bytes::Bytes, _>| bytes.map_err(store);
+    let owner = crate::ownership::owner_record(shared, &identity.session);
+    let mut txn = Txn {
+        guards: vec![
+            Guard::AtRevision(keys::epoch(), identity.epoch_revision),
+            Guard::SessionAlive(identity.session.clone()),
+            Guard::Absent(keys::active_job(id)),
+            Guard::Absent(keys::completed_job(id)),
+            Guard::Absent(keys::failed_job(id)),
+            Guard::Absent(keys::owner(id)),
+        ],
+        ops: vec![
+            Op::Put { key: keys::active_job(id), value: encoded(codec::encode(head))?, session: None },
+            Op::Put { key: keys::owner(id), value: encoded(codec::encode(&owner))?, session: None },
+        ],
+        read_on_failure: vec![keys::active_job(id), keys::owner(id)],
+    };
+    if !head.idempotency_key.is_empty() {
+        let key = keys::idempotency(&head.namespace, &head.idempotency_key);
+        let record = storage::IdempotencyRecord {
+            job_id: id.to_string(),
+            request_digest: request_digest.to_owned(),
+            at_ms: now,
+        };
+        txn.guards.push(Guard::Absent(key.clone()));
+        txn.ops.push(Op::Put { key: key.clone(), value: encoded(codec::encode(&record))?, session: None });
+        txn.read_on_failure.push(key);
+    }
+    match load::send_until_known(&*shared.options.state, txn).await.map_err(store)? {
+        TxnOutcome::Committed(revision) => Ok(Outcome::Committed(revision)),
+        TxnOutcome::Refused { read, .. } => {
+            let mut read = read.into_iter();
+            let (active, owner, key) = (read.next().flatten(), read.next().flatten(), read.next().flatten());
+            if let Some(active) = active {
+                let stored: storage::JobHead = codec::decode(&keys::active_job(id), &active.value).map_err(store)?;
+                // An earlier sending whose answer was lost has landed. Its revision is the owner's: the head's may
+                // have moved on.
+                return Ok(match owner {
+                    Some(owner) if stored.commit_id == head.commit_id => Outcome::Committed(owner.mod_revision),
+                    _ => Outcome::IdUsed,
+                });
+            }
+            match key {
+                Some(entry) => Ok(Outcome::KeyUsed(entry)),
+                None => Err(unavailable("this scheduler's session was lost just now")),
+            }
+        }
+    }
+}
+
+/// The idempotency key is known: the same job, or another one.
+fn same_key(
+    entry: &Entry,
+    namespace: &str,
+    key: &str,
+    request_digest: &str,
+    ours: Option<JobId>,
+) -> Result<Accepted, Status> {
+    let record: storage::IdempotencyRecord =
+        codec::decode(&keys::idempotency(namespace, key), &entry.value).map_err(store)?;
+    if record.request_digest != request_digest {
+        return Err(Status::already_exists(format!(
+            "idempotency_key: '{key}' was used for job {} with another spec; use another key",
+            record.job_id
+        )));
+    }
+    let id: JobId = record.job_id.parse().map_err(|error| Status::data_loss(format!("idempotency record: {error}")))?;
+    Ok(Accepted { id, existed: ours != Some(id) })
+}
+
+/// Plans the job, off the call, and gives it to the engine.
+fn adopt(shared: &Arc<Shared>, id: JobId, head: storage::JobHead, stored: storage::StoredSpec, revision: u64) {
+    let shared = Arc::clone(shared);
+    tokio::spawn(async move {
+        match load::plan(&*shared.options.state, id, head, stored, revision, revision).await {
+            Ok(loaded) => {
+                // Stopping: whoever comes next finds the job in the store.
+                let _ = shared.engine.send(Input::Adopted(Box::new(loaded))).await;
+            }
+            Err(error) => {
+                tracing::warn!(job = %id, %error, "planning failed; reading the job again");
+                crate::ownership::reload(&shared, id).await;
+            }
+        }
+    });
+}
+
+/// The store's error, for a caller.
+pub(crate) fn store(error: muster_state::Error) -> Status {
+    use muster_state::Error;
+    match error {
+        Error::TooLarge { .. } => Status::resource_exhausted(error.to_string()),
+        Error::NoSpace(_) => retry_later(error.to_string()),
+        Error::Unknown(_) | Error::Unavailable(_) | Error::SessionLost | Error::Compacted { .. } => {
+            Status::unavailable(error.to_string())
+        }
+        Error::Record { .. } => Status::data_loss(error.to_string()),
+        Error::Fatal(_) => Status::internal(error.to_string()),
+    }
+}
+
+/// Try another scheduler, or this one in a moment.
+pub(crate) fn unavailable(why: impl std::fmt::Display) -> Status {
+    Status::unavailable(why.to_string())
+}
+
+/// Overload is answered, never buffered.
+pub(crate) fn retry_later(why: String) -> Status {
+    let mut status = Status::resource_exhausted(why);
+    status.metadata_mut().insert("retry-after-ms", tonic::metadata::MetadataValue::from_static("1000"));
+    status
+}

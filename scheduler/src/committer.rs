@@ -1,0 +1,141 @@
+//! Group commit: the transactions of many jobs in one, and what became of each.
+//!
+//! A group is all or nothing. If it is refused, what the store read along tells which job is to blame; the others go
+//! again without it. An unknown outcome is settled by sending the identical group again: either it lands, or the
+//! refusal's reading shows that the first sending had.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use muster_graph::ids::JobId;
+use muster_state::{Entry, Error, Op, StateBackend, TXN_BYTES_MAX, TXN_OPS_MAX, Txn, TxnOutcome};
+
+use crate::engine::{CommitResult, JobCommit, commit_id_of};
+
+/// What a refused group reads of each job.
+const READS_PER_JOB: usize = 3;
+/// Between two sendings while the store does not answer; doubles.
+const RETRY_FIRST: Duration = Duration::from_millis(20);
+/// And at most.
+const RETRY_MOST: Duration = Duration::from_secs(1);
+
+/// Takes as many jobs' transactions as fit into one.
+pub(crate) fn take_group(waiting: &mut VecDeque<JobCommit>) -> Vec<JobCommit> {
+    let mut group = Vec::new();
+    let (mut guards, mut ops, mut bytes) = (0, 0, 0);
+    while let Some(next) = waiting.front() {
+        guards += next.guards.len();
+        ops += next.ops.len();
+        bytes += bytes_of(next);
+        let reads = (group.len() + 1) * READS_PER_JOB;
+        let fits = guards <= TXN_OPS_MAX && ops <= TXN_OPS_MAX && reads <= TXN_OPS_MAX && bytes <= TXN_BYTES_MAX;
+        if !fits && !group.is_empty() {
+            break;
+        }
+        group.extend(waiting.pop_front());
+    }
+    group
+}
+
+fn bytes_of(commit: &JobCommit) -> usize {
+    /// For the key and the framing of an operation or a comparison.
+    const OVERHEAD: usize = 128;
+    let values: usize = commit
+        .ops
+        .iter()
+        .map(|op| match op {
+            Op::Put { value, .. } => value.len(),
+            Op::Delete(_) | Op::DeleteRange { .. } => 0,
+        })
+        .sum();
+    values + (commit.ops.len() + commit.guards.len()) * OVERHEAD
+}
+
+/// Sends a group until the outcome of each of its jobs is known.
+pub(crate) async fn commit(state: &dyn StateBackend, mut group: Vec<JobCommit>) -> Vec<(JobId, CommitResult)> {
+    let mut results = Vec::with_capacity(group.len());
+    let mut pause = RETRY_FIRST;
+    while !group.is_empty() {
+        match state.put_txn(transaction(&group)).await {
+            Ok(TxnOutcome::Committed(revision)) => {
+                results.extend(group.drain(..).map(|commit| (commit.job, CommitResult::Committed(revision))));
+            }
+            Ok(TxnOutcome::Refused { read, .. }) => {
+                let before = group.len();
+                let mut innocent = Vec::new();
+                for (commit, read) in std::mem::take(&mut group).into_iter().zip(read.chunks(READS_PER_JOB)) {
+                    match judge(&commit, read) {
+                        Some(result) => results.push((commit.job, result)),
+                        None => innocent.push(commit),
+                    }
+                }
+                if innocent.len() == before {
+                    // None of the keys that were read is to blame: some other guard is. Find out whose.
+                    if before == 1 {
+                        let commit = innocent.remove(0);
+                        let why = "a guard other than owner and predecessor does not hold".to_owned();
+                        results.push((commit.job, CommitResult::Conflict(why)));
+                    } else {
+                        for commit in innocent {
+                            results.extend(Box::pin(self::commit(state, vec![commit])).await);
+                        }
+                        return results;
+                    }
+                } else {
+                    group = innocent;
+                }
+            }
+            Err(error @ (Error::TooLarge { .. } | Error::Fatal(_) | Error::Record { .. })) => {
+                if group.len() == 1 {
+                    results.push((group.remove(0).job, CommitResult::Failed(error.to_string())));
+                } else {
+                    for commit in group {
+                        results.extend(Box::pin(self::commit(state, vec![commit])).await);
+                    }
+                    return results;
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, jobs = group.len(), "commit will be sent again");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(RETRY_MOST);
+            }
+        }
+    }
+    results
+}
+
+fn transaction(group: &[JobCommit]) -> Txn {
+    let mut txn = Txn::default();
+    for commit in group {
+        for guard in &commit.guards {
+            // All jobs of a group compare the same epoch: once is enough. It is each job's first guard.
+            if txn.guards.first() != Some(guard) {
+                txn.guards.push(guard.clone());
+            }
+        }
+        txn.ops.extend(commit.ops.iter().cloned());
+        let landed = &commit.landed;
+        txn.read_on_failure.extend([landed.key.clone(), landed.owner.clone(), landed.predecessor.0.clone()]);
+    }
+    txn
+}
+
+/// What the keys that were read say about a job of a refused group. `None`: it is not to blame.
+fn judge(commit: &JobCommit, read: &[Option<Entry>]) -> Option<CommitResult> {
+    let landed = &commit.landed;
+    let [newest, owner, predecessor] = read else { return None };
+    if let Some(newest) = newest
+        && commit_id_of(&newest.value, landed.is_head, &landed.key).as_deref() == Some(landed.commit_id.as_str())
+    {
+        return Some(CommitResult::Committed(newest.mod_revision));
+    }
+    if owner.as_ref().map(|entry| entry.mod_revision) != Some(landed.token) {
+        return Some(CommitResult::OwnerMoved);
+    }
+    let (key, revision) = &landed.predecessor;
+    if predecessor.as_ref().map(|entry| entry.mod_revision) != Some(*revision) {
+        return Some(CommitResult::Conflict(format!("{} is not at revision {revision}", key.name)));
+    }
+    None
+}

@@ -1,0 +1,135 @@
+//! From changed jobs to transactions, and from their outcomes to what may happen next.
+
+use std::sync::Arc;
+
+use muster_graph::ids::{JobId, Millis};
+use muster_proto::storage;
+use muster_state::{Guard, Key, Op, Revision, codec};
+
+use super::job::{Changed, Consequences};
+use super::{Engine, Output};
+use crate::persist;
+
+/// One job's part of a group commit.
+#[derive(Debug, Clone)]
+pub struct JobCommit {
+    /// Which job.
+    pub job: JobId,
+    /// What must hold: the owner's token, the previous transaction, and every key that is overwritten.
+    pub guards: Vec<Guard>,
+    /// What is written.
+    pub ops: Vec<Op>,
+    /// Read if a guard of the group fails: from it follows what became of this job.
+    pub landed: Landed,
+}
+
+/// How to tell, from what a refused transaction read, whether this job's part had landed before.
+#[derive(Debug, Clone)]
+pub struct Landed {
+    /// The record that carries the commit's id: the head or the newest delta.
+    pub key: Key,
+    /// Its id.
+    pub commit_id: String,
+    /// The record is a head (otherwise a delta).
+    pub is_head: bool,
+    /// The owner's record.
+    pub owner: Key,
+    /// The revision that it must have.
+    pub token: Revision,
+    /// The record that the previous transaction wrote, and its revision: the predecessor.
+    pub predecessor: (Key, Revision),
+}
+
+/// What became of it.
+#[derive(Debug)]
+pub enum CommitResult {
+    /// It is in the store, at this revision.
+    Committed(Revision),
+    /// The owner key moved: somebody else advances the job now.
+    OwnerMoved,
+    /// Still ours, but the store is not as expected: read the job again.
+    Conflict(String),
+    /// The store refuses it for good (too large, no space): nothing follows, and the job is read again.
+    Failed(String),
+}
+
+impl Engine {
+    /// Transactions of all jobs that changed and have none in flight.
+    pub(super) fn collect_commits(&mut self, now: Millis) -> Vec<JobCommit> {
+        let ready: Vec<JobId> = self.dirty.iter().copied().filter(|id| self.jobs[id].in_flight.is_none()).collect();
+        let mut commits = Vec::with_capacity(ready.len());
+        for id in ready {
+            self.dirty.remove(&id);
+            let job = self.jobs.get_mut(&id).expect("dirty jobs are owned jobs");
+            self.next_commit += 1;
+            let commit_id = format!("{}:{}", self.identity.session.0, self.next_commit);
+            match persist::prepare(job, &self.identity, commit_id, now) {
+                Some(commit) => {
+                    let consequences = std::mem::take(&mut job.waiting);
+                    job.in_flight = Some(consequences);
+                    commits.push(commit);
+                }
+                None => {
+                    // Nothing to write: what waits is true already.
+                    let consequences = std::mem::take(&mut job.waiting);
+                    self.follow(id, consequences);
+                }
+            }
+        }
+        commits
+    }
+
+    pub(super) fn commit_came_back(&mut self, id: JobId, result: CommitResult, now: Millis) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        match result {
+            CommitResult::Committed(revision) => {
+                persist::committed(job, revision);
+                let consequences = job.in_flight.take().unwrap_or_default();
+                let over = job.graph.is_over() && job.head.finished_at_ms > 0;
+                self.follow(id, consequences);
+                if over {
+                    self.over(id);
+                } else if let Some(job) = self.jobs.get(&id)
+                    && !job.waiting.is_empty()
+                {
+                    self.dirty.insert(id);
+                }
+            }
+            CommitResult::OwnerMoved => self.drop_job(id, "another scheduler owns it now"),
+            CommitResult::Conflict(why) | CommitResult::Failed(why) => {
+                tracing::warn!(job = %id, why, "commit refused; reading the job again");
+                self.forget_job(id, &why);
+                self.outputs.push(Output::Reload { job: id });
+            }
+        }
+        let _ = now;
+    }
+
+    /// Does what had to wait for the commit.
+    fn follow(&mut self, id: JobId, consequences: Consequences) {
+        let Consequences { effects, settled, replies } = consequences;
+        self.settle_statuses(settled);
+        self.perform(id, effects);
+        self.answer_replies(id, replies);
+    }
+
+    /// The job's end is committed: it needs no owner any more.
+    fn over(&mut self, id: JobId) {
+        let Some(job) = self.jobs.get(&id) else { return };
+        let view = Arc::new(self.job_view(job));
+        tracing::info!(job = %id, name = job.head.name, state = ?job.graph.job().state, "job is over");
+        if let Some(watcher) = self.watchers.remove(&id) {
+            watcher.send_replace(Changed::Over(view));
+        }
+        self.forget_job(id, "it is over");
+    }
+}
+
+/// The id of the commit that wrote a record.
+pub(crate) fn commit_id_of(stored: &[u8], is_head: bool, key: &Key) -> Option<String> {
+    if is_head {
+        codec::decode(key, stored).ok().map(|head: storage::JobHead| head.commit_id)
+    } else {
+        codec::decode(key, stored).ok().map(|commit: codec::Commit| commit.id)
+    }
+}

@@ -1,0 +1,114 @@
+//! One job that this scheduler owns: its graph, where its next write goes, and what waits for that write.
+
+use std::sync::Arc;
+
+use muster_graph::execution::{Effect, Event, ExecutionGraph};
+use muster_graph::ids::{JobId, Millis};
+use muster_proto::{storage, v1};
+use muster_state::Op;
+use tokio::sync::oneshot;
+
+use crate::persist::Cursor;
+
+/// A job as it was claimed and read, or just accepted.
+pub struct Loaded {
+    /// Its id.
+    pub id: JobId,
+    /// Its head, as stored.
+    pub head: storage::JobHead,
+    /// Its state.
+    pub graph: ExecutionGraph,
+    /// Where its next write goes.
+    pub(crate) cursor: Cursor,
+    /// To be written along with its first commit: blobs of a small job.
+    pub with_first_commit: Vec<Op>,
+    /// Planned just now: nothing has happened to it.
+    pub fresh: bool,
+}
+
+/// A change of a job, for those who watch it.
+#[derive(Debug, Clone)]
+pub enum Changed {
+    /// Look again.
+    Now,
+    /// It is over, and this is the last that will be seen of it here.
+    Over(Arc<v1::JobView>),
+}
+
+/// Somebody who waits for a commit.
+#[derive(Debug)]
+pub(crate) enum Reply {
+    /// A user's cancel.
+    Cancelled(oneshot::Sender<Option<v1::JobState>>),
+    /// A user's retry, and how many tasks it concerns.
+    Retried(oneshot::Sender<Option<u32>>, u32),
+}
+
+/// What follows once a commit has landed.
+#[derive(Debug, Default)]
+pub(crate) struct Consequences {
+    /// Launches, cancels, events.
+    pub(crate) effects: Vec<Effect>,
+    /// Statuses to acknowledge: batch and sequence.
+    pub(crate) settled: Vec<(u64, u64)>,
+    /// Answers.
+    pub(crate) replies: Vec<Reply>,
+}
+
+impl Consequences {
+    /// Whether nobody waits for anything.
+    #[must_use]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.effects.is_empty() && self.settled.is_empty() && self.replies.is_empty()
+    }
+}
+
+/// Effects that wait for a commit, at most: beyond it the scheduler takes nothing more in until the store has caught up.
+const WAITING_EFFECTS_MAX: usize = 16_384;
+
+/// See the module.
+pub struct Job {
+    /// Its id.
+    pub id: JobId,
+    /// Its head, as last written.
+    pub head: storage::JobHead,
+    /// Its state, ahead of the store by what `waiting` and `in_flight` are about.
+    pub graph: ExecutionGraph,
+    /// Where its next write goes.
+    pub(crate) cursor: Cursor,
+    pub(crate) with_first_commit: Vec<Op>,
+    pub(crate) waiting: Consequences,
+    pub(crate) in_flight: Option<Consequences>,
+    pub(crate) timer: Option<Millis>,
+    /// How many tasks the retry concerns for which the job was made active again.
+    pub(crate) retried: u32,
+}
+
+impl Job {
+    pub(crate) fn new(loaded: Loaded) -> Self {
+        let Loaded { id, head, graph, cursor, with_first_commit, fresh: _ } = loaded;
+        Self {
+            id,
+            head,
+            graph,
+            cursor,
+            with_first_commit,
+            waiting: Consequences::default(),
+            in_flight: None,
+            timer: None,
+            retried: 0,
+        }
+    }
+
+    pub(crate) fn apply(&mut self, event: Event, now: Millis) {
+        self.graph.apply(event, now, &mut self.waiting.effects);
+    }
+
+    pub(crate) fn token(&self) -> u64 {
+        self.cursor.token
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.waiting.effects.len() > WAITING_EFFECTS_MAX || self.waiting.settled.len() > WAITING_EFFECTS_MAX
+    }
+}

@@ -1,0 +1,248 @@
+//! From committed effects to messages for executors.
+
+use std::collections::BTreeMap;
+
+use muster_graph::execution::{Effect, Event, TaskState};
+use muster_graph::ids::{Attempt, ExecutorKey, JobId, Millis, StageIndex, TaskId};
+use muster_graph::plan::Edge;
+use muster_proto::{convert, v1};
+
+use super::{Engine, Job, Output};
+use crate::options::LAUNCH_BATCH;
+
+impl Engine {
+    /// Performs the effects of a commit that has landed.
+    pub(super) fn perform(&mut self, id: JobId, effects: Vec<Effect>) {
+        let mut launches: BTreeMap<(String, StageIndex), Vec<(TaskId, Attempt)>> = BTreeMap::new();
+        for effect in effects {
+            match effect {
+                Effect::Launch { task, attempt, on } => {
+                    let Some(job) = self.jobs.get(&id) else { return };
+                    let Some(on) = job.graph.executor(on) else { continue };
+                    match self.executors.get(&on.id) {
+                        Some(executor) if executor.key == *on => {
+                            launches.entry((on.id.clone(), task.stage)).or_default().push((task, attempt));
+                        }
+                        // It has restarted or is lost since; that event has dealt with the attempt, or will.
+                        _ => tracing::debug!(job = %id, ?task, executor = on.id, "launch withheld: executor moved on"),
+                    }
+                }
+                Effect::CancelAttempt { task, attempt, on } => {
+                    let Some(job) = self.jobs.get(&id) else { return };
+                    let Some(on) = job.graph.executor(on).cloned() else { continue };
+                    self.send_cancel(&on, id, task, attempt);
+                }
+                Effect::Emit(_) => {}
+                Effect::Ignored { why } => tracing::debug!(job = %id, ?why, "event ignored"),
+            }
+        }
+        for ((executor, stage), attempts) in launches {
+            for some in attempts.chunks(LAUNCH_BATCH) {
+                self.launch(id, &executor, stage, some);
+            }
+        }
+    }
+
+    fn launch(&mut self, id: JobId, executor: &str, stage: StageIndex, attempts: &[(TaskId, Attempt)]) {
+        let group = self.launch_group(&self.jobs[&id], stage, attempts);
+        let executor = self.executors.get_mut(executor).expect("looked up by the caller");
+        if executor.pull {
+            executor.to_fetch.launches.push(group);
+            return;
+        }
+        match self.outputs.last_mut() {
+            Some(Output::Launch { executor: same, groups })
+                if *same == executor.key && groups.iter().map(|g| g.attempts.len()).sum::<usize>() < LAUNCH_BATCH =>
+            {
+                groups.push(group);
+            }
+            _ => self.outputs.push(Output::Launch { executor: executor.key.clone(), groups: vec![group] }),
+        }
+    }
+
+    fn launch_group(&self, job: &Job, stage: StageIndex, attempts: &[(TaskId, Attempt)]) -> v1::LaunchGroup {
+        let plan = job.graph.plan();
+        let described = &plan.stages[stage.0 as usize];
+        let whole = described.upstreams.iter().any(|up| matches!(up.edge, Edge::All | Edge::Shuffle));
+        let each: Vec<StageIndex> =
+            described.upstreams.iter().filter(|up| up.edge == Edge::Each).map(|up| up.stage).collect();
+        let inputs_revision = if whole { self.inputs_revision(job, stage) } else { 0 };
+        v1::LaunchGroup {
+            job_id: job.id.to_string(),
+            fence: Some(v1::Fence { epoch: self.identity.epoch, token: job.token() }),
+            owner_address: self.identity.address.clone(),
+            stage: stage.0,
+            spec_digest: described.spec_digest.clone(),
+            inputs_revision,
+            resources: Some((&described.resources).into()),
+            lost_after_ms: plan.lost_after_ms.unwrap_or(0),
+            attempts: attempts
+                .iter()
+                .map(|&(task, attempt)| v1::AttemptLaunch {
+                    index: task.index.0,
+                    attempt,
+                    each: each
+                        .iter()
+                        .filter_map(|&upstream| {
+                            let location = self.location(job, TaskId { stage: upstream, index: task.index })?;
+                            Some(v1::EachInput {
+                                stage_name: plan.stages[upstream.0 as usize].name.clone(),
+                                stage: upstream.0,
+                                location: Some(location),
+                            })
+                        })
+                        .collect(),
+                })
+                .collect(),
+        }
+    }
+
+    /// Says which version of its inputs' places a stage should read: it moves when an output was made again, and when
+    /// an executor came back under another address.
+    pub(crate) fn inputs_revision(&self, job: &Job, stage: StageIndex) -> u64 {
+        (u64::from(self.addresses_revision) << 32)
+            | u64::from(job.graph.stage(stage).map_or(0, |stage| stage.inputs_revision))
+    }
+
+    /// Where a task's accepted output is; none if it left nothing behind.
+    pub(crate) fn location(&self, job: &Job, task: TaskId) -> Option<v1::Location> {
+        let state = job.graph.task(task)?;
+        let TaskState::Successful(accepted) = state.state else { return None };
+        if accepted.output.files == 0 {
+            return None;
+        }
+        let on = job.graph.executor(accepted.on)?;
+        Some(v1::Location {
+            index: task.index.0,
+            attempt: state.attempt,
+            executor_id: on.id.clone(),
+            address: self.executors.get(&on.id).map(|executor| executor.address.clone()).unwrap_or_default(),
+            output: Some(accepted.output.into()),
+        })
+    }
+
+    /// Where everything is that a stage reads as a whole. `None`: not owned here; `Err`: the revision has moved on.
+    #[must_use]
+    pub fn stage_inputs(
+        &self,
+        id: JobId,
+        stage: StageIndex,
+        revision: u64,
+    ) -> Option<Result<v1::GetStageInputsResponse, u64>> {
+        let job = self.jobs.get(&id)?;
+        let plan = job.graph.plan();
+        let described = plan.stages.get(stage.0 as usize)?;
+        let current = self.inputs_revision(job, stage);
+        if current != revision {
+            return Some(Err(current));
+        }
+        let upstreams = described
+            .upstreams
+            .iter()
+            .filter_map(|upstream| {
+                let kind = match upstream.edge {
+                    Edge::All => v1::InputKind::All,
+                    Edge::Shuffle => v1::InputKind::Shuffle,
+                    Edge::Each | Edge::After => return None,
+                };
+                let from = &plan.stages[upstream.stage.0 as usize];
+                Some(v1::UpstreamOutputs {
+                    stage_name: from.name.clone(),
+                    stage: upstream.stage.0,
+                    kind: kind.into(),
+                    locations: (0..from.tasks)
+                        .filter_map(|index| self.location(job, TaskId::new(upstream.stage.0, index)))
+                        .collect(),
+                })
+            })
+            .collect();
+        Some(Ok(v1::GetStageInputsResponse { upstreams }))
+    }
+
+    pub(super) fn send_cancel(&mut self, key: &ExecutorKey, id: JobId, task: TaskId, attempt: Attempt) {
+        let Some(job) = self.jobs.get(&id) else { return };
+        let fence = v1::Fence { epoch: self.identity.epoch, token: job.token() };
+        let reference = convert::to_attempt_ref(id, task, attempt);
+        let Some(executor) = self.executors.get_mut(&key.id) else { return };
+        if executor.pull {
+            executor.to_fetch.cancels.push(v1::CancelTasksRequest {
+                job_id: id.to_string(),
+                fence: Some(fence),
+                attempts: vec![reference],
+            });
+            return;
+        }
+        match self.outputs.last_mut() {
+            Some(Output::CancelAttempts { executor: same, request })
+                if same.id == key.id && request.job_id == reference.job_id =>
+            {
+                request.attempts.push(reference);
+            }
+            _ => self.outputs.push(Output::CancelAttempts {
+                executor: executor.key.clone(),
+                request: v1::CancelTasksRequest {
+                    job_id: id.to_string(),
+                    fence: Some(fence),
+                    attempts: vec![reference],
+                },
+            }),
+        }
+    }
+
+    pub(super) fn launch_answered(&mut self, key: &ExecutorKey, count: u32, refused: Vec<v1::Refusal>, now: Millis) {
+        if let Some(executor) = self.executors.get_mut(&key.id)
+            && executor.key == *key
+        {
+            executor.unanswered = executor.unanswered.saturating_sub(count);
+        }
+        for refusal in refused {
+            let Some((id, task, attempt)) =
+                refusal.attempt.as_ref().and_then(|attempt| convert::attempt_ref(attempt).ok())
+            else {
+                continue;
+            };
+            if let Some(executor) = self.executors.get_mut(&key.id) {
+                executor.release(&(id, task, attempt));
+            }
+            match refusal.reason() {
+                v1::RefusalReason::StaleFence | v1::RefusalReason::StaleAttempt => {
+                    tracing::warn!(job = %id, executor = key.id, "launch refused: a newer owner is known there");
+                    self.outputs.push(Output::Reload { job: id });
+                    continue;
+                }
+                v1::RefusalReason::DoesNotFit => self.mark_full(&key.id),
+                v1::RefusalReason::Draining => {
+                    if let Some(executor) = self.executors.get_mut(&key.id) {
+                        executor.draining = true;
+                    }
+                }
+                v1::RefusalReason::OtherIncarnation | v1::RefusalReason::Unspecified => {}
+            }
+            let event = Event::LaunchRefused { task, attempt, by: key.clone(), message: refusal.message };
+            self.apply(id, event, now);
+        }
+    }
+
+    /// A pull executor listed what it has: what it was given and does not have, its answer was lost on the way.
+    pub(super) fn give_again(&mut self, key: &ExecutorKey, held: &[(JobId, TaskId, Attempt)]) {
+        let Some(executor) = self.executors.get(&key.id) else { return };
+        let has: std::collections::HashSet<_> = held.iter().copied().collect();
+        let mut again: BTreeMap<(JobId, StageIndex), Vec<(TaskId, Attempt)>> = BTreeMap::new();
+        for &(id, task, attempt) in executor.held.keys().filter(|key| !has.contains(key)) {
+            let Some(job) = self.jobs.get(&id) else { continue };
+            let committed = job.in_flight.is_none() && job.waiting.effects.is_empty();
+            let waits = job
+                .graph
+                .task(task)
+                .is_some_and(|state| state.attempt == attempt && matches!(state.state, TaskState::Assigned { .. }));
+            if committed && waits {
+                again.entry((id, task.stage)).or_default().push((task, attempt));
+            }
+        }
+        let groups: Vec<v1::LaunchGroup> =
+            again.iter().map(|((id, stage), attempts)| self.launch_group(&self.jobs[id], *stage, attempts)).collect();
+        let executor = self.executors.get_mut(&key.id).expect("it was there above");
+        // Replaces what may still wait there: it is the same attempts.
+        executor.to_fetch.launches = groups;
+    }
+}

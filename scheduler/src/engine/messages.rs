@@ -1,0 +1,153 @@
+//! What comes into the engine, and what it wants done.
+
+use muster_graph::ids::{Attempt, ExecutorKey, JobId, TaskId};
+use muster_proto::v1;
+use tokio::sync::oneshot;
+
+use super::{CommitResult, Engine, Loaded, Registration, StatusAnswer};
+
+/// Something that reached the scheduler.
+pub enum Input {
+    /// The job is this scheduler's, and this is all of it.
+    Adopted(Box<Loaded>),
+    /// The job is not this scheduler's any more, or could not be read.
+    Dropped {
+        /// Which.
+        job: JobId,
+        /// Why, for those who wait for it.
+        why: String,
+    },
+    /// An executor reports.
+    Statuses {
+        /// Who.
+        executor: ExecutorKey,
+        /// What.
+        statuses: Vec<v1::AttemptStatus>,
+        /// Answered when everything that concerns jobs owned here is committed.
+        reply: oneshot::Sender<StatusAnswer>,
+    },
+    /// An executor is there, with a session at this scheduler or at a peer.
+    Registered(Registration),
+    /// Its session at this scheduler is alive.
+    Heartbeat {
+        /// Who.
+        executor: ExecutorKey,
+        /// What it has left, by its own account.
+        free: muster_graph::spec::Resources,
+        /// It takes no new work.
+        draining: bool,
+    },
+    /// It has no session at this scheduler any more.
+    SessionEnded {
+        /// Who.
+        executor: ExecutorKey,
+    },
+    /// It was declared lost, or stopped on purpose, and the store says so.
+    Lost {
+        /// Who, with all earlier incarnations.
+        executor: ExecutorKey,
+    },
+    /// It said what it has of some jobs, and stored our fence before.
+    Answered {
+        /// Who.
+        executor: ExecutorKey,
+        /// The jobs that it was asked about.
+        jobs: Vec<JobId>,
+        /// What it has of them.
+        held: Vec<(JobId, TaskId, Attempt)>,
+        /// Jobs of which it has heard of a newer owner.
+        refused: Vec<JobId>,
+    },
+    /// It answered a launch message.
+    LaunchAnswered {
+        /// Who.
+        executor: ExecutorKey,
+        /// How many attempts the message held.
+        count: u32,
+        /// Which of them it does not take.
+        refused: Vec<v1::Refusal>,
+    },
+    /// A pull executor asks for work.
+    Poll {
+        /// The poll, its statuses already taken out.
+        poll: Box<v1::PollWorkRequest>,
+        /// Answered when there is work, or by [`Input::PollExpired`].
+        reply: oneshot::Sender<v1::PollWorkResponse>,
+    },
+    /// The poll has waited long enough.
+    PollExpired {
+        /// Whose.
+        executor: String,
+        /// Which.
+        sequence: u64,
+    },
+    /// A user wants the job to end.
+    Cancel {
+        /// Which.
+        job: JobId,
+        /// In the user's words.
+        reason: String,
+        /// Answered when committed; `None` if the job is not owned here.
+        reply: oneshot::Sender<Option<v1::JobState>>,
+    },
+    /// Somebody waits for the retry for which the job was made active again.
+    Retry {
+        /// Which.
+        job: JobId,
+        /// Answered with the number of tasks when committed; `None` if the job is not owned here.
+        reply: oneshot::Sender<Option<u32>>,
+    },
+    /// Look at the engine.
+    Read(Box<dyn FnOnce(&mut Engine) + Send>),
+    /// Transactions came back.
+    Commits(Vec<(JobId, CommitResult)>),
+    /// The session is lost: nothing here is ours any more.
+    SessionLost,
+    /// Time went on.
+    Tick,
+}
+
+/// Something for the shell to do.
+#[derive(Debug)]
+pub enum Output {
+    /// Send these attempts to a push executor.
+    Launch {
+        /// Whom.
+        executor: ExecutorKey,
+        /// What.
+        groups: Vec<v1::LaunchGroup>,
+    },
+    /// Tell an executor to end attempts.
+    CancelAttempts {
+        /// Whom.
+        executor: ExecutorKey,
+        /// Which.
+        request: v1::CancelTasksRequest,
+    },
+    /// Ask an executor what it has of jobs that were taken over.
+    Ask {
+        /// Whom.
+        executor: ExecutorKey,
+        /// Its address.
+        address: String,
+        /// The jobs with our fence.
+        jobs: Vec<v1::JobFence>,
+    },
+    /// Read the job again from the store, if it is still ours.
+    Reload {
+        /// Which.
+        job: JobId,
+    },
+    /// An executor has had no session for too long: declare it lost by compare-and-set.
+    DeclareLost {
+        /// Who.
+        executor: ExecutorKey,
+    },
+    /// Connect to an executor, or to its new incarnation.
+    Connect {
+        /// Whom.
+        executor: ExecutorKey,
+        /// Where.
+        address: String,
+    },
+}

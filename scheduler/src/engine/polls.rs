@@ -1,0 +1,76 @@
+//! Executors that fetch their work. A poll brings the executor's whole table of attempts, so that an answer that was lost
+//! on the way is given again; the newest poll wins, and an answer to an older one is void.
+
+use muster_graph::ids::{ExecutorKey, Millis};
+use muster_graph::spec::Resources;
+use muster_proto::v1;
+use tokio::sync::oneshot;
+
+use super::executors::HeldKey;
+use super::{Engine, Link};
+
+/// A poll that waits for work.
+#[derive(Debug)]
+pub(crate) struct WaitingPoll {
+    pub(crate) sequence: u64,
+    pub(crate) reply: oneshot::Sender<v1::PollWorkResponse>,
+}
+
+impl Engine {
+    pub(super) fn poll(
+        &mut self,
+        poll: v1::PollWorkRequest,
+        reply: oneshot::Sender<v1::PollWorkResponse>,
+        now: Millis,
+    ) {
+        let key = ExecutorKey { id: poll.executor_id, incarnation: poll.incarnation };
+        let register_again = |reply: oneshot::Sender<v1::PollWorkResponse>| {
+            // The poll's caller may have gone away; then it asks again.
+            let _ = reply.send(v1::PollWorkResponse { register_again: true, ..Default::default() });
+        };
+        let Some(executor) = self.executors.get_mut(&key.id) else { return register_again(reply) };
+        if executor.key != key || !executor.pull || executor.link == Link::Gone {
+            return register_again(reply);
+        }
+        if poll.sequence < executor.newest_poll {
+            // A later poll has been seen: whatever this one was told would be out of date.
+            let _ = reply.send(v1::PollWorkResponse::default());
+            return;
+        }
+        executor.newest_poll = poll.sequence;
+        executor.draining = poll.draining;
+        executor.since = now;
+        let free = poll.free.as_ref().map(Resources::from).unwrap_or_default();
+        executor.account(&free);
+        if let Some(older) = executor.poll.replace(WaitingPoll { sequence: poll.sequence, reply }) {
+            let _ = older.reply.send(v1::PollWorkResponse::default());
+        }
+        let held: Vec<HeldKey> = poll
+            .held
+            .iter()
+            .filter_map(|held| muster_proto::convert::attempt_ref(held.attempt.as_ref()?).ok())
+            .collect();
+        self.end_unwanted(&key, &held);
+        self.give_again(&key, &held);
+    }
+
+    pub(super) fn poll_expired(&mut self, id: &str, sequence: u64) {
+        let Some(executor) = self.executors.get_mut(id) else { return };
+        if let Some(poll) = executor.poll.take_if(|poll| poll.sequence == sequence) {
+            let _ = poll.reply.send(std::mem::take(&mut executor.to_fetch));
+        }
+    }
+
+    /// Answers the polls for which there is something.
+    pub(super) fn answer_polls(&mut self) {
+        for executor in self.executors.values_mut() {
+            if executor.to_fetch.launches.is_empty() && executor.to_fetch.cancels.is_empty() {
+                continue;
+            }
+            if let Some(poll) = executor.poll.take() {
+                // If the caller is gone, the executor's next poll does not list the attempts, and they are given again.
+                let _ = poll.reply.send(std::mem::take(&mut executor.to_fetch));
+            }
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! What executors report. A report is acknowledged ("settled") only when whatever it did to its job is committed, or
+//! when it is clear that it will never do anything; until then the executor keeps it in its outbox.
+
+use std::collections::BTreeMap;
+
+use muster_graph::execution::Event;
+use muster_graph::ids::{ExecutorKey, JobId, Millis};
+use muster_proto::{convert, v1};
+use tokio::sync::oneshot;
+
+use super::job::Consequences;
+use super::{Engine, job};
+
+/// What became of a call's statuses.
+#[derive(Debug, Default)]
+pub struct StatusAnswer {
+    /// Sequences that the executor may forget.
+    pub settled: Vec<u64>,
+    /// Statuses of jobs that are not owned here, by job.
+    pub elsewhere: BTreeMap<JobId, Vec<v1::AttemptStatus>>,
+}
+
+/// A call that waits for commits of several jobs.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    /// How many of its statuses are not yet decided.
+    open: usize,
+    answer: StatusAnswer,
+    reply: oneshot::Sender<StatusAnswer>,
+}
+
+impl Engine {
+    pub(super) fn statuses(
+        &mut self,
+        by: &ExecutorKey,
+        statuses: Vec<v1::AttemptStatus>,
+        reply: oneshot::Sender<StatusAnswer>,
+        now: Millis,
+    ) {
+        let number = self.next_batch;
+        self.next_batch += 1;
+        let mut answer = StatusAnswer::default();
+        let mut open = 0;
+        for status in statuses {
+            let sequence = status.sequence;
+            let Some((job, task, attempt)) =
+                status.attempt.as_ref().and_then(|attempt| convert::attempt_ref(attempt).ok())
+            else {
+                tracing::warn!(executor = by.id, sequence, "a status without a readable attempt is dropped");
+                answer.settled.push(sequence);
+                continue;
+            };
+            let finished = matches!(status.what, Some(v1::attempt_status::What::Finished(_)));
+            if finished && let Some(executor) = self.executors.get_mut(&by.id) {
+                executor.release(&(job, task, attempt));
+            }
+            if !self.jobs.contains_key(&job) {
+                if sequence > 0 {
+                    answer.elsewhere.entry(job).or_default().push(status);
+                }
+                continue;
+            }
+            match status.what {
+                Some(v1::attempt_status::What::Started(started)) => {
+                    let started_at = started.started_at_ms;
+                    self.apply(job, Event::AttemptStarted { task, attempt, by: by.clone(), started_at }, now);
+                }
+                Some(v1::attempt_status::What::Finished(finished)) => match convert::attempt_end(finished) {
+                    Ok(end) => {
+                        self.apply(job, Event::AttemptFinished { task, attempt, by: by.clone(), end }, now);
+                        let job = self.jobs.get_mut(&job).expect("seen above, and apply removes none");
+                        job.waiting.settled.push((number, sequence));
+                        open += 1;
+                    }
+                    Err(error) => {
+                        // A newer executor's word that this version has no ear for: kept until a newer scheduler asks.
+                        tracing::warn!(executor = by.id, %job, %error, "a status cannot be understood");
+                    }
+                },
+                None => answer.settled.push(sequence),
+            }
+        }
+        if open == 0 {
+            // The caller may have gone; the executor sends again what is not settled.
+            let _ = reply.send(answer);
+        } else {
+            self.batches.insert(number, Batch { open, answer, reply });
+        }
+    }
+
+    /// These statuses are committed.
+    pub(super) fn settle_statuses(&mut self, settled: Vec<(u64, u64)>) {
+        for (number, sequence) in settled {
+            self.decide(number, Some(sequence));
+        }
+    }
+
+    fn decide(&mut self, number: u64, settled: Option<u64>) {
+        let Some(batch) = self.batches.get_mut(&number) else { return };
+        batch.answer.settled.extend(settled);
+        batch.open -= 1;
+        if batch.open == 0 {
+            let batch = self.batches.remove(&number).expect("it was there two lines above");
+            let _ = batch.reply.send(batch.answer);
+        }
+    }
+
+    /// What waited for a commit that will not be: statuses stay with their executors, users are told to ask again.
+    pub(super) fn abandon(&mut self, consequences: Consequences) {
+        for (number, _) in consequences.settled {
+            self.decide(number, None);
+        }
+        // Dropping the senders tells the callers.
+        drop(consequences.replies);
+    }
+
+    pub(super) fn answer_replies(&mut self, id: JobId, replies: Vec<job::Reply>) {
+        let state = self.jobs.get(&id).map(|job| v1::JobState::from(job.graph.job().state));
+        for reply in replies {
+            match reply {
+                job::Reply::Cancelled(reply) => drop(reply.send(state)),
+                job::Reply::Retried(reply, tasks) => drop(reply.send(Some(tasks))),
+            }
+        }
+    }
+}

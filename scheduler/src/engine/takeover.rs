@@ -1,0 +1,82 @@
+//! Asking executors about jobs that were taken over. The question is a fence: an executor stores our token before it
+//! answers, so that what it does not have will never come. Silence is never evidence.
+
+use std::collections::BTreeSet;
+
+use muster_graph::execution::{AnswerScope, Event};
+use muster_graph::ids::{Attempt, ExecutorKey, JobId, Millis, TaskId};
+use muster_proto::v1;
+
+use super::{Engine, Executor, Output};
+
+impl Engine {
+    /// A job that was taken over has attempts out there: asks their executors, and takes what they hold into account.
+    pub(super) fn ask_about(&mut self, id: JobId, now: Millis) {
+        let job = &self.jobs[&id];
+        let stages = &job.graph.plan().stages;
+        for name in job.graph.holders() {
+            let executor = self
+                .executors
+                .entry(name.to_owned())
+                .or_insert_with(|| Executor::unheard_of(ExecutorKey { id: name.to_owned(), incarnation: 0 }, now));
+            for (task, attempt) in job.graph.holds(name) {
+                executor.hold((id, task, attempt), &stages[task.stage.0 as usize].resources);
+            }
+            executor.ask.insert(id);
+        }
+        self.ask_executors();
+    }
+
+    /// Sends the questions that are owed to executors whose address is known.
+    pub(super) fn ask_executors(&mut self) {
+        for executor in self.executors.values_mut() {
+            if executor.ask.is_empty() || executor.asking || !executor.is_reachable() {
+                continue;
+            }
+            executor.asking = true;
+            let jobs = executor
+                .ask
+                .iter()
+                .filter_map(|id| self.jobs.get(id))
+                .map(|job| v1::JobFence {
+                    job_id: job.id.to_string(),
+                    fence: Some(v1::Fence { epoch: self.identity.epoch, token: job.token() }),
+                    owner_address: self.identity.address.clone(),
+                })
+                .collect();
+            self.outputs.push(Output::Ask { executor: executor.key.clone(), address: executor.address.clone(), jobs });
+        }
+    }
+
+    pub(super) fn answered(
+        &mut self,
+        key: &ExecutorKey,
+        jobs: &[JobId],
+        held: &[(JobId, TaskId, Attempt)],
+        refused: &[JobId],
+        now: Millis,
+    ) {
+        for job in refused {
+            self.outputs.push(Output::Reload { job: *job });
+        }
+        if let Some(executor) = self.executors.get_mut(&key.id) {
+            executor.asking = false;
+            for job in jobs {
+                executor.ask.remove(job);
+            }
+        }
+        for job in jobs {
+            if refused.contains(job) || !self.jobs.contains_key(job) {
+                continue;
+            }
+            let held: BTreeSet<(TaskId, Attempt)> =
+                held.iter().filter(|(id, ..)| id == job).map(|&(_, task, attempt)| (task, attempt)).collect();
+            if let Some(executor) = self.executors.get_mut(&key.id) {
+                executor.release_where(|(id, task, attempt)| id == job && !held.contains(&(*task, *attempt)));
+            }
+            let event = Event::ExecutorAnswered { by: key.clone(), held, scope: AnswerScope::Everything };
+            self.apply(*job, event, now);
+        }
+        self.ask_executors();
+    }
+}

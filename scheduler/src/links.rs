@@ -1,0 +1,264 @@
+//! The way to one life of one executor: a stream of launches that is resumed when it breaks, and cancels that never
+//! overtake the launch that they are about.
+//!
+//! A launch message is kept until it is answered and sent again on every new stream: the executor takes the same attempt
+//! twice as one. How much can be unanswered is bounded by the engine's window.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use muster_graph::ids::{ExecutorKey, JobId};
+use muster_proto::v1::executor_client::ExecutorClient;
+use muster_proto::{MESSAGE_BYTES_MAX, convert, v1};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::transport::Channel;
+
+use crate::engine::Input;
+use crate::options::{LAUNCH_WINDOW, PEER_DEADLINE};
+use crate::shared::Shared;
+
+/// Messages on their way to an executor. The window bounds launches; the rest is room for cancels.
+const QUEUE: usize = 2 * LAUNCH_WINDOW as usize;
+/// Between attempts to reach an executor; it doubles.
+const RETRY_FIRST: Duration = Duration::from_millis(50);
+/// And at most.
+const RETRY_MOST: Duration = Duration::from_secs(2);
+/// Asking an executor about jobs that were taken over, between attempts.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+
+enum Message {
+    Launch(Vec<v1::LaunchGroup>),
+    Cancel(v1::CancelTasksRequest),
+}
+
+/// See the module. Dropping it ends it.
+#[derive(Debug)]
+pub(crate) struct Link {
+    messages: mpsc::Sender<Message>,
+    ended: CancellationToken,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.ended.cancel();
+    }
+}
+
+impl Link {
+    pub(crate) fn launch(&self, groups: Vec<v1::LaunchGroup>) {
+        self.send(Message::Launch(groups));
+    }
+
+    pub(crate) fn cancel(&self, request: v1::CancelTasksRequest) {
+        self.send(Message::Cancel(request));
+    }
+
+    fn send(&self, message: Message) {
+        if self.messages.try_send(message).is_err() {
+            // Launches are bounded by the window, so this can only be cancels to an executor that does not listen; the
+            // next time it registers, what nobody wants is ended.
+            tracing::warn!("an executor's queue is full; a cancel is left to its next registration");
+        }
+    }
+}
+
+/// A channel to an address, connected when first used.
+pub(crate) fn channel(address: &str) -> Result<Channel, tonic::transport::Error> {
+    Ok(tonic::transport::Endpoint::from_shared(format!("http://{address}"))?
+        .connect_timeout(Duration::from_secs(2))
+        .http2_keep_alive_interval(Duration::from_secs(5))
+        .keep_alive_timeout(Duration::from_secs(5))
+        .keep_alive_while_idle(true)
+        .tcp_nodelay(true)
+        .connect_lazy())
+}
+
+fn client(address: &str) -> Result<ExecutorClient<Channel>, tonic::transport::Error> {
+    Ok(ExecutorClient::new(channel(address)?)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX))
+}
+
+/// Opens the way to an executor.
+pub(crate) fn connect(
+    tasks: &TaskTracker,
+    shared: &Arc<Shared>,
+    executor: ExecutorKey,
+    address: String,
+    ended: CancellationToken,
+) -> Link {
+    let (messages, receiver) = mpsc::channel(QUEUE);
+    let sender = Sender {
+        shared: Arc::clone(shared),
+        executor,
+        address,
+        messages: receiver,
+        unanswered: VecDeque::new(),
+        cancels: VecDeque::new(),
+        sequence: 0,
+    };
+    let stopped = ended.clone();
+    tasks.spawn(async move {
+        // Everything that the sender holds is void when the link ends, so it may be dropped at any point.
+        stopped.run_until_cancelled(sender.run()).await;
+    });
+    Link { messages, ended }
+}
+
+struct Sender {
+    shared: Arc<Shared>,
+    executor: ExecutorKey,
+    address: String,
+    messages: mpsc::Receiver<Message>,
+    unanswered: VecDeque<(v1::LaunchTasksRequest, u32)>,
+    /// Cancels, each with the launch message that it must not overtake.
+    cancels: VecDeque<(u64, v1::CancelTasksRequest)>,
+    sequence: u64,
+}
+
+impl Sender {
+    async fn run(mut self) {
+        let mut pause = RETRY_FIRST;
+        let client = match client(&self.address) {
+            Ok(client) => client,
+            Err(error) => {
+                tracing::error!(executor = self.executor.id, address = self.address, %error, "not an address");
+                return;
+            }
+        };
+        loop {
+            match self.stream(client.clone(), &mut pause).await {
+                Ok(()) => return,
+                Err(error) => {
+                    tracing::info!(executor = self.executor.id, %error, "launch stream broke; it will be resumed");
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RETRY_MOST);
+        }
+    }
+
+    /// One stream, until it breaks or the link is not wanted any more.
+    async fn stream(&mut self, mut client: ExecutorClient<Channel>, pause: &mut Duration) -> Result<(), tonic::Status> {
+        let (requests, receiver) = mpsc::channel(64);
+        let opened = tokio::time::timeout(PEER_DEADLINE, client.launch_tasks(ReceiverStream::new(receiver)));
+        // The answer's headers may come only after the first request, so what is unanswered goes first, beside it.
+        let again: Vec<v1::LaunchTasksRequest> = self.unanswered.iter().map(|(request, _)| request.clone()).collect();
+        let resend = async {
+            for request in again {
+                // A stream that is gone by now is noticed below.
+                let _ = requests.send(request).await;
+            }
+        };
+        let (opened, ()) = tokio::join!(opened, resend);
+        let mut answers =
+            opened.map_err(|_| tonic::Status::deadline_exceeded("opening the launch stream"))??.into_inner();
+        loop {
+            tokio::select! {
+                biased;
+                answer = answers.message() => {
+                    let Some(answer) = answer? else {
+                        return Err(tonic::Status::unavailable("the executor closed the launch stream"));
+                    };
+                    *pause = RETRY_FIRST;
+                    self.answered(answer).await;
+                    self.send_cancels(&mut client).await?;
+                }
+                message = self.messages.recv() => match message {
+                    None => return Ok(()),
+                    Some(Message::Launch(groups)) => {
+                        let request = self.remember(groups);
+                        if requests.send(request).await.is_err() {
+                            return Err(tonic::Status::unavailable("the launch stream is closed"));
+                        }
+                    }
+                    Some(Message::Cancel(request)) => {
+                        self.cancels.push_back((self.sequence, request));
+                        self.send_cancels(&mut client).await?;
+                    }
+                },
+            }
+        }
+    }
+
+    fn remember(&mut self, groups: Vec<v1::LaunchGroup>) -> v1::LaunchTasksRequest {
+        self.sequence += 1;
+        let count = groups.iter().map(|group| group.attempts.len()).sum::<usize>();
+        let request =
+            v1::LaunchTasksRequest { sequence: self.sequence, executor_incarnation: self.executor.incarnation, groups };
+        self.unanswered.push_back((request.clone(), u32::try_from(count).unwrap_or(u32::MAX)));
+        request
+    }
+
+    async fn answered(&mut self, answer: v1::LaunchTasksResponse) {
+        while self.unanswered.front().is_some_and(|(request, _)| request.sequence <= answer.sequence) {
+            let Some((request, count)) = self.unanswered.pop_front() else { break };
+            let refused = if request.sequence == answer.sequence { answer.refused.clone() } else { Vec::new() };
+            let input = Input::LaunchAnswered { executor: self.executor.clone(), count, refused };
+            // Stopping: nobody counts any more.
+            let _ = self.shared.engine.send(input).await;
+        }
+    }
+
+    /// Sends the cancels whose launches have been answered.
+    async fn send_cancels(&mut self, client: &mut ExecutorClient<Channel>) -> Result<(), tonic::Status> {
+        let open = self.unanswered.front().map_or(u64::MAX, |(request, _)| request.sequence);
+        while self.cancels.front().is_some_and(|(after, _)| *after < open) {
+            let Some((_, request)) = self.cancels.front() else { break };
+            let call = tokio::time::timeout(PEER_DEADLINE, client.cancel_tasks(request.clone())).await;
+            match call {
+                Ok(Ok(_)) => {}
+                Ok(Err(status)) if status.code() == tonic::Code::FailedPrecondition => {
+                    tracing::warn!(executor = self.executor.id, %status, "cancel refused");
+                }
+                Ok(Err(status)) => return Err(status),
+                Err(_) => return Err(tonic::Status::deadline_exceeded("cancel_tasks")),
+            }
+            self.cancels.pop_front();
+        }
+        Ok(())
+    }
+}
+
+/// Asks an executor what it has of some jobs until it answers, or is known to have gone.
+pub(crate) async fn ask(shared: &Shared, executor: ExecutorKey, address: &str, jobs: Vec<v1::JobFence>) {
+    let Ok(mut client) = client(address) else { return };
+    let ids: Vec<JobId> = jobs.iter().filter_map(|job| job.job_id.parse().ok()).collect();
+    loop {
+        let request = v1::AskJobsRequest { jobs: jobs.clone(), executor_incarnation: executor.incarnation };
+        match tokio::time::timeout(PEER_DEADLINE, client.ask_jobs(request)).await {
+            Ok(Ok(answer)) => {
+                let answer = answer.into_inner();
+                let held = answer
+                    .held
+                    .into_iter()
+                    .filter_map(|held| convert::attempt_ref(held.attempt.as_ref()?).ok())
+                    .collect();
+                let input = Input::Answered {
+                    executor: ExecutorKey { id: executor.id, incarnation: answer.incarnation },
+                    jobs: ids,
+                    held,
+                    refused: answer.refused.iter().filter_map(|id| id.parse().ok()).collect(),
+                };
+                let _ = shared.engine.send(input).await;
+                return;
+            }
+            Ok(Err(status)) => tracing::info!(executor = executor.id, %status, "asking again"),
+            Err(_) => tracing::info!(executor = executor.id, "no answer in time; asking again"),
+        }
+        // Silence is never evidence that a task is not running: asked until it answers or is declared lost.
+        tokio::time::sleep(ASK_AGAIN).await;
+        let key = executor.clone();
+        let still = shared
+            .engine
+            .read(move |engine| engine.executor(&key.id).is_some_and(|known| known.key == key && known.wants_asking()))
+            .await;
+        if !matches!(still, Ok(true)) {
+            return;
+        }
+    }
+}

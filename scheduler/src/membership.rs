@@ -1,0 +1,280 @@
+//! Who is there: this scheduler's session and the epoch, the live schedulers, and the executors as the store knows them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use muster_graph::ids::ExecutorKey;
+use muster_graph::spec::Resources;
+use muster_proto::storage::{ExecutorRecord, SchedulerRecord};
+use muster_state::codec::{self, Epoch};
+use muster_state::{Change, Error, Guard, Key, Keyspace, Op, Revision, SessionId, StateBackend, Txn, TxnOutcome, keys};
+
+use crate::engine::{Identity, Input, Registration};
+use crate::load::send_until_known;
+use crate::options::Options;
+use crate::shared::{Presence, Shared};
+
+/// An executor's state, as stored.
+pub(crate) mod executor_state {
+    pub(crate) const READY: &str = "ready";
+    pub(crate) const DRAINING: &str = "draining";
+    pub(crate) const LOST: &str = "lost";
+    pub(crate) const STOPPED: &str = "stopped";
+}
+
+/// After an error of the store, before the next look.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Finds the epoch of the store, or begins the first one.
+async fn epoch(state: &dyn StateBackend) -> Result<(u64, Revision), Error> {
+    let key = keys::epoch();
+    if state.get(&key).await?.is_none() {
+        let first = Txn {
+            guards: vec![Guard::Absent(key.clone())],
+            ops: vec![Op::Put { key: key.clone(), value: codec::encode(&Epoch(1))?, session: None }],
+            read_on_failure: Vec::new(),
+        };
+        // Refused: a peer began it at the same moment, which is as good.
+        send_until_known(state, first).await?;
+    }
+    let entry = state.get(&key).await?.ok_or_else(|| Error::Fatal("the epoch was deleted".to_owned()))?;
+    let Epoch(epoch) = codec::decode(&key, &entry.value)?;
+    Ok((epoch, entry.mod_revision))
+}
+
+/// Opens a session under a fresh id.
+pub(crate) async fn open(options: &Options, address: &str, now: u64) -> Result<Presence, Error> {
+    let id = SessionId(format!("{}.{:016x}", options.scheduler_id, rand::random::<u64>()));
+    let (epoch, epoch_revision) = epoch(&*options.state).await?;
+    let record = SchedulerRecord {
+        scheduler_id: options.scheduler_id.clone(),
+        address: address.to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started_at_ms: now,
+    };
+    let session = options.state.open_session(id.clone(), options.session_ttl, codec::encode(&record)?).await?;
+    tracing::info!(session = id.0, epoch, address, "session opened");
+    let identity = Identity { session: id, address: address.to_owned(), epoch, epoch_revision };
+    Ok(Presence { session, identity })
+}
+
+/// The live schedulers, in the store's own words.
+pub(crate) async fn live_schedulers(
+    state: &dyn StateBackend,
+) -> Result<(BTreeMap<SessionId, SchedulerRecord>, Revision), Error> {
+    let page = state.get_from_prefix(Keyspace::Schedulers, "").await?;
+    let mut live = BTreeMap::new();
+    for entry in page.entries {
+        let key = Key::new(Keyspace::Schedulers, entry.name.clone());
+        live.insert(SessionId(entry.name), codec::decode(&key, &entry.value)?);
+    }
+    Ok((live, page.revision))
+}
+
+/// Follows the schedulers' sessions; `changed` is told whenever one came or went.
+pub(crate) async fn follow_schedulers(shared: Arc<Shared>, changed: Arc<tokio::sync::Notify>) {
+    loop {
+        if let Err(error) = follow_schedulers_once(&shared, &changed).await {
+            tracing::info!(%error, "following the schedulers again");
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+async fn follow_schedulers_once(shared: &Shared, changed: &tokio::sync::Notify) -> Result<(), Error> {
+    let state = &*shared.options.state;
+    let (live, revision) = live_schedulers(state).await?;
+    shared.peers.set(live);
+    changed.notify_one();
+    let mut watch = state.watch(Keyspace::Schedulers, "", revision + 1).await?;
+    while let Some(batch) = watch.next().await {
+        let batch = batch?;
+        let mut live = shared.peers.live();
+        for change in batch.changes {
+            match change {
+                Change::Put(entry) => {
+                    let key = Key::new(Keyspace::Schedulers, entry.name.clone());
+                    live.insert(SessionId(entry.name), codec::decode(&key, &entry.value)?);
+                }
+                Change::Deleted { name, .. } => {
+                    live.remove(&SessionId(name));
+                }
+            }
+        }
+        shared.peers.set(live);
+        changed.notify_one();
+    }
+    Ok(())
+}
+
+/// Follows the executors' records, so that every scheduler knows those that are at home elsewhere.
+pub(crate) async fn follow_executors(shared: Arc<Shared>) {
+    loop {
+        if let Err(error) = follow_executors_once(&shared).await {
+            tracing::info!(%error, "following the executors again");
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+async fn follow_executors_once(shared: &Shared) -> Result<(), Error> {
+    let state = &*shared.options.state;
+    let page = state.get_from_prefix(Keyspace::Executors, "").await?;
+    for entry in page.entries {
+        executor_seen(shared, &entry.name, &entry.value).await?;
+    }
+    let mut watch = state.watch(Keyspace::Executors, "", page.revision + 1).await?;
+    while let Some(batch) = watch.next().await {
+        for change in batch?.changes {
+            if let Change::Put(entry) = change {
+                executor_seen(shared, &entry.name, &entry.value).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn executor_seen(shared: &Shared, name: &str, value: &[u8]) -> Result<(), Error> {
+    let record: ExecutorRecord = codec::decode(&keys::executor(name), value)?;
+    let key = ExecutorKey { id: record.executor_id.clone(), incarnation: record.incarnation };
+    let input = if matches!(record.state.as_str(), executor_state::LOST | executor_state::STOPPED) {
+        Input::Lost { executor: key }
+    } else if record.home == shared.presence().identity.session.0 {
+        // Its session here says more than the record does.
+        return Ok(());
+    } else {
+        let home_lives = shared.peers.live().contains_key(&SessionId(record.home.clone()));
+        let registration = registration(&record, false);
+        // Stopping: nobody needs to know any more.
+        let _ = shared.engine.send(Input::Registered(registration)).await;
+        if home_lives {
+            return Ok(());
+        }
+        Input::SessionEnded { executor: key }
+    };
+    let _ = shared.engine.send(input).await;
+    Ok(())
+}
+
+fn registration(record: &ExecutorRecord, home_here: bool) -> Registration {
+    Registration {
+        key: ExecutorKey { id: record.executor_id.clone(), incarnation: record.incarnation },
+        address: record.address.clone(),
+        pull: record.pull,
+        total: record.total.as_ref().map(Resources::from).unwrap_or_default(),
+        labels: record.labels.clone(),
+        version: record.version.clone(),
+        draining: record.state == executor_state::DRAINING,
+        home_here,
+        held: None,
+    }
+}
+
+/// Writes an executor's record if it differs from what is stored; never over a later life's.
+pub(crate) async fn write_executor(shared: &Shared, record: &ExecutorRecord) -> Result<(), Error> {
+    let state = &*shared.options.state;
+    let key = keys::executor(&record.executor_id);
+    loop {
+        let known = state.get(&key).await?;
+        let guard = match &known {
+            None => Guard::Absent(key.clone()),
+            Some(entry) => {
+                let stored: ExecutorRecord = codec::decode(&key, &entry.value)?;
+                if stored.incarnation > record.incarnation {
+                    return Err(Error::Fatal(format!(
+                        "executor {} has started again since (incarnation {})",
+                        record.executor_id, stored.incarnation
+                    )));
+                }
+                if (ExecutorRecord { since_ms: record.since_ms, ..stored }) == *record {
+                    return Ok(());
+                }
+                Guard::AtRevision(key.clone(), entry.mod_revision)
+            }
+        };
+        let txn = Txn {
+            guards: vec![guard],
+            ops: vec![Op::Put { key: key.clone(), value: codec::encode(record)?, session: None }],
+            read_on_failure: Vec::new(),
+        };
+        // Refused: somebody else wrote it, or this had landed before; look again.
+        if let TxnOutcome::Committed(_) = send_until_known(state, txn).await? {
+            return Ok(());
+        }
+    }
+}
+
+/// Declares an executor lost, unless it has found a home meanwhile.
+pub(crate) async fn declare_lost(shared: &Shared, executor: &ExecutorKey) {
+    match try_declare_lost(shared, executor).await {
+        Ok(true) => {
+            let _ = shared.engine.send(Input::Lost { executor: executor.clone() }).await;
+        }
+        Ok(false) => {}
+        Err(error) => tracing::warn!(executor = executor.id, %error, "could not declare the executor lost; later"),
+    }
+}
+
+async fn try_declare_lost(shared: &Shared, executor: &ExecutorKey) -> Result<bool, Error> {
+    let state = &*shared.options.state;
+    let key = keys::executor(&executor.id);
+    let Some(entry) = state.get(&key).await? else {
+        // It never registered, or its record was purged: there is nothing that could come back.
+        return Ok(true);
+    };
+    let mut record: ExecutorRecord = codec::decode(&key, &entry.value)?;
+    if record.incarnation > executor.incarnation {
+        return Ok(false);
+    }
+    if matches!(record.state.as_str(), executor_state::LOST | executor_state::STOPPED) {
+        return Ok(true);
+    }
+    let home = SessionId(record.home.clone());
+    let mut guards = vec![Guard::AtRevision(key.clone(), entry.mod_revision)];
+    if record.home == shared.presence().identity.session.0 {
+        guards.push(Guard::SessionAlive(home));
+    } else if !record.home.is_empty() {
+        // Only its own home may declare it lost while that lives.
+        guards.push(Guard::SessionGone(home));
+    }
+    executor_state::LOST.clone_into(&mut record.state);
+    record.home.clear();
+    record.since_ms = shared.now();
+    let txn = Txn {
+        guards,
+        ops: vec![Op::Put { key, value: codec::encode(&record)?, session: None }],
+        read_on_failure: Vec::new(),
+    };
+    let declared = matches!(send_until_known(state, txn).await?, TxnOutcome::Committed(_));
+    if declared {
+        tracing::warn!(executor = executor.id, incarnation = executor.incarnation, "executor declared lost");
+    }
+    Ok(declared)
+}
+
+/// An executor has stopped on purpose: what it had is gone, and everybody may know it at once.
+pub(crate) async fn stopped(shared: &Shared, executor: &ExecutorKey) -> Result<(), Error> {
+    let state = &*shared.options.state;
+    let key = keys::executor(&executor.id);
+    loop {
+        let Some(entry) = state.get(&key).await? else { return Ok(()) };
+        let mut record: ExecutorRecord = codec::decode(&key, &entry.value)?;
+        if record.incarnation != executor.incarnation || record.state == executor_state::STOPPED {
+            return Ok(());
+        }
+        executor_state::STOPPED.clone_into(&mut record.state);
+        record.home.clear();
+        record.since_ms = shared.now();
+        let txn = Txn {
+            guards: vec![Guard::AtRevision(key.clone(), entry.mod_revision)],
+            ops: vec![Op::Put { key: key.clone(), value: codec::encode(&record)?, session: None }],
+            read_on_failure: Vec::new(),
+        };
+        if let TxnOutcome::Committed(_) = send_until_known(state, txn).await? {
+            let _ = shared.engine.send(Input::Lost { executor: executor.clone() }).await;
+            return Ok(());
+        }
+    }
+}

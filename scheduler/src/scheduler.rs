@@ -1,0 +1,203 @@
+//! A whole scheduler: its session, its engine and its services, started and stopped together.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::engine::{Engine, Input};
+use crate::options::Options;
+use crate::shared::Shared;
+use crate::shell::{EngineHandle, Shell};
+use crate::{membership, ownership, services};
+
+/// A scheduler could not start, or ended early.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// Nothing is authenticated yet, so nothing listens beyond loopback unless it is asked for by name.
+    #[error(
+        "{0} is not a loopback address, and calls are not authenticated; listen on 127.0.0.1, or allow remote calls (--allow-remote) if the network is trusted"
+    )]
+    NotLoopback(SocketAddr),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {why}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// What the system says.
+        why: String,
+    },
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] muster_state::Error),
+    /// A part of it ended though nobody stopped it.
+    #[error("{0} ended early")]
+    Ended(&'static str),
+}
+
+/// A scheduler that is about to be started.
+#[derive(Debug)]
+pub struct Scheduler;
+
+/// A running scheduler. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    address: SocketAddr,
+    scheduler_id: String,
+    stop: CancellationToken,
+    ended: watch::Receiver<Option<Result<(), Error>>>,
+}
+
+impl Handle {
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn scheduler_id(&self) -> &str {
+        &self.scheduler_id
+    }
+
+    /// Ends it: its session is closed, so that its jobs can be taken over at once.
+    pub async fn stop(&self) {
+        self.stop.cancel();
+        // Whatever it ended with was for whoever waits in `finished`.
+        let _ = self.finished().await;
+    }
+
+    /// Waits until it has ended.
+    pub async fn finished(&self) -> Result<(), Error> {
+        let mut ended = self.ended.clone();
+        match ended.wait_for(Option::is_some).await {
+            Ok(result) => result.clone().unwrap_or(Ok(())),
+            Err(_) => Err(Error::Ended("the scheduler")),
+        }
+    }
+}
+
+impl Scheduler {
+    /// Starts a scheduler; answers when it serves.
+    pub async fn start(options: Options) -> Result<Handle, Error> {
+        if !options.listen.ip().is_loopback() && !options.allow_remote {
+            return Err(Error::NotLoopback(options.listen));
+        }
+        let listen = |why: std::io::Error| Error::Listen { address: options.listen, why: why.to_string() };
+        let listener = tokio::net::TcpListener::bind(options.listen).await.map_err(listen)?;
+        let address = listener.local_addr().map_err(listen)?;
+        let advertised = options.advertise.clone().unwrap_or_else(|| address.to_string());
+        let started_at = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
+        let presence = membership::open(&options, &advertised, started_at).await?;
+        let (handle, inputs) = EngineHandle::new();
+        let engine = Engine::new(
+            presence.identity.clone(),
+            u64::try_from(options.lost_after.as_millis()).unwrap_or(u64::MAX),
+            u64::try_from(options.heartbeat.as_millis()).unwrap_or(u64::MAX).saturating_mul(HEARTBEATS_MISSED_MAX),
+        );
+        let scheduler_id = options.scheduler_id.clone();
+        let shared = Arc::new(Shared::new(options, handle, advertised, presence));
+        let stop = CancellationToken::new();
+        let (ended_sender, ended) = watch::channel(None);
+        let running = Running {
+            shared: Arc::clone(&shared),
+            stop: stop.clone(),
+            shell: Shell { engine, inputs, shared, tasks: TaskTracker::new(), stop: stop.child_token() },
+            listener,
+        };
+        tokio::spawn(async move {
+            let result = running.run().await;
+            if let Err(error) = &result {
+                tracing::error!(%error, "scheduler ended");
+            }
+            ended_sender.send_replace(Some(result));
+        });
+        Ok(Handle { address, scheduler_id, stop, ended })
+    }
+}
+
+/// An executor that has missed so many heartbeats is out of reach.
+const HEARTBEATS_MISSED_MAX: u64 = 5;
+
+struct Running {
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+    shell: Shell,
+    listener: tokio::net::TcpListener,
+}
+
+impl Running {
+    async fn run(self) -> Result<(), Error> {
+        let Self { shared, stop, shell, listener } = self;
+        let sessions_changed = Arc::new(tokio::sync::Notify::new());
+        let spawned = stop.child_token();
+        let mut shell = tokio::spawn(shell.run());
+        let mut serving = tokio::spawn(services::serve(Arc::clone(&shared), listener, stop.child_token()));
+        let mut scanning = tokio::spawn(ownership::keep_scanning(Arc::clone(&shared), Arc::clone(&sessions_changed)));
+        let mut schedulers =
+            tokio::spawn(membership::follow_schedulers(Arc::clone(&shared), Arc::clone(&sessions_changed)));
+        let mut executors = tokio::spawn(membership::follow_executors(Arc::clone(&shared)));
+        let mut presence = tokio::spawn(keep_present(Arc::clone(&shared), Arc::clone(&sessions_changed)));
+        // A part that ends, by a panic or otherwise, ends the whole: another scheduler takes over, and this one's
+        // supervisor starts it anew. A scheduler with a missing part would be worse than none.
+        let result = tokio::select! {
+            biased;
+            () = stop.cancelled() => Ok(()),
+            _ = &mut shell => Err(Error::Ended("the engine")),
+            _ = &mut serving => Err(Error::Ended("the gRPC server")),
+            _ = &mut scanning => Err(Error::Ended("the scan for jobs")),
+            _ = &mut schedulers => Err(Error::Ended("the watch of the schedulers")),
+            _ = &mut executors => Err(Error::Ended("the watch of the executors")),
+            _ = &mut presence => Err(Error::Ended("the session's keeper")),
+        };
+        stop.cancel();
+        spawned.cancel();
+        for part in [scanning, schedulers, executors, presence] {
+            part.abort();
+        }
+        /// For calls under way and transactions in flight.
+        const LAST_WORDS: Duration = Duration::from_secs(3);
+        let _ = tokio::time::timeout(LAST_WORDS, async {
+            if !shell.is_finished() {
+                let _ = (&mut shell).await;
+            }
+        })
+        .await;
+        // After the last transaction, not before it: peers take the jobs over the moment it is gone.
+        let _ = tokio::time::timeout(LAST_WORDS, shared.presence().session.close()).await;
+        serving.abort();
+        result
+    }
+}
+
+/// Opens a new session whenever the present one is lost.
+async fn keep_present(shared: Arc<Shared>, sessions_changed: Arc<tokio::sync::Notify>) {
+    loop {
+        shared.presence().session.lost().await;
+        tracing::error!("session lost: all jobs are let go; opening a new one");
+        if shared.engine.send(Input::SessionLost).await.is_err() {
+            return;
+        }
+        let presence = loop {
+            match membership::open(&shared.options, &shared.address, shared.now()).await {
+                Ok(presence) => break presence,
+                Err(error) => {
+                    tracing::warn!(%error, "no new session yet");
+                    tokio::time::sleep(Duration::from_millis(500)).await;
+                }
+            }
+        };
+        let identity = presence.identity.clone();
+        shared.replace_presence(presence);
+        if shared.engine.read(move |engine| engine.take_identity(identity)).await.is_err() {
+            return;
+        }
+        sessions_changed.notify_one();
+    }
+}

@@ -1,0 +1,356 @@
+//! What executors call.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use muster_graph::ids::{ExecutorKey, JobId, StageIndex};
+use muster_graph::spec::Resources;
+use muster_proto::v1::executors_client::ExecutorsClient;
+use muster_proto::v1::executors_server::Executors;
+use muster_proto::{MESSAGE_BYTES_MAX, convert, storage, v1};
+use muster_state::codec;
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::jobs::Answers;
+use super::{Api, Place, forwarded, is_forwarded, job_id, moved};
+use crate::accept::{store, unavailable};
+use crate::engine::{Input, Registration};
+use crate::membership::{self, executor_state};
+use crate::options::{CALL_DEADLINE, PEER_DEADLINE, POLL_WAIT_MAX, STATUSES_PER_CALL_MAX};
+use crate::{load, ownership};
+
+/// An executor's or resource's name, and labels, at most.
+const TEXT_BYTES_MAX: usize = 256;
+/// Answers to heartbeats on their way to an executor.
+const SIGNALS_QUEUE: usize = 16;
+
+fn named(field: &str, text: &str) -> Result<(), Status> {
+    if text.is_empty() || text.len() > TEXT_BYTES_MAX || text.contains(['/', '\0']) {
+        return Err(Status::invalid_argument(format!(
+            "{field}: must be 1 to {TEXT_BYTES_MAX} bytes, without '/' and NUL"
+        )));
+    }
+    Ok(())
+}
+
+impl Api {
+    fn executors_at(&self, address: &str) -> Result<ExecutorsClient<Channel>, Status> {
+        Ok(ExecutorsClient::new(self.shared.peers.channel(address)?)
+            .max_decoding_message_size(16 * MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX))
+    }
+
+    /// Brings statuses to their jobs' owners. Answers what may be forgotten, and who owns what is not ours.
+    async fn report(
+        &self,
+        executor: ExecutorKey,
+        statuses: Vec<v1::AttemptStatus>,
+        forward: bool,
+    ) -> Result<v1::UpdateTaskStatusResponse, Status> {
+        let (reply, answer) = oneshot::channel();
+        let input = Input::Statuses { executor: executor.clone(), statuses, reply };
+        self.shared.engine.send(input).await.map_err(unavailable)?;
+        let answer = tokio::time::timeout(CALL_DEADLINE, answer)
+            .await
+            .map_err(|_| Status::deadline_exceeded("the statuses are not committed yet; send them again"))?
+            .map_err(unavailable)?;
+        let mut response = v1::UpdateTaskStatusResponse { settled: answer.settled, owners: BTreeMap::new() };
+        for (id, statuses) in answer.elsewhere {
+            self.report_elsewhere(&executor, id, statuses, forward, &mut response).await?;
+        }
+        Ok(response)
+    }
+
+    async fn report_elsewhere(
+        &self,
+        executor: &ExecutorKey,
+        id: JobId,
+        statuses: Vec<v1::AttemptStatus>,
+        forward: bool,
+        response: &mut v1::UpdateTaskStatusResponse,
+    ) -> Result<(), Status> {
+        let over = match load::head(&*self.shared.options.state, id).await.map_err(store)? {
+            // It never was, or was purged; a linearizable read is the proof.
+            None => true,
+            Some(stored) => stored.keyspace != muster_state::Keyspace::ActiveJobs,
+        };
+        if over {
+            response.settled.extend(statuses.iter().map(|status| status.sequence));
+            return Ok(());
+        }
+        let Some(owner) = ownership::owner_elsewhere(&self.shared, id).await.map_err(store)? else {
+            // On its way to somebody; the executor sends again.
+            return Ok(());
+        };
+        if !forward {
+            let request = v1::UpdateTaskStatusRequest {
+                executor_id: executor.id.clone(),
+                incarnation: executor.incarnation,
+                statuses,
+                forwarded: true,
+            };
+            let call = self.executors_at(&owner)?;
+            match tokio::time::timeout(PEER_DEADLINE, {
+                let mut call = call;
+                async move { call.update_task_status(request).await }
+            })
+            .await
+            {
+                Ok(Ok(answer)) => response.settled.extend(answer.into_inner().settled),
+                Ok(Err(status)) => tracing::info!(job = %id, owner, %status, "statuses could not be passed on"),
+                Err(_) => tracing::info!(job = %id, owner, "statuses could not be passed on in time"),
+            }
+        }
+        response.owners.insert(id.to_string(), owner);
+        Ok(())
+    }
+}
+
+fn check_statuses(count: usize) -> Result<(), Status> {
+    if count > STATUSES_PER_CALL_MAX {
+        return Err(Status::invalid_argument(format!(
+            "statuses: {count}, more than STATUSES_PER_CALL_MAX = {STATUSES_PER_CALL_MAX}; send them in several calls"
+        )));
+    }
+    Ok(())
+}
+
+#[tonic::async_trait]
+impl Executors for Api {
+    async fn register(&self, request: Request<v1::RegisterRequest>) -> Result<Response<v1::RegisterResponse>, Status> {
+        let message = request.into_inner();
+        named("executor_id", &message.executor_id)?;
+        if message.incarnation == 0 {
+            return Err(Status::invalid_argument("incarnation: must be at least 1 and rise at each start"));
+        }
+        if message.address.is_empty() {
+            return Err(Status::invalid_argument("address: missing: host:port of the executor's services"));
+        }
+        let total = message.total.clone().unwrap_or_default();
+        if total.cpu_milli == 0 {
+            return Err(Status::invalid_argument("total.cpu_milli: an executor must offer some cpu"));
+        }
+        let pull = message.mode == i32::from(v1::Mode::Pull);
+        let identity = self.shared.presence().identity;
+        let record = storage::ExecutorRecord {
+            executor_id: message.executor_id.clone(),
+            incarnation: message.incarnation,
+            address: message.address.clone(),
+            pull,
+            total: Some(total.clone()),
+            labels: message.labels.clone(),
+            version: message.version.clone(),
+            home: identity.session.0.clone(),
+            state: if message.draining { executor_state::DRAINING } else { executor_state::READY }.to_owned(),
+            since_ms: self.shared.now(),
+        };
+        membership::write_executor(&self.shared, &record).await.map_err(|error| match error {
+            muster_state::Error::Fatal(why) => Status::failed_precondition(why),
+            other => store(other),
+        })?;
+        let held = message.held.iter().filter_map(|held| convert::attempt_ref(held.attempt.as_ref()?).ok()).collect();
+        let registration = Registration {
+            key: ExecutorKey { id: message.executor_id, incarnation: message.incarnation },
+            address: message.address,
+            pull,
+            total: Resources::from(&total),
+            labels: message.labels,
+            version: message.version,
+            draining: message.draining,
+            home_here: true,
+            held: Some(held),
+        };
+        tracing::info!(
+            executor = registration.key.id,
+            incarnation = registration.key.incarnation,
+            address = registration.address,
+            "executor registered"
+        );
+        self.shared.engine.send(Input::Registered(registration)).await.map_err(unavailable)?;
+        Ok(Response::new(v1::RegisterResponse {
+            scheduler_id: self.shared.options.scheduler_id.clone(),
+            schedulers: self.shared.peers.addresses(),
+            heartbeat_ms: u64::try_from(self.shared.options.heartbeat.as_millis()).unwrap_or(u64::MAX),
+            cluster_epoch: identity.epoch,
+        }))
+    }
+
+    type SessionStream = Answers<v1::SchedulerSignal>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<v1::Heartbeat>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let beats = request.into_inner();
+        let (signals, receiver) = mpsc::channel(SIGNALS_QUEUE);
+        let api = self.clone();
+        tokio::spawn(async move {
+            let stop = api.stop.clone();
+            let mut seen = None;
+            // Cancelled between two heartbeats: nothing is half done.
+            stop.run_until_cancelled(api.hear(beats, &signals, &mut seen)).await;
+            if let Some(executor) = seen {
+                let _ = api.shared.engine.send(Input::SessionEnded { executor }).await;
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+
+    async fn poll_work(&self, request: Request<v1::PollWorkRequest>) -> Result<Response<v1::PollWorkResponse>, Status> {
+        let mut poll = request.into_inner();
+        check_statuses(poll.statuses.len())?;
+        named("executor_id", &poll.executor_id)?;
+        let wait = Duration::from_millis(poll.wait_ms).min(POLL_WAIT_MAX);
+        let key = ExecutorKey { id: poll.executor_id.clone(), incarnation: poll.incarnation };
+        let (sequence, statuses) = (poll.sequence, std::mem::take(&mut poll.statuses));
+        let reporting = !statuses.is_empty();
+        let mut report = std::pin::pin!(self.report(key.clone(), statuses, false));
+        let mut settled = Vec::new();
+        let mut reported = !reporting;
+        if reporting {
+            // The statuses reach the engine first, so that the poll finds the resources that they free.
+            tokio::select! {
+                biased;
+                answer = &mut report => { settled = answer?.settled; reported = true; }
+                () = std::future::ready(()) => {}
+            }
+        }
+        let (reply, mut answer) = oneshot::channel();
+        self.shared.engine.send(Input::Poll { poll: Box::new(poll), reply }).await.map_err(unavailable)?;
+        let expired = Input::PollExpired { executor: key.id, sequence };
+        let early = tokio::select! {
+            biased;
+            outcome = &mut report, if !reported => { settled = outcome?.settled; None }
+            work = &mut answer => Some(work.map_err(unavailable)?),
+            () = tokio::time::sleep(wait) => None,
+        };
+        let mut response = match early {
+            Some(work) => work,
+            None => {
+                // Acknowledgements do not wait for work.
+                self.shared.engine.send(expired).await.map_err(unavailable)?;
+                answer.await.map_err(unavailable)?
+            }
+        };
+        response.settled = settled;
+        Ok(Response::new(response))
+    }
+
+    async fn update_task_status(
+        &self,
+        request: Request<v1::UpdateTaskStatusRequest>,
+    ) -> Result<Response<v1::UpdateTaskStatusResponse>, Status> {
+        let message = request.into_inner();
+        check_statuses(message.statuses.len())?;
+        named("executor_id", &message.executor_id)?;
+        let executor = ExecutorKey { id: message.executor_id, incarnation: message.incarnation };
+        self.report(executor, message.statuses, message.forwarded).await.map(Response::new)
+    }
+
+    async fn get_stage_spec(
+        &self,
+        request: Request<v1::GetStageSpecRequest>,
+    ) -> Result<Response<v1::GetStageSpecResponse>, Status> {
+        let message = request.into_inner();
+        let id = job_id(&message.job_id)?;
+        if message.digest.len() != 64 || !message.digest.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(Status::invalid_argument("digest: 64 hexadecimal digits are wanted"));
+        }
+        match codec::blob::load(&*self.shared.options.state, id, &message.digest).await {
+            Ok(Some(content)) => Ok(Response::new(v1::GetStageSpecResponse { content })),
+            Ok(None) => Err(Status::not_found(format!("job {id} has no stored content {}", message.digest))),
+            Err(error) => Err(store(error)),
+        }
+    }
+
+    async fn get_stage_inputs(
+        &self,
+        request: Request<v1::GetStageInputsRequest>,
+    ) -> Result<Response<v1::GetStageInputsResponse>, Status> {
+        let forward = is_forwarded(&request);
+        let message = request.into_inner();
+        let id = job_id(&message.job_id)?;
+        match self.place_of(id, forward).await? {
+            Place::Peer(address) => self.executors_at(&address)?.get_stage_inputs(forwarded(message)).await,
+            Place::Over(_) => Err(Status::failed_precondition(format!("job {id} is over"))),
+            Place::Here => {
+                let (stage, revision) = (StageIndex(message.stage), message.inputs_revision);
+                let inputs = self
+                    .shared
+                    .engine
+                    .read(move |engine| engine.stage_inputs(id, stage, revision))
+                    .await
+                    .map_err(unavailable)?;
+                match inputs {
+                    None => Err(moved(id)),
+                    Some(Ok(inputs)) => Ok(Response::new(inputs)),
+                    Some(Err(current)) => Err(Status::failed_precondition(format!(
+                        "inputs_revision: {revision} is not the present one, {current}"
+                    ))),
+                }
+            }
+        }
+    }
+
+    async fn executor_stopped(
+        &self,
+        request: Request<v1::ExecutorStoppedRequest>,
+    ) -> Result<Response<v1::ExecutorStoppedResponse>, Status> {
+        let message = request.into_inner();
+        named("executor_id", &message.executor_id)?;
+        let executor = ExecutorKey { id: message.executor_id, incarnation: message.incarnation };
+        membership::stopped(&self.shared, &executor).await.map_err(store)?;
+        Ok(Response::new(v1::ExecutorStoppedResponse {}))
+    }
+}
+
+impl Api {
+    /// Hears an executor's heartbeats until its stream ends.
+    async fn hear(
+        &self,
+        mut beats: Streaming<v1::Heartbeat>,
+        signals: &mpsc::Sender<Result<v1::SchedulerSignal, Status>>,
+        seen: &mut Option<ExecutorKey>,
+    ) {
+        let session = self.shared.presence().identity.session;
+        let mut told = Vec::new();
+        while let Ok(Some(beat)) = beats.message().await {
+            let key = ExecutorKey { id: beat.executor_id, incarnation: beat.incarnation };
+            let known = {
+                let key = key.clone();
+                self.shared.engine.read(move |engine| engine.executor(&key.id).is_some_and(|e| e.is_here(&key))).await
+            };
+            let Ok(known) = known else { return };
+            // A new session of this scheduler's is a new home, which the store must be told of.
+            let same_home = self.shared.presence().identity.session == session;
+            let mut answers = Vec::new();
+            if known && same_home {
+                *seen = Some(key.clone());
+                let free = beat.free.as_ref().map(Resources::from).unwrap_or_default();
+                let input = Input::Heartbeat { executor: key, free, draining: beat.draining };
+                if self.shared.engine.send(input).await.is_err() {
+                    return;
+                }
+                answers.push(v1::scheduler_signal::Signal::Seen(v1::HeartbeatSeen {}));
+            } else {
+                *seen = None;
+                answers.push(v1::scheduler_signal::Signal::RegisterAgain(v1::RegisterAgain {
+                    reason: "this scheduler does not know this executor's present life".to_owned(),
+                }));
+            }
+            let addresses = self.shared.peers.addresses();
+            if addresses != told {
+                told.clone_from(&addresses);
+                answers.push(v1::scheduler_signal::Signal::Schedulers(v1::SchedulerList { addresses }));
+            }
+            for signal in answers {
+                if signals.send(Ok(v1::SchedulerSignal { signal: Some(signal) })).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}

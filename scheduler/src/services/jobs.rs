@@ -1,0 +1,388 @@
+//! What users ask of jobs as a whole.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures::Stream;
+use muster_graph::ids::JobId;
+use muster_graph::spec::JobSpec;
+use muster_proto::storage::JobHead;
+use muster_proto::v1::jobs_client::JobsClient;
+use muster_proto::v1::jobs_server::Jobs;
+use muster_proto::{MESSAGE_BYTES_MAX, v1};
+use muster_state::{Guard, Key, Keyspace, Op, Scan, Txn, TxnOutcome, codec, keys};
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{Api, Place, forwarded, is_forwarded, job_id, moved};
+use crate::accept::{self, store, unavailable};
+use crate::engine::{Changed, Input, head_view, view};
+use crate::load::send_until_known;
+use crate::options::CALL_DEADLINE;
+use crate::ownership;
+
+/// Text and items of one submit. A million items of some tens of bytes fit.
+const SUBMIT_BYTES_MAX: usize = 128 << 20;
+/// Jobs in one answer.
+const LIST_MAX: u32 = 1000;
+/// Jobs in one answer, when the caller does not say.
+const LIST_DEFAULT: u32 = 100;
+/// Heads read at once.
+const HEADS_AT_ONCE: usize = 100;
+/// A job's watchers are told at most this often.
+const WATCH_PAUSE: Duration = Duration::from_millis(100);
+
+pub(super) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+impl Api {
+    pub(super) fn jobs_at(&self, address: &str) -> Result<JobsClient<Channel>, Status> {
+        Ok(JobsClient::new(self.shared.peers.channel(address)?)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX))
+    }
+
+    async fn whole_submit(mut parts: Streaming<v1::SubmitRequest>) -> Result<(JobSpec, String), Status> {
+        let next = tokio::time::timeout(CALL_DEADLINE, parts.message());
+        let first = next.await.map_err(|_| Status::deadline_exceeded("submit: no message came"))??;
+        let Some(v1::SubmitRequest { part: Some(v1::submit_request::Part::Header(header)) }) = first else {
+            return Err(Status::invalid_argument("submit: the first message must hold the header"));
+        };
+        let spec = header.spec.ok_or_else(|| Status::invalid_argument("header.spec: missing"))?;
+        let mut spec = JobSpec::try_from(spec).map_err(Status::from)?;
+        let mut bytes = 0;
+        loop {
+            let next = tokio::time::timeout(CALL_DEADLINE, parts.message());
+            let Some(part) = next.await.map_err(|_| Status::deadline_exceeded("submit: the rest did not come"))??
+            else {
+                return Ok((spec, header.idempotency_key));
+            };
+            let Some(v1::submit_request::Part::Items(more)) = part.part else {
+                return Err(Status::invalid_argument("submit: messages after the first must hold items"));
+            };
+            bytes += more.values.iter().map(String::len).sum::<usize>();
+            if bytes > SUBMIT_BYTES_MAX {
+                return Err(Status::resource_exhausted(format!(
+                    "items: more than SUBMIT_BYTES_MAX = {SUBMIT_BYTES_MAX} bytes"
+                )));
+            }
+            let Some(stage) = spec.stages.get_mut(more.stage as usize) else {
+                return Err(Status::invalid_argument(format!("items.stage: there is no stage {}", more.stage)));
+            };
+            match &mut stage.tasks {
+                muster_graph::spec::Tasks::Items(values) => values.extend(more.values),
+                muster_graph::spec::Tasks::Count(_) => {
+                    return Err(Status::invalid_argument(format!(
+                        "items.stage: stage '{}' was announced with a count, not with items",
+                        stage.name
+                    )));
+                }
+            }
+        }
+    }
+
+    async fn view(&self, id: JobId, place: &Place) -> Result<Option<v1::JobView>, Status> {
+        let over = matches!(place, Place::Over(_));
+        self.look(id, place, move |engine, head, graph| match engine.job(id) {
+            Some(job) if !over => engine.job_view(job),
+            _ => view::graph_view(id, head, graph),
+        })
+        .await
+    }
+
+    /// The names of all jobs, newest first.
+    async fn names(&self) -> Result<Vec<(JobId, Keyspace)>, Status> {
+        let mut names = Vec::new();
+        for keyspace in [Keyspace::ActiveJobs, Keyspace::CompletedJobs, Keyspace::FailedJobs] {
+            let mut scan = Scan::default();
+            loop {
+                let page = self.shared.options.state.scan_keys(keyspace, scan.clone()).await.map_err(store)?;
+                names.extend(page.entries.iter().filter_map(|entry| Some((entry.name.parse().ok()?, keyspace))));
+                match page.next {
+                    Some(after) => scan = Scan { after: Some(after), at: Some(page.revision), ..Scan::default() },
+                    None => break,
+                }
+            }
+        }
+        names.sort_unstable_by_key(|(id, _)| std::cmp::Reverse(*id));
+        // A job that moved while the keyspaces were read one after the other is there twice: once is enough.
+        names.dedup_by_key(|(id, _)| *id);
+        Ok(names)
+    }
+
+    /// A finished job is made active and ours again, in one transaction.
+    async fn reopen(&self, id: JobId, stored: &crate::load::StoredJob) -> Result<(), Status> {
+        if stored.head.state == i32::from(v1::JobState::Successful) {
+            return Err(Status::failed_precondition(format!(
+                "job {id} was successful: there is nothing to retry; submit it again to run it again"
+            )));
+        }
+        let identity = self.shared.presence().identity;
+        let mut head = stored.head.clone();
+        head.commit_id = format!("reopen:{:016x}", rand::random::<u64>());
+        head.state = v1::JobState::Running.into();
+        head.finished_at_ms = 0;
+        head.retry_requested = true;
+        let owner = ownership::owner_record(&self.shared, &identity.session);
+        let from = Key::new(stored.keyspace, id.to_string());
+        let txn = Txn {
+            guards: vec![
+                Guard::AtRevision(keys::epoch(), identity.epoch_revision),
+                Guard::SessionAlive(identity.session.clone()),
+                Guard::AtRevision(from.clone(), stored.head_entry.mod_revision),
+                Guard::Absent(keys::active_job(id)),
+                Guard::Absent(keys::owner(id)),
+            ],
+            ops: vec![
+                Op::Delete(from),
+                Op::Put { key: keys::active_job(id), value: codec::encode(&head).map_err(store)?, session: None },
+                Op::Put { key: keys::owner(id), value: codec::encode(&owner).map_err(store)?, session: None },
+            ],
+            read_on_failure: Vec::new(),
+        };
+        match send_until_known(&*self.shared.options.state, txn).await.map_err(store)? {
+            // Refused: somebody else reopened it, or an earlier sending had landed. Either way it is active now.
+            TxnOutcome::Committed(_) | TxnOutcome::Refused { .. } => Ok(()),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Jobs for Api {
+    async fn submit(
+        &self,
+        request: Request<Streaming<v1::SubmitRequest>>,
+    ) -> Result<Response<v1::SubmitResponse>, Status> {
+        let (spec, key) = Self::whole_submit(request.into_inner()).await?;
+        let accepted = accept::accept(&self.shared, spec, key).await?;
+        Ok(Response::new(v1::SubmitResponse { job_id: accepted.id.to_string(), existed: accepted.existed }))
+    }
+
+    async fn get_job(&self, request: Request<v1::GetJobRequest>) -> Result<Response<v1::JobView>, Status> {
+        let forward = is_forwarded(&request);
+        let message = request.into_inner();
+        let id = job_id(&message.job_id)?;
+        let place = self.place_of(id, forward).await?;
+        if let Place::Peer(address) = &place {
+            return self.jobs_at(address)?.get_job(forwarded(message)).await;
+        }
+        if let Some(view) = self.view(id, &place).await? {
+            return Ok(Response::new(view));
+        }
+        // It ended, or moved, between the two looks.
+        let place = self.place_of(id, forward).await?;
+        self.view(id, &place).await?.map(Response::new).ok_or_else(|| moved(id))
+    }
+
+    async fn list_jobs(&self, request: Request<v1::ListJobsRequest>) -> Result<Response<v1::ListJobsResponse>, Status> {
+        let message = request.into_inner();
+        let limit = if message.limit == 0 { LIST_DEFAULT } else { message.limit.min(LIST_MAX) } as usize;
+        let before = match message.page_token.as_str() {
+            "" => None,
+            token => Some(
+                muster_proto::convert::job_id(token)
+                    .map_err(|_| Status::invalid_argument("page_token: not one that a list has given"))?,
+            ),
+        };
+        let names: Vec<(JobId, Keyspace)> =
+            self.names().await?.into_iter().filter(|(id, _)| before.is_none_or(|before| *id < before)).collect();
+        let mut jobs = Vec::new();
+        let mut next_page_token = String::new();
+        'pages: for some in names.chunks(HEADS_AT_ONCE) {
+            let keys: Vec<Key> = some.iter().map(|(id, keyspace)| Key::new(*keyspace, id.to_string())).collect();
+            let (_, entries) = self.shared.options.state.get_many(&keys).await.map_err(store)?;
+            let ids: Vec<JobId> = some.iter().map(|(id, _)| *id).collect();
+            let live = self
+                .shared
+                .engine
+                .read(move |engine| {
+                    ids.into_iter()
+                        .filter_map(|id| {
+                            let mut view = engine.job_view(engine.job(id)?);
+                            view.stages.clear();
+                            view.failures.clear();
+                            Some((id, view))
+                        })
+                        .collect::<std::collections::BTreeMap<_, _>>()
+                })
+                .await
+                .map_err(unavailable)?;
+            for ((id, _), (key, entry)) in some.iter().zip(keys.iter().zip(entries)) {
+                // Gone since its name was read: it has just moved to another keyspace, and is in the next list.
+                let Some(entry) = entry else { continue };
+                let view = match live.get(id) {
+                    Some(view) => view.clone(),
+                    None => {
+                        let head: JobHead = codec::decode(key, &entry.value).map_err(store)?;
+                        head_view(*id, &head)
+                    }
+                };
+                let wanted = (message.namespace.is_empty() || message.namespace == view.namespace)
+                    && (message.states.is_empty() || message.states.contains(&view.state));
+                if !wanted {
+                    continue;
+                }
+                if jobs.len() == limit {
+                    next_page_token = jobs.last().map_or_else(String::new, |last: &v1::JobView| last.job_id.clone());
+                    break 'pages;
+                }
+                jobs.push(view);
+            }
+        }
+        Ok(Response::new(v1::ListJobsResponse { jobs, next_page_token }))
+    }
+
+    type WatchJobStream = Answers<v1::JobView>;
+
+    async fn watch_job(&self, request: Request<v1::WatchJobRequest>) -> Result<Response<Self::WatchJobStream>, Status> {
+        let forward = is_forwarded(&request);
+        let message = request.into_inner();
+        let id = job_id(&message.job_id)?;
+        let place = self.place_of(id, forward).await?;
+        if let Place::Peer(address) = &place {
+            let mut request = forwarded(message);
+            request.metadata_mut().remove("grpc-timeout");
+            let stream = self.jobs_at(address)?.watch_job(request).await?.into_inner();
+            return Ok(Response::new(Box::pin(stream)));
+        }
+        let (sender, receiver) = mpsc::channel(4);
+        let api = self.clone();
+        let stop = self.stop.clone();
+        tokio::spawn(async move {
+            // Cancelled between two looks: the watcher sees the stream end and watches elsewhere.
+            stop.run_until_cancelled(async move {
+                if let Err(status) = api.watch(id, place, &sender).await {
+                    let _ = sender.send(Err(status)).await;
+                }
+            })
+            .await;
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+
+    async fn list_tasks(
+        &self,
+        request: Request<v1::ListTasksRequest>,
+    ) -> Result<Response<v1::ListTasksResponse>, Status> {
+        self.tasks(request).await
+    }
+
+    async fn cancel_job(
+        &self,
+        request: Request<v1::CancelJobRequest>,
+    ) -> Result<Response<v1::CancelJobResponse>, Status> {
+        /// A user's words, at most.
+        const REASON_BYTES_MAX: usize = 1024;
+        let forward = is_forwarded(&request);
+        let message = request.into_inner();
+        let id = job_id(&message.job_id)?;
+        if message.reason.len() > REASON_BYTES_MAX {
+            return Err(Status::invalid_argument(format!(
+                "reason: {} bytes, more than REASON_BYTES_MAX = {REASON_BYTES_MAX}",
+                message.reason.len()
+            )));
+        }
+        match self.place_of(id, forward).await? {
+            Place::Peer(address) => self.jobs_at(&address)?.cancel_job(forwarded(message)).await,
+            Place::Over(stored) => Ok(Response::new(v1::CancelJobResponse { state: stored.head.state })),
+            Place::Here => {
+                let (reply, answer) = oneshot::channel();
+                let input = Input::Cancel { job: id, reason: message.reason, reply };
+                self.shared.engine.send(input).await.map_err(unavailable)?;
+                match tokio::time::timeout(CALL_DEADLINE, answer).await {
+                    Ok(Ok(Some(state))) => Ok(Response::new(v1::CancelJobResponse { state: state.into() })),
+                    Ok(Ok(None) | Err(_)) => Err(moved(id)),
+                    Err(_) => Err(Status::deadline_exceeded("the cancel is not committed yet; it may still be")),
+                }
+            }
+        }
+    }
+
+    async fn retry_job(&self, request: Request<v1::RetryJobRequest>) -> Result<Response<v1::RetryJobResponse>, Status> {
+        let forward = is_forwarded(&request);
+        let message = request.into_inner();
+        let id = job_id(&message.job_id)?;
+        match self.place_of(id, forward).await? {
+            Place::Peer(address) => return self.jobs_at(&address)?.retry_job(forwarded(message)).await,
+            Place::Here => {
+                return Err(Status::failed_precondition(format!(
+                    "job {id} is still running: only a finished job can be retried"
+                )));
+            }
+            Place::Over(stored) => self.reopen(id, &stored).await?,
+        }
+        ownership::reload(&self.shared, id).await;
+        let (reply, answer) = oneshot::channel();
+        self.shared.engine.send(Input::Retry { job: id, reply }).await.map_err(unavailable)?;
+        match tokio::time::timeout(CALL_DEADLINE, answer).await {
+            Ok(Ok(Some(tasks))) => Ok(Response::new(v1::RetryJobResponse { tasks })),
+            Ok(Ok(None) | Err(_)) => Err(moved(id)),
+            Err(_) => Err(Status::deadline_exceeded("the retry is not committed yet; it may still be")),
+        }
+    }
+
+    type ReadLogStream = Answers<v1::LogChunk>;
+
+    async fn read_log(
+        &self,
+        request: Request<v1::ReadTaskLogRequest>,
+    ) -> Result<Response<Self::ReadLogStream>, Status> {
+        self.log(request).await
+    }
+
+    async fn list_outputs(
+        &self,
+        request: Request<v1::ListOutputsRequest>,
+    ) -> Result<Response<v1::ListOutputsResponse>, Status> {
+        self.outputs(request).await
+    }
+
+    type ReadOutputStream = Answers<v1::OutputChunk>;
+
+    async fn read_output(
+        &self,
+        request: Request<v1::ReadOutputRequest>,
+    ) -> Result<Response<Self::ReadOutputStream>, Status> {
+        self.output(request).await
+    }
+}
+
+impl Api {
+    async fn watch(
+        &self,
+        id: JobId,
+        mut place: Place,
+        sender: &mpsc::Sender<Result<v1::JobView, Status>>,
+    ) -> Result<(), Status> {
+        loop {
+            let changes = self.shared.engine.read(move |engine| engine.watch(id)).await.map_err(unavailable)?;
+            if let Some(view) = self.view(id, &place).await? {
+                let over = view.finished_at_ms > 0;
+                // The watcher has gone: nothing is left to do.
+                if sender.send(Ok(view)).await.is_err() || over {
+                    return Ok(());
+                }
+            }
+            let ended = match changes {
+                Some(mut changes) => {
+                    let ended = changes.changed().await.is_err();
+                    let last = match &*changes.borrow() {
+                        Changed::Over(view) => Some(v1::JobView::clone(view)),
+                        Changed::Now => None,
+                    };
+                    if let Some(view) = last {
+                        let _ = sender.send(Ok(view)).await;
+                        return Ok(());
+                    }
+                    ended
+                }
+                None => true,
+            };
+            tokio::time::sleep(WATCH_PAUSE).await;
+            if ended {
+                place = self.place_of(id, true).await?;
+            }
+        }
+    }
+}

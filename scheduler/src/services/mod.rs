@@ -1,0 +1,170 @@
+//! The gRPC services. They translate, look jobs up and forward; every decision is the engine's.
+
+mod cluster;
+mod executors;
+mod jobs;
+mod tasks;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use muster_graph::execution::ExecutionGraph;
+use muster_graph::ids::JobId;
+use muster_proto::v1::cluster_server::ClusterServer;
+use muster_proto::v1::executors_server::ExecutorsServer;
+use muster_proto::v1::jobs_server::JobsServer;
+use muster_proto::{DESCRIPTORS, MESSAGE_BYTES_MAX, storage};
+use muster_state::{Keyspace, SessionId};
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Status};
+
+use crate::accept::{store, unavailable};
+use crate::engine::Engine;
+use crate::load::{self, StoredJob};
+use crate::options::CALL_DEADLINE;
+use crate::ownership;
+use crate::shared::Shared;
+
+/// Calls under way on one connection.
+const STREAMS_PER_CONNECTION: u32 = 1024;
+/// Marks a call that a scheduler passes on, so that it goes round in no circle.
+const FORWARDED: &str = "muster-forwarded";
+
+/// Serves until stopped.
+pub(crate) async fn serve(
+    shared: Arc<Shared>,
+    listener: tokio::net::TcpListener,
+    stop: CancellationToken,
+) -> Result<(), tonic::transport::Error> {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let api = Api { shared, stop: stop.clone() };
+    let jobs = JobsServer::new(api.clone())
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    reporter.set_serving::<JobsServer<Api>>().await;
+    let executors = ExecutorsServer::new(api.clone())
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        // Places of a whole stage's outputs may be many.
+        .max_encoding_message_size(16 * MESSAGE_BYTES_MAX);
+    reporter.set_serving::<ExecutorsServer<Api>>().await;
+    let cluster = ClusterServer::new(api).max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .expect("the descriptors were compiled with this build");
+    tonic::transport::Server::builder()
+        .tcp_nodelay(true)
+        .max_concurrent_streams(STREAMS_PER_CONNECTION)
+        .http2_keepalive_interval(Some(Duration::from_secs(10)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+        .add_service(health)
+        .add_service(reflection)
+        .add_service(jobs)
+        .add_service(executors)
+        .add_service(cluster)
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.cancelled_owned())
+        .await
+}
+
+/// All services of one scheduler.
+#[derive(Debug, Clone)]
+pub(crate) struct Api {
+    shared: Arc<Shared>,
+    /// Long calls end when the scheduler does.
+    stop: CancellationToken,
+}
+
+/// Where a job is to be asked about.
+enum Place {
+    /// In this scheduler's memory.
+    Here,
+    /// With its owner, at this address.
+    Peer(String),
+    /// It is over: in the store.
+    Over(Box<StoredJob>),
+}
+
+fn is_forwarded<T>(request: &Request<T>) -> bool {
+    request.metadata().contains_key(FORWARDED)
+}
+
+/// The same call, for the owner.
+fn forwarded<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert(FORWARDED, tonic::metadata::MetadataValue::from_static("1"));
+    request.set_timeout(CALL_DEADLINE);
+    request
+}
+
+/// The id in a request.
+fn job_id(text: &str) -> Result<JobId, Status> {
+    muster_proto::convert::job_id(text).map_err(Status::from)
+}
+
+impl Api {
+    /// Finds out where a job is; takes it over first if it has no living owner.
+    async fn place_of(&self, id: JobId, forwarded: bool) -> Result<Place, Status> {
+        /// While a job is on its way into memory, or its owner changes.
+        const LOOK_AGAIN: Duration = Duration::from_millis(10);
+        let deadline = tokio::time::Instant::now() + CALL_DEADLINE;
+        let mut pause = LOOK_AGAIN;
+        loop {
+            if self.shared.engine.read(move |engine| engine.job(id).is_some()).await.map_err(unavailable)? {
+                return Ok(Place::Here);
+            }
+            let Some(stored) = load::head(&*self.shared.options.state, id).await.map_err(store)? else {
+                return Err(Status::not_found(format!("there is no job {id}")));
+            };
+            if stored.keyspace != Keyspace::ActiveJobs {
+                return Ok(Place::Over(Box::new(stored)));
+            }
+            let mine = self.shared.presence().identity.session;
+            match &stored.owner {
+                Some((owner, _)) if owner.session_id == mine.0 => {}
+                Some((owner, _)) if self.shared.peers.live().contains_key(&SessionId(owner.session_id.clone())) => {
+                    if !forwarded {
+                        return Ok(Place::Peer(owner.address.clone()));
+                    }
+                }
+                _ => ownership::claim(&self.shared, id).await,
+            }
+            if tokio::time::Instant::now() + pause > deadline {
+                return Err(unavailable(format!("job {id} is between two owners; try again")));
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(500));
+        }
+    }
+
+    /// Looks at a job of this scheduler, or at one that is over. `None`: it has just moved on; ask where it is again.
+    async fn look<T: Send + 'static>(
+        &self,
+        id: JobId,
+        place: &Place,
+        look: impl FnOnce(&Engine, &storage::JobHead, &ExecutionGraph) -> T + Send + 'static,
+    ) -> Result<Option<T>, Status> {
+        match place {
+            Place::Peer(_) => Ok(None),
+            Place::Here => self
+                .shared
+                .engine
+                .read(move |engine| engine.job(id).map(|job| look(engine, &job.head, &job.graph)))
+                .await
+                .map_err(unavailable),
+            Place::Over(stored) => {
+                let (graph, ..) = load::graph(&*self.shared.options.state, id, &stored.head, stored.revision)
+                    .await
+                    .map_err(|error| Status::data_loss(error.to_string()))?;
+                let head = stored.head.clone();
+                self.shared.engine.read(move |engine| Some(look(engine, &head, &graph))).await.map_err(unavailable)
+            }
+        }
+    }
+}
+
+/// A job that moved between two looks: the caller asks again.
+fn moved(id: JobId) -> Status {
+    unavailable(format!("job {id} has just moved to another owner; try again"))
+}

@@ -1,0 +1,163 @@
+//! The shell around the engine: brings it inputs, sends its transactions, and does what it says.
+//!
+//! One task owns the engine. It never waits for anything but its inputs, its own transactions and the time: whatever
+//! takes longer is spawned, and its result comes back as an input. So no queue can wait for another in a circle.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use muster_graph::ids::{ExecutorKey, JobId, Millis};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::committer;
+use crate::engine::{CommitResult, Engine, Input, JobCommit, Output};
+use crate::links::{self, Link};
+use crate::options::{COMMITS_IN_FLIGHT, ENGINE_QUEUE};
+use crate::shared::Shared;
+
+/// Inputs taken in before the engine settles: what arrives together is placed and committed together.
+const INPUTS_AT_ONCE: usize = 256;
+
+/// The way to the engine. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct EngineHandle {
+    inputs: mpsc::Sender<Input>,
+}
+
+/// The engine has stopped.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the scheduler is stopping")]
+pub(crate) struct Stopped;
+
+/// Receiving end of an [`EngineHandle`].
+pub(crate) type Inputs = mpsc::Receiver<Input>;
+
+impl EngineHandle {
+    pub(crate) fn new() -> (Self, Inputs) {
+        let (inputs, receiver) = mpsc::channel(ENGINE_QUEUE);
+        (Self { inputs }, receiver)
+    }
+
+    /// Brings an input in; waits while the engine is behind.
+    pub(crate) async fn send(&self, input: Input) -> Result<(), Stopped> {
+        self.inputs.send(input).await.map_err(|_| Stopped)
+    }
+
+    /// Looks at the engine.
+    pub(crate) async fn read<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&mut Engine) -> T + Send + 'static,
+    ) -> Result<T, Stopped> {
+        let (sender, receiver) = oneshot::channel();
+        self.send(Input::Read(Box::new(move |engine| drop(sender.send(look(engine)))))).await?;
+        receiver.await.map_err(|_| Stopped)
+    }
+}
+
+type InFlight = FuturesUnordered<BoxFuture<'static, Vec<(JobId, CommitResult)>>>;
+
+/// See the module.
+pub(crate) struct Shell {
+    pub(crate) engine: Engine,
+    pub(crate) inputs: Inputs,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) stop: CancellationToken,
+}
+
+impl Shell {
+    /// Runs until told to stop, and then until what is in flight has landed.
+    pub(crate) async fn run(mut self) {
+        let mut in_flight: InFlight = FuturesUnordered::new();
+        let mut waiting: VecDeque<JobCommit> = VecDeque::new();
+        let mut links: HashMap<String, (ExecutorKey, Link)> = HashMap::new();
+        loop {
+            let wakeup = self.wakeup();
+            let room = !self.engine.is_full();
+            let mut input = None;
+            let mut came_back = None;
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => break,
+                Some(results) = in_flight.next(), if !in_flight.is_empty() => came_back = Some(results),
+                received = self.inputs.recv(), if room => input = received,
+                () = tokio::time::sleep(wakeup) => input = Some(Input::Tick),
+            }
+            let now = self.shared.now();
+            if let Some(results) = came_back {
+                self.engine.handle(Input::Commits(results), now);
+            }
+            if let Some(input) = input {
+                self.engine.handle(input, now);
+            }
+            for _ in 0..INPUTS_AT_ONCE {
+                if self.engine.is_full() {
+                    break;
+                }
+                let Ok(input) = self.inputs.try_recv() else { break };
+                self.engine.handle(input, now);
+            }
+            if self.shared.slack().is_zero() && self.engine.jobs_owned() > 0 {
+                // Others may have taken the jobs over: from here on nothing is launched in their name.
+                tracing::error!("the session's time is up; letting go of all jobs");
+                self.engine.handle(Input::SessionLost, now);
+            }
+            let (outputs, commits) = self.engine.settle(now);
+            waiting.extend(commits);
+            while in_flight.len() < COMMITS_IN_FLIGHT && !waiting.is_empty() {
+                let group = committer::take_group(&mut waiting);
+                let state = Arc::clone(&self.shared.options.state);
+                in_flight.push(Box::pin(async move { committer::commit(&*state, group).await }));
+            }
+            for output in outputs {
+                self.perform(output, &mut links);
+            }
+        }
+        // What was sent may land; nobody acts on it any more, and the next owner reads it.
+        let _ = tokio::time::timeout(Duration::from_secs(2), async { while in_flight.next().await.is_some() {} }).await;
+    }
+
+    fn wakeup(&self) -> Duration {
+        /// The slack of the session is looked at this often even if nothing happens.
+        const MOST: Duration = Duration::from_millis(500);
+        let now: Millis = self.shared.now();
+        self.engine.next_wakeup().map_or(MOST, |at| Duration::from_millis(at.saturating_sub(now).max(1)).min(MOST))
+    }
+
+    fn perform(&mut self, output: Output, links: &mut HashMap<String, (ExecutorKey, Link)>) {
+        match output {
+            Output::Connect { executor, address } => {
+                let link =
+                    links::connect(&self.tasks, &self.shared, executor.clone(), address, self.stop.child_token());
+                // Replacing the old one ends it.
+                links.insert(executor.id.clone(), (executor, link));
+            }
+            Output::Launch { executor, groups } => match links.get(&executor.id) {
+                Some((key, link)) if *key == executor => link.launch(groups),
+                _ => tracing::debug!(executor = executor.id, "no link to this life of the executor"),
+            },
+            Output::CancelAttempts { executor, request } => match links.get(&executor.id) {
+                Some((key, link)) if *key == executor => link.cancel(request),
+                _ => tracing::debug!(executor = executor.id, "no link to this life of the executor"),
+            },
+            Output::Ask { executor, address, jobs } => {
+                let shared = Arc::clone(&self.shared);
+                self.tasks.spawn(async move { links::ask(&shared, executor, &address, jobs).await });
+            }
+            Output::Reload { job } => {
+                let shared = Arc::clone(&self.shared);
+                self.tasks.spawn(async move { crate::ownership::reload(&shared, job).await });
+            }
+            Output::DeclareLost { executor } => {
+                let shared = Arc::clone(&self.shared);
+                self.tasks.spawn(async move { crate::membership::declare_lost(&shared, &executor).await });
+            }
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Each record's payload. Heads and registrations are protobuf; states, commits and events are bincode of the graph's types.
+
+use bincode::Options as _;
+use muster_graph::execution::{Delta, JobEvent};
+use muster_graph::ids::Millis;
+use muster_proto::storage;
+use prost::Message as _;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::{Kind, RECORD_BYTES_MAX, Record};
+
+/// One commit of a job, in JobDeltas: resulting states, never inputs.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Commit {
+    /// Whose commit it is; after an unknown outcome the owner recognises its own by it.
+    pub id: String,
+    /// The owner's token.
+    pub token: u64,
+    /// When, by the owner's clock.
+    pub at: Millis,
+    /// What changed.
+    pub delta: Delta,
+}
+
+/// A part of a job's packed state, in JobStages.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Bucket {
+    /// The sequence of the newest commit that is contained.
+    pub folded_to: u64,
+    /// Current values of the part.
+    pub delta: Delta,
+}
+
+/// What packed states cannot tell, in JobEvents; with the same sequence as the commit that brought it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Events {
+    /// When, by the owner's clock.
+    pub at: Millis,
+    /// In the order in which the graph emitted them.
+    pub events: Vec<JobEvent>,
+}
+
+/// The life of a cluster's store. Rises on restore from a backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Epoch(pub u64);
+
+/// bincode's options: fixed for ever, since they are part of the format.
+fn options() -> impl bincode::Options {
+    bincode::DefaultOptions::new()
+        .with_varint_encoding()
+        .with_little_endian()
+        .with_limit(RECORD_BYTES_MAX as u64)
+        .reject_trailing_bytes()
+}
+
+fn to_bincode(value: &impl Serialize) -> Result<Vec<u8>, String> {
+    options().serialize(value).map_err(|error| error.to_string())
+}
+
+fn from_bincode<T: DeserializeOwned>(payload: &[u8]) -> Result<T, String> {
+    options().deserialize(payload).map_err(|error| error.to_string())
+}
+
+macro_rules! bincode_record {
+    ($($record:ty => $kind:ident),+ $(,)?) => {$(
+        impl Record for $record {
+            const KIND: Kind = Kind::$kind;
+
+            fn to_payload(&self) -> Result<Vec<u8>, String> {
+                to_bincode(self)
+            }
+
+            fn from_payload(_version: u8, payload: &[u8]) -> Result<Self, String> {
+                from_bincode(payload)
+            }
+        }
+    )+};
+}
+
+macro_rules! protobuf_record {
+    ($($record:ty => $kind:ident),+ $(,)?) => {$(
+        impl Record for $record {
+            const KIND: Kind = Kind::$kind;
+
+            fn to_payload(&self) -> Result<Vec<u8>, String> {
+                Ok(self.encode_to_vec())
+            }
+
+            fn from_payload(_version: u8, payload: &[u8]) -> Result<Self, String> {
+                Self::decode(payload).map_err(|error| error.to_string())
+            }
+        }
+    )+};
+}
+
+// The versions of these records have one layout so far; a second version branches on `version` in `from_payload`.
+bincode_record! { Delta => Delta, Commit => Commit, Bucket => Bucket, Events => Events, Epoch => Epoch }
+protobuf_record! {
+    storage::JobHead => JobHead,
+    storage::SchedulerRecord => Scheduler,
+    storage::ExecutorRecord => Executor,
+    storage::OwnerRecord => Owner,
+    storage::IdempotencyRecord => Idempotency,
+}

@@ -1,0 +1,29 @@
+//! For tests, here and in other crates (feature `testing`): real etcd processes on free loopback ports, and waiting for
+//! a condition with a deadline.
+
+mod etcd;
+
+use std::time::Duration;
+
+pub use etcd::{Etcd, EtcdCluster};
+
+/// How long a test waits for what should happen soon. Generous: test machines are busy.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Asks again and again until the answer is there; panics after [`PATIENCE`], saying what was waited for.
+pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
+    let asking = async {
+        loop {
+            if let Some(answer) = ask().await {
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, asking).await.unwrap_or_else(|_| panic!("not within {PATIENCE:?}: {what}"))
+}
+
+/// Awaits a future; panics after [`PATIENCE`], saying what was waited for.
+pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("not within {PATIENCE:?}: {what}"))
+}

@@ -1,0 +1,165 @@
+//! Records of every released version go on decoding: one sample of each kind is kept in `state/samples`, and must be read as
+//! what it was written from.
+//!
+//! A sample is never changed once its version was released. `MUSTER_WRITE_SAMPLES=1 cargo test -p muster-state --test samples`
+//! writes those that are missing or different; do that only for a version that nobody has stored anything with yet.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::fmt::Debug;
+use std::path::PathBuf;
+
+use muster_graph::execution::{
+    Accepted, Delta, Ended, ExecutorRef, Exit, FailureClass, FailureNote, JobEvent, JobRecord, JobState, Output,
+    StageReason, StageRecord, StageState, Task, TaskRun, TaskState,
+};
+use muster_graph::ids::{ExecutorKey, StageIndex, TaskId};
+use muster_proto::storage::{Content, ExecutorRecord, IdempotencyRecord, JobHead, OwnerRecord, SchedulerRecord};
+use muster_state::codec::blob::Chunk;
+use muster_state::codec::{Bucket, Commit, Epoch, Events, Kind, Record, decode_bytes, encode};
+
+fn check<R: Record + PartialEq + Debug>(record: &R) -> Kind {
+    let name = format!("{}.v{}", R::KIND.name().replace(' ', "-"), R::KIND.version());
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("samples").join(&name);
+    if std::env::var_os("MUSTER_WRITE_SAMPLES").is_some() {
+        std::fs::write(&path, encode(record).unwrap()).unwrap();
+    }
+    let stored = std::fs::read(&path).unwrap_or_else(|error| panic!("the sample {name}: {error}"));
+    let decoded: R = decode_bytes(&stored).unwrap_or_else(|why| panic!("the sample {name} is no longer read: {why}"));
+    assert_eq!(&decoded, record, "the sample {name} is read as something else");
+    R::KIND
+}
+
+fn note() -> FailureNote {
+    FailureNote {
+        task: TaskId::new(1, 2),
+        attempt: 3,
+        on: ExecutorRef(0),
+        class: FailureClass::TimedOut,
+        exit: Exit::Signal(9),
+        message: "ran longer than 5 s".to_owned(),
+        at: 1_800_000_000_123,
+        is_final: true,
+    }
+}
+
+/// Every state that a task can be in, so that no variant's number can move unseen.
+fn delta() -> Delta {
+    let states = [
+        TaskState::Pending { not_before: 1_800_000_000_500 },
+        TaskState::Assigned { on: ExecutorRef(0), at: 1_800_000_000_001 },
+        TaskState::Running { on: ExecutorRef(1), started_at: 1_800_000_000_002 },
+        TaskState::Successful(Accepted {
+            on: ExecutorRef(1),
+            started_at: 1_800_000_000_003,
+            ran_ms: 77,
+            output: Output { bytes: 1 << 40, checksum: u64::MAX, files: 3 },
+        }),
+        TaskState::Failed(Ended {
+            on: ExecutorRef(0),
+            started_at: 1_800_000_000_004,
+            ran_ms: u32::MAX,
+            class: FailureClass::OutOfMemory,
+            exit: Exit::Code(-1),
+        }),
+        TaskState::Cancelled,
+    ];
+    let run = |(first, state): (u32, TaskState)| TaskRun {
+        stage: StageIndex(1),
+        first: first * 10,
+        count: 10,
+        task: Task { attempt: first, spent: [0, 1, 2, 3, 4, 255], generation: 2, state },
+    };
+    let stage = StageRecord {
+        state: StageState::Running,
+        reason: StageReason::TaskFailed(TaskId::new(0, 5)),
+        started_at: 1,
+        finished_at: 0,
+        inputs_revision: 4,
+    };
+    Delta {
+        job: Some(JobRecord {
+            state: JobState::Running,
+            cancel: Some("enough".to_owned()),
+            timed_out: true,
+            started_at: 1_800_000_000_000,
+            finished_at: 0,
+            failures: vec![note()],
+        }),
+        executors: vec![(ExecutorRef(1), ExecutorKey { id: "node-1".to_owned(), incarnation: 1_800_000_000 })],
+        stages: vec![(StageIndex(1), stage)],
+        tasks: (0..).zip(states).map(run).collect(),
+        given_up: vec![(TaskId::new(1, 7), 0xdead_beef)],
+        lost: vec![(ExecutorRef(0), true)],
+    }
+}
+
+#[test]
+fn samples_of_every_kind_and_version_are_read_as_they_were_written() {
+    let head = JobHead {
+        name: "words".to_owned(),
+        namespace: "default".to_owned(),
+        labels: [("team".to_owned(), "search".to_owned())].into(),
+        priority: -3,
+        spec: Some(Content { digest: "ab".repeat(32), inline: b"spec".to_vec() }),
+        plan: Some(Content { digest: "cd".repeat(32), inline: Vec::new() }),
+        submitted_at_ms: 1_800_000_000_000,
+        message: "a task failed".to_owned(),
+        idempotency_key: "once".to_owned(),
+        states: encode(&Bucket { folded_to: 9, delta: delta() }).unwrap().to_vec(),
+        packed: true,
+        retry_requested: true,
+        sequence: 9,
+        commit_id: "commit".to_owned(),
+        task_total: 60,
+        ..JobHead::default()
+    };
+    let scheduler = SchedulerRecord {
+        scheduler_id: "s-1".to_owned(),
+        address: "127.0.0.1:7070".to_owned(),
+        version: "0.1.0".to_owned(),
+        started_at_ms: 1_800_000_000_000,
+    };
+    let executor = ExecutorRecord {
+        executor_id: "node-1".to_owned(),
+        incarnation: 7,
+        address: "127.0.0.1:7071".to_owned(),
+        pull: true,
+        home: "session".to_owned(),
+        state: "ready".to_owned(),
+        since_ms: 1_800_000_000_000,
+        ..ExecutorRecord::default()
+    };
+    let owner = OwnerRecord {
+        session_id: "session".to_owned(),
+        scheduler_id: "s-1".to_owned(),
+        address: "127.0.0.1:7070".to_owned(),
+    };
+    let idempotency =
+        IdempotencyRecord { job_id: "0123456789abc".to_owned(), request_digest: "ef".repeat(32), at_ms: 5 };
+    let events = Events {
+        at: 1_800_000_000_000,
+        events: vec![
+            JobEvent::AttemptFailed(note()),
+            JobEvent::StageMoved { stage: StageIndex(1), state: StageState::Skipped },
+            JobEvent::JobMoved { state: JobState::Cancelled },
+            JobEvent::OutputsLost { stage: StageIndex(0), tasks: 12 },
+            JobEvent::CancelRequested { reason: "enough".to_owned() },
+            JobEvent::RetryRequested { tasks: 4 },
+        ],
+    };
+    let seen = [
+        check(&head),
+        check(&scheduler),
+        check(&executor),
+        check(&owner),
+        check(&idempotency),
+        check(&delta()),
+        check(&Commit { id: "commit".to_owned(), token: 1234, at: 1_800_000_000_000, delta: delta() }),
+        check(&Bucket { folded_to: 300, delta: delta() }),
+        check(&events),
+        check(&Chunk { index: 1, count: 2, content_bytes: 1 << 20, piece: b"a piece".repeat(200) }),
+        check(&Epoch(3)),
+    ];
+    assert_eq!(seen, Kind::ALL, "every kind has its sample");
+}
