@@ -366,7 +366,12 @@ impl Api {
             }
             let ended = match changes {
                 Some(mut changes) => {
-                    let ended = changes.changed().await.is_err();
+                    let ended = tokio::select! {
+                        biased;
+                        // The watcher has gone, and the job may be quiet for days.
+                        () = sender.closed() => return Ok(()),
+                        changed = changes.changed() => changed.is_err(),
+                    };
                     let last = match &*changes.borrow() {
                         Changed::Over(view) => Some(v1::JobView::clone(view)),
                         Changed::Now => None,
