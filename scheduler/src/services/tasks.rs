@@ -140,7 +140,14 @@ impl Api {
                         continue;
                     }
                     let first = if stage == from.0 { from.1 } else { 0 };
-                    for (index, task) in graph.tasks(StageIndex(stage), first..plan.tasks) {
+                    let range = match message.index {
+                        Some(index) if index >= plan.tasks && only.is_some() => {
+                            return Err(no_task(&plan.name, index, plan.tasks));
+                        }
+                        Some(index) => index.max(first)..index.saturating_add(1).min(plan.tasks),
+                        None => first..plan.tasks,
+                    };
+                    for (index, task) in graph.tasks(StageIndex(stage), range) {
                         let state = i32::from(v1::TaskState::from(&task.state));
                         if !message.states.is_empty() && !message.states.contains(&state) {
                             continue;

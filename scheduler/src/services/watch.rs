@@ -53,7 +53,12 @@ impl Api {
                 return Ok(true);
             }
             let told = tokio::time::Instant::now();
-            let moved = changes.changed().await.is_err();
+            let moved = tokio::select! {
+                biased;
+                // The watcher has gone, and the job may be quiet for days.
+                () = sender.closed() => return Ok(true),
+                changed = changes.changed() => changed.is_err(),
+            };
             // Not too often, but of the end at once.
             let is_over = |changed: &Changed| matches!(changed, Changed::Over(_));
             if !moved {
