@@ -31,7 +31,11 @@ fix: ## rewrite what can be rewritten
 	cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged --quiet
 	cargo fmt --all
 
+sim: ## random histories of a job's graph: make sim SEEDS=n FIRST_SEED=m (whole clusters are not simulated yet)
+	PROPTEST_CASES=$(SEEDS) GRAPH_FIRST_SEED=$(FIRST_SEED) cargo test --quiet -p muster-graph --test graph_properties -- --nocapture
+
 bench: setup ## the benchmarks, beside their limits in one run
+	cargo build --release --quiet -p muster-cli
 	cargo run --release --quiet -p muster-integration --bin bench
 
 soak: setup ## the slow suites: long property runs and random faults (MINUTES bounds them)

@@ -180,7 +180,7 @@ fn environment(
     let mut env: std::collections::BTreeMap<String, String> =
         INHERITED.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))).collect();
     env.entry("PATH".to_owned()).or_insert_with(|| DEFAULT_PATH.to_owned());
-    env.insert("TMPDIR".to_owned(), path(room.tmp())?);
+    env.insert("TMPDIR".to_owned(), path(room.work())?);
     env.extend(work.env.iter().map(|(name, value)| (name.clone(), value.clone())));
     let mut own = |name: &str, value: String| drop(env.insert(format!("MUSTER_{name}"), value));
     own("JOB_ID", key.job.to_string());
@@ -228,12 +228,12 @@ async fn run_process(core: &Arc<Core>, accepted: &Accepted, ready: Ready) -> v1:
 
     let mut result = judge(ended, asked, control, timeout);
     if result.outcome() == Outcome::Succeeded {
-        result = publish_output(&room, result).await;
+        result = publish_output(room, result).await;
+    } else {
+        tidy(room, result.outcome() != Outcome::Cancelled).await;
     }
     result.started_at_ms = task.started_at_ms();
     result.finished_at_ms = clock::wall_ms();
-    let keep_work = !matches!(result.outcome(), Outcome::Succeeded | Outcome::Cancelled);
-    tidy(room, keep_work).await;
     result
 }
 
@@ -316,10 +316,15 @@ fn signal_name(signal: i32) -> &'static str {
     }
 }
 
-async fn publish_output(room: &Room, mut result: v1::AttemptFinished) -> v1::AttemptFinished {
+/// Publishes and tidies in one go: each visit to the blocking threads costs a short task dearly.
+async fn publish_output(room: Room, mut result: v1::AttemptFinished) -> v1::AttemptFinished {
     let exit = result.exit;
-    let room = room.clone();
-    let published = tokio::task::spawn_blocking(move || publish::publish(&room)).await;
+    let published = tokio::task::spawn_blocking(move || {
+        let published = publish::publish(&room);
+        publish::tidy(&room, published.is_err());
+        published
+    })
+    .await;
     let mut failed = match published {
         Ok(Ok(output)) => {
             result.output = Some(output);

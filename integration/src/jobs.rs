@@ -7,9 +7,12 @@ use muster_proto::v1;
 use muster_proto::v1::jobs_client::JobsClient;
 use tonic::transport::Channel;
 
-/// A job whose every stage runs `/bin/true`: name, number of tasks, inputs.
+/// A stage of a test's job: its name, how many tasks it has, and which stages it reads.
+pub type Stage<'a> = (&'a str, u32, &'a [(&'a str, v1::InputKind)]);
+
+/// A job whose every stage runs `/bin/true`.
 #[must_use]
-pub fn job(name: &str, stages: &[(&str, u32, &[(&str, v1::InputKind)])]) -> v1::JobSpec {
+pub fn job(name: &str, stages: &[Stage<'_>]) -> v1::JobSpec {
     v1::JobSpec {
         name: name.to_owned(),
         stages: stages

@@ -7,7 +7,16 @@ use std::path::{Path, PathBuf};
 const LINES_MAX: usize = 400;
 
 /// Longer files, each with its length when it was admitted and the reason. A file may shrink, never grow.
-const LONGER: &[(&str, usize, &str)] = &[];
+const LONGER: &[(&str, usize, &str)] = &[
+    ("cli/src/output/detail.rs", 412, "the tables of all views, side by side on purpose"),
+    ("cli/src/output/views.rs", 451, "the stable JSON shapes, side by side on purpose"),
+    ("client/src/fake.rs", 444, "one scripted service; a test double"),
+    ("executor/src/runtime/process.rs", 431, "one process from preparation to end, with its tests"),
+    ("executor/src/supervisor/event_loop.rs", 429, "one loop and its state"),
+    ("executor/src/table.rs", 456, "the table of attempts and its tests"),
+    ("executor/tests/suite/fake.rs", 540, "a fake scheduler; a test double"),
+    ("graph/src/spec/from_yaml.rs", 417, "the YAML reader and its tests"),
+];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate is in the workspace").to_owned()
@@ -116,7 +125,7 @@ fn dependencies_point_one_way() {
             .filter_map(|line| line.strip_prefix("muster-"))
             .filter_map(|line| line.split([' ', '.', '=']).next())
             .collect();
-        for used in used.iter().filter(|used| !allowed.contains(used)) {
+        for used in used.iter().filter(|used| *used != name && !allowed.contains(used)) {
             wrong.push(format!("{name} uses {used}"));
         }
     }

@@ -8,6 +8,7 @@ pub mod placement;
 
 mod accept;
 mod committer;
+mod compaction;
 mod links;
 mod load;
 mod membership;

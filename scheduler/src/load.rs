@@ -91,7 +91,7 @@ pub(crate) async fn graph(
     at: Revision,
 ) -> Result<(ExecutionGraph, Layout, Option<(u64, Revision)>), LoadError> {
     let plan = head.plan.as_ref().ok_or_else(|| damaged("the job is not planned"))?;
-    let plan = storage::StoredPlan::decode(content(state, id, plan).await?.as_slice()).map_err(damaged)?;
+    let plan = codec::decode_bytes::<storage::StoredPlan>(&content(state, id, plan).await?).map_err(damaged)?;
     let plan = Arc::new(Plan::try_from(plan).map_err(damaged)?);
     if !head.packed {
         let deltas = match head.states.as_slice() {
@@ -147,7 +147,7 @@ pub(crate) async fn owned(
     let head_revision = stored.head_entry.mod_revision;
     if stored.head.plan.is_none() {
         let spec = stored.head.spec.as_ref().ok_or_else(|| damaged("the head names no spec"))?;
-        let spec = storage::StoredSpec::decode(content(state, id, spec).await?.as_slice()).map_err(damaged)?;
+        let spec = codec::decode_bytes::<storage::StoredSpec>(&content(state, id, spec).await?).map_err(damaged)?;
         return plan(state, id, stored.head, spec, token, head_revision).await;
     }
     let (graph, layout, newest) = graph(state, id, &stored.head, stored.revision).await?;
@@ -180,7 +180,7 @@ pub(crate) async fn plan(
         ops.extend(Blob::new(&work)?.puts(id));
     }
     let tasks = plan.stages.iter().map(|stage| u64::from(stage.tasks)).sum::<u64>();
-    let bytes = storage::StoredPlan::from(&plan).encode_to_vec();
+    let bytes = codec::encode(&storage::StoredPlan::from(&plan))?.to_vec();
     let inline_bytes = bytes.len() + head.spec.as_ref().map_or(0, |spec| spec.inline.len());
     let packed = tasks.max(plan.stages.len() as u64) > INLINE_TASKS_MAX || inline_bytes > INLINE_BYTES_MAX;
     head.plan = Some(to_content(id, bytes, &mut ops)?);

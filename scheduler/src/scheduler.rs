@@ -12,7 +12,7 @@ use crate::engine::{Engine, Input};
 use crate::options::Options;
 use crate::shared::Shared;
 use crate::shell::{EngineHandle, Shell};
-use crate::{membership, ownership, services};
+use crate::{compaction, membership, ownership, services};
 
 /// A scheduler could not start, or ended early.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -143,6 +143,7 @@ impl Running {
         let mut schedulers =
             tokio::spawn(membership::follow_schedulers(Arc::clone(&shared), Arc::clone(&sessions_changed)));
         let mut executors = tokio::spawn(membership::follow_executors(Arc::clone(&shared)));
+        let mut compacting = tokio::spawn(compaction::keep_compacting(Arc::clone(&shared)));
         let mut presence = tokio::spawn(keep_present(Arc::clone(&shared), Arc::clone(&sessions_changed)));
         // A part that ends, by a panic or otherwise, ends the whole: another scheduler takes over, and this one's
         // supervisor starts it anew. A scheduler with a missing part would be worse than none.
@@ -154,11 +155,12 @@ impl Running {
             _ = &mut scanning => Err(Error::Ended("the scan for jobs")),
             _ = &mut schedulers => Err(Error::Ended("the watch of the schedulers")),
             _ = &mut executors => Err(Error::Ended("the watch of the executors")),
+            _ = &mut compacting => Err(Error::Ended("the compaction")),
             _ = &mut presence => Err(Error::Ended("the session's keeper")),
         };
         stop.cancel();
         spawned.cancel();
-        for part in [scanning, schedulers, executors, presence] {
+        for part in [scanning, schedulers, executors, compacting, presence] {
             part.abort();
         }
         /// For calls under way and transactions in flight.

@@ -14,7 +14,11 @@ use muster_graph::execution::{
     StageReason, StageRecord, StageState, Task, TaskRun, TaskState,
 };
 use muster_graph::ids::{ExecutorKey, StageIndex, TaskId};
-use muster_proto::storage::{Content, ExecutorRecord, IdempotencyRecord, JobHead, OwnerRecord, SchedulerRecord};
+use muster_proto::storage::{
+    Content, ExecutorRecord, IdempotencyRecord, JobHead, OwnerRecord, SchedulerRecord, StageItems, StoredEdge, StoredPlan,
+    StoredSpec, StoredStage, StoredUpstream,
+};
+use muster_proto::v1;
 use muster_state::codec::blob::Chunk;
 use muster_state::codec::{Bucket, Commit, Epoch, Events, Kind, Record, decode_bytes, encode};
 
@@ -146,7 +150,39 @@ fn samples_of_every_kind_and_version_are_read_as_they_were_written() {
             JobEvent::OutputsLost { stage: StageIndex(0), tasks: 12 },
             JobEvent::CancelRequested { reason: "enough".to_owned() },
             JobEvent::RetryRequested { tasks: 4 },
+            JobEvent::InputsChanged { stage: StageIndex(1), tasks: 2 },
+            JobEvent::JobTimedOut,
         ],
+    };
+    let spec = StoredSpec {
+        spec: Some(v1::JobSpec {
+            name: "words".to_owned(),
+            env: [("LANG".to_owned(), "C".to_owned())].into(),
+            stages: vec![v1::StageSpec {
+                name: "map".to_owned(),
+                tasks: Some(v1::stage_spec::Tasks::Count(3)),
+                work: Some(v1::stage_spec::Work::Process(v1::Process {
+                    run: Some(v1::process::Run::Argv(v1::Argv { args: vec!["/bin/true".to_owned()] })),
+                })),
+                ..v1::StageSpec::default()
+            }],
+            ..v1::JobSpec::default()
+        }),
+        items: vec![StageItems { stage: 0, items_per_chunk: 1024, chunks: vec!["ab".repeat(32)] }],
+    };
+    let plan = StoredPlan {
+        stages: vec![StoredStage {
+            name: "reduce".to_owned(),
+            tasks: 3,
+            upstreams: vec![StoredUpstream { stage: 0, edge: StoredEdge::Shuffle.into() }],
+            resources: Some(v1::Resources { cpu_milli: 1000, ..v1::Resources::default() }),
+            stop_after: Some(v1::StopAfter { failures: Some(1) }),
+            spec_digest: "cd".repeat(32),
+            ..StoredStage::default()
+        }],
+        timeout_ms: 60_000,
+        lost_after_ms: 0,
+        priority: 5,
     };
     let seen = [
         check(&head),
@@ -160,6 +196,8 @@ fn samples_of_every_kind_and_version_are_read_as_they_were_written() {
         check(&events),
         check(&Chunk { index: 1, count: 2, content_bytes: 1 << 20, piece: b"a piece".repeat(200) }),
         check(&Epoch(3)),
+        check(&spec),
+        check(&plan),
     ];
     assert_eq!(seen, Kind::ALL, "every kind has its sample");
 }

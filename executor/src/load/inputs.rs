@@ -89,13 +89,16 @@ impl Inputs {
             .chain(each.iter().map(|input| &input.stage_name))
             .map(|name| room.input().join(directory_name(name)))
             .collect();
+        // A task that left no files has nothing to be fetched; its directory is there all the same.
+        let (wanted, empty): (Vec<Wanted>, Vec<Wanted>) =
+            wanted.into_iter().partition(|wanted| wanted.location.output.is_some_and(|output| output.files > 0));
         let (local, remote): (Vec<Wanted>, Vec<Wanted>) =
             wanted.into_iter().partition(|wanted| wanted.location.executor_id == self.own_id);
         let layout = self.layout.clone();
         let job = key.job;
         let linked = tokio::task::spawn_blocking(move || -> Result<Vec<(Wanted, Failure)>, std::io::Error> {
-            for stage in stages {
-                std::fs::create_dir_all(stage)?;
+            for directory in stages.into_iter().chain(empty.into_iter().map(|empty| empty.to)) {
+                std::fs::create_dir_all(directory)?;
             }
             Ok(local
                 .into_iter()
@@ -234,12 +237,6 @@ fn wanted(room: &Room, key: AttemptKey, each: &[v1::EachInput], upstreams: &[v1:
             wanted.push(Wanted { stage: upstream.stage, location: location.clone(), part, to });
         }
     }
-    // A task that left no files has nothing to be fetched; its directory is there all the same.
-    for empty in wanted.iter().filter(|wanted| wanted.location.output.is_none_or(|output| output.files == 0)) {
-        // Made again below if this fails, or missed by nobody but a task that looks for an empty directory.
-        let _ = std::fs::create_dir_all(&empty.to);
-    }
-    wanted.retain(|wanted| wanted.location.output.is_some_and(|output| output.files > 0));
     wanted
 }
 

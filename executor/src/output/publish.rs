@@ -106,7 +106,6 @@ pub(crate) fn tidy(room: &Room, keep_work: bool) {
         Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => drop(fs::remove_dir_all(&path)),
         _ => {}
     };
-    whole(room.tmp());
     whole(room.input());
     if keep_work {
         empty_or_not(room.work());
@@ -118,7 +117,4 @@ pub(crate) fn tidy(room: &Room, keep_work: bool) {
     }
     // Of an attempt that left nothing, nothing is left.
     empty_or_not(room.path().to_owned());
-    if let Some(task) = room.path().parent() {
-        empty_or_not(task.to_owned());
-    }
 }

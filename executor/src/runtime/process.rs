@@ -152,8 +152,14 @@ impl TaskRuntime for ProcessRuntime {
 }
 
 fn make_room(room: &Path, script: Option<&str>) -> io::Result<()> {
-    std::fs::create_dir_all(room.join("work"))?;
-    std::fs::create_dir(room.join("tmp"))?;
+    match std::fs::create_dir(room) {
+        // The stage's first attempt here.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => std::fs::create_dir_all(room)?,
+        // Made for its inputs.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        made => made?,
+    }
+    std::fs::create_dir(room.join("work"))?;
     std::fs::create_dir(room.join("output"))?;
     match script {
         Some(text) => std::fs::write(room.join("script"), text),

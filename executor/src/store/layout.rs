@@ -3,11 +3,14 @@
 //! ```text
 //! executor.lock  executor.id  incarnation  fences.log  outbox.log  journal.jsonl  supervisor.lock
 //! blobs/<digest>                                         specs and items, by content
-//! jobs/<job>/<stage>/<index>/<attempt>/
-//!     work/ tmp/ output/ input/<stage name>/<index>/     while it runs
+//! jobs/<job>/<stage>/<index>.<attempt>/
+//!     work/ output/ input/<stage name>/<index>/          while it runs
 //!     script  stdout  stderr  stdout.truncated  stderr.truncated
 //!     published/  manifest                               of a successful attempt that left files
 //! ```
+//!
+//! Making and removing directories is what a short task costs the executor most, so there are no more than these: a
+//! task and its attempt share a level, and a task's temporary files go to its work directory.
 //!
 //! Invariant: every component is a number, a checked digest, or the encoding of [`directory_name`], so nothing that
 //! arrives from another machine can name a path outside.
@@ -58,7 +61,7 @@ impl Layout {
     }
 
     pub(crate) fn attempt(&self, key: AttemptKey) -> Room {
-        Room(self.root.join(format!("jobs/{}/{}/{}/{}", key.job, key.stage, key.index, key.attempt)))
+        Room(self.root.join(format!("jobs/{}/{}/{}.{}", key.job, key.stage, key.index, key.attempt)))
     }
 }
 
@@ -73,10 +76,6 @@ impl Room {
 
     pub(crate) fn work(&self) -> PathBuf {
         self.0.join("work")
-    }
-
-    pub(crate) fn tmp(&self) -> PathBuf {
-        self.0.join("tmp")
     }
 
     /// Where the task writes.

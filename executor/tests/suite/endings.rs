@@ -184,7 +184,7 @@ async fn tasks_see_their_environment_and_nothing_else() {
         "MUSTER_SHUFFLE_PARTS=5".to_owned(),
         format!("MUSTER_OUTPUT_DIR={}", room.join("output").display()),
         format!("MUSTER_INPUT_DIR={}", room.join("input").display()),
-        format!("TMPDIR={}", room.join("tmp").display()),
+        format!("TMPDIR={}", room.join("work").display()),
     ] {
         assert!(text.lines().any(|found| found == line), "{line} in {text}");
     }

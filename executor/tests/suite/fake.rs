@@ -364,7 +364,7 @@ impl Place {
 
     pub(crate) fn room(&self, attempt: &AttemptRef) -> PathBuf {
         let AttemptRef { job_id, stage, index, attempt } = attempt;
-        self.path().join(format!("jobs/{job_id}/{stage}/{index}/{attempt}"))
+        self.path().join(format!("jobs/{job_id}/{stage}/{index}.{attempt}"))
     }
 
     pub(crate) fn options(&self, scheduler: &Scheduler) -> Options {

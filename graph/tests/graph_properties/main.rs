@@ -5,7 +5,8 @@
 //! After every event all three agree, and the invariants of `invariants` hold; at the end, executors that answer everything
 //! with success bring the job to its end.
 //!
-//! `PROPTEST_CASES=100000 cargo test -p muster-graph --test graph_properties` runs more cases;
+//! `PROPTEST_CASES=100000 cargo test -p muster-graph --test graph_properties` runs more cases, from
+//! `GRAPH_FIRST_SEED` on;
 //! `GRAPH_SEED=17 cargo test -p muster-graph --test graph_properties -- --nocapture` runs one, and prints its events.
 
 mod chance;
@@ -172,15 +173,15 @@ fn random_events_keep_every_invariant_and_agree_with_the_reference_and_with_a_re
     if let Some(seed) = number("GRAPH_SEED") {
         return run_case(seed, &mut Table::default(), true);
     }
-    let (cases, next, first_bad) =
-        (number("PROPTEST_CASES").unwrap_or(CASES), AtomicU64::new(0), AtomicU64::new(u64::MAX));
+    let (first, cases) = (number("GRAPH_FIRST_SEED").unwrap_or(0), number("PROPTEST_CASES").unwrap_or(CASES));
+    let (next, first_bad) = (AtomicU64::new(first), AtomicU64::new(u64::MAX));
     let started = std::time::Instant::now();
     let table = std::thread::scope(|scope| {
         let worker = || {
             let mut table = Table::default();
             while first_bad.load(Ordering::Relaxed) == u64::MAX {
                 let seed = next.fetch_add(1, Ordering::Relaxed);
-                if seed >= cases {
+                if seed >= first + cases {
                     break;
                 }
                 if catch_unwind(AssertUnwindSafe(|| run_case(seed, &mut table, false))).is_err() {

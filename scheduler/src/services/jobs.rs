@@ -11,7 +11,7 @@ use muster_proto::v1::jobs_client::JobsClient;
 use muster_proto::v1::jobs_server::Jobs;
 use muster_proto::{MESSAGE_BYTES_MAX, v1};
 use muster_state::{Guard, Key, Keyspace, Op, Scan, Txn, TxnOutcome, codec, keys};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
@@ -357,31 +357,52 @@ impl Api {
     ) -> Result<(), Status> {
         loop {
             let changes = self.shared.engine.read(move |engine| engine.watch(id)).await.map_err(unavailable)?;
-            if let Some(view) = self.view(id, &place).await? {
-                let over = view.finished_at_ms > 0;
-                // The watcher has gone: nothing is left to do.
-                if sender.send(Ok(view)).await.is_err() || over {
+            if let Some(mut changes) = changes {
+                if self.watch_here(id, &mut changes, sender).await? {
                     return Ok(());
                 }
-            }
-            let ended = match changes {
-                Some(mut changes) => {
-                    let ended = changes.changed().await.is_err();
-                    let last = match &*changes.borrow() {
-                        Changed::Over(view) => Some(v1::JobView::clone(view)),
-                        Changed::Now => None,
-                    };
-                    if let Some(view) = last {
-                        let _ = sender.send(Ok(view)).await;
-                        return Ok(());
-                    }
-                    ended
+            } else if let Place::Over(_) = &place {
+                if let Some(view) = self.view(id, &place).await? {
+                    // The watcher may have gone: nothing is left to do either way.
+                    let _ = sender.send(Ok(view)).await;
                 }
-                None => true,
+                return Ok(());
+            }
+            // The job has moved: to the store's finished ones, or to another owner on its way through memory.
+            place = self.place_of(id, true).await?;
+        }
+    }
+
+    /// Tells of a job as long as it is owned here. True: its end, or its watcher's, has come.
+    async fn watch_here(
+        &self,
+        id: JobId,
+        changes: &mut watch::Receiver<Changed>,
+        sender: &mpsc::Sender<Result<v1::JobView, Status>>,
+    ) -> Result<bool, Status> {
+        loop {
+            if let Some(view) = self.view(id, &Place::Here).await?
+                && sender.send(Ok(view)).await.is_err()
+            {
+                return Ok(true);
+            }
+            let told = tokio::time::Instant::now();
+            let moved = changes.changed().await.is_err();
+            // Not too often, but of the end at once.
+            let is_over = |changed: &Changed| matches!(changed, Changed::Over(_));
+            if !moved {
+                drop(tokio::time::timeout_at(told + WATCH_PAUSE, changes.wait_for(is_over)).await);
+            }
+            let last = match &*changes.borrow() {
+                Changed::Over(view) => Some(v1::JobView::clone(view)),
+                Changed::Now => None,
             };
-            tokio::time::sleep(WATCH_PAUSE).await;
-            if ended {
-                place = self.place_of(id, true).await?;
+            if let Some(view) = last {
+                let _ = sender.send(Ok(view)).await;
+                return Ok(true);
+            }
+            if moved {
+                return Ok(false);
             }
         }
     }

@@ -18,8 +18,9 @@ const COMPRESS_FROM_BYTES: usize = 512;
 const ZSTD_LEVEL: i32 = 1;
 
 /// The largest record, uncompressed. A stored value is at most 256 KiB, but buckets of equal tasks compress a
-/// hundredfold; this bounds what a damaged or hostile length can make a reader allocate.
-pub const RECORD_BYTES_MAX: usize = 8 << 20;
+/// hundredfold, and a plan of a hundred thousand stages is cut into pieces; this bounds what a damaged or hostile length
+/// can make a reader allocate.
+pub const RECORD_BYTES_MAX: usize = 32 << 20;
 
 /// What a record is. Numbers are never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -47,11 +48,15 @@ pub enum Kind {
     BlobChunk = 10,
     /// The life of a cluster's store: see [`super::Epoch`].
     Epoch = 11,
+    /// `storage.StoredSpec`.
+    JobSpec = 12,
+    /// `storage.StoredPlan`.
+    JobPlan = 13,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::JobHead,
         Self::Scheduler,
         Self::Executor,
@@ -63,6 +68,8 @@ impl Kind {
         Self::Events,
         Self::BlobChunk,
         Self::Epoch,
+        Self::JobSpec,
+        Self::JobPlan,
     ];
 
     /// For messages.
@@ -80,6 +87,8 @@ impl Kind {
             Self::Events => "event record",
             Self::BlobChunk => "blob chunk",
             Self::Epoch => "epoch record",
+            Self::JobSpec => "job spec",
+            Self::JobPlan => "job plan",
         }
     }
 

@@ -102,4 +102,6 @@ protobuf_record! {
     storage::ExecutorRecord => Executor,
     storage::OwnerRecord => Owner,
     storage::IdempotencyRecord => Idempotency,
+    storage::StoredSpec => JobSpec,
+    storage::StoredPlan => JobPlan,
 }

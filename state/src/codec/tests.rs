@@ -1,3 +1,5 @@
+//! What is stored comes back, damage is refused, and no bytes make a decoder panic.
+
 use bytes::Bytes;
 use muster_graph::execution::{Delta, ExecutorRef, Task, TaskRun, TaskState};
 use muster_graph::ids::{ExecutorKey, JobId, StageIndex};

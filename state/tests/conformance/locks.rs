@@ -1,3 +1,5 @@
+//! Locks: one holder, in the order of asking, gone with their session or their future.
+
 use std::sync::Arc;
 use std::time::Duration;
 

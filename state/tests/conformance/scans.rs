@@ -1,3 +1,5 @@
+//! Scans: exact prefixes, one revision over all pages.
+
 use bytes::Bytes;
 use muster_state::{Error, Key, Keyspace, Op, Scan, Txn};
 

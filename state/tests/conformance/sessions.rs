@@ -1,3 +1,5 @@
+//! Sessions: alive while renewed, lost for good once lost.
+
 use std::time::Duration;
 
 use bytes::Bytes;

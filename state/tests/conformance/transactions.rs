@@ -1,3 +1,5 @@
+//! Transactions: all or nothing, guards, limits, and outcomes that nobody saw.
+
 use bytes::Bytes;
 use muster_state::faults::{Fault, Faulty, Operation};
 use muster_state::{

@@ -1,3 +1,5 @@
+//! Watches: every change, in order, also over compaction.
+
 use futures::{FutureExt as _, StreamExt as _};
 use muster_state::testing::soon;
 use muster_state::{Change, Error, Keyspace, Op, WatchBatch, WatchStream};
