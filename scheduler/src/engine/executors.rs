@@ -84,8 +84,9 @@ pub struct Executor {
     pub(crate) unanswered: u32,
     /// It refused for lack of room: nothing more until it says what it has.
     full: bool,
-    /// Jobs that were taken over and about which it must be asked.
-    pub(crate) ask: BTreeSet<JobId>,
+    /// Jobs about which it must be asked, with the attempts in doubt when that became clear. What it is given later is
+    /// no part of the question: the answer may have been on its way before the launch.
+    pub(crate) ask: BTreeMap<JobId, BTreeSet<(TaskId, Attempt)>>,
     pub(crate) asking: bool,
     pub(crate) poll: Option<WaitingPoll>,
     pub(crate) newest_poll: u64,
@@ -110,7 +111,7 @@ impl Executor {
             foreign: Resources::default(),
             unanswered: 0,
             full: false,
-            ask: BTreeSet::new(),
+            ask: BTreeMap::new(),
             asking: false,
             poll: None,
             newest_poll: 0,
@@ -300,9 +301,9 @@ impl Engine {
     }
 
     fn ask_everything_of(&mut self, id: &str) {
-        let concerned: Vec<JobId> = self.jobs.values().filter(|job| job.graph.concerns(id)).map(|job| job.id).collect();
-        if let Some(executor) = self.executors.get_mut(id) {
-            executor.ask.extend(concerned);
+        let Some(executor) = self.executors.get_mut(id) else { return };
+        for job in self.jobs.values().filter(|job| job.graph.concerns(id)) {
+            executor.ask.insert(job.id, job.graph.holds(id).collect());
         }
     }
 
