@@ -163,3 +163,23 @@ fn every_dependency_has_its_reason() {
         .collect();
     assert!(silent.is_empty(), "no reason beside: {}", silent.join("\n"));
 }
+
+#[test]
+fn tests_that_the_readme_names_exist() {
+    let readme = std::fs::read_to_string(root().join("README.md")).expect("it is there");
+    let promises = readme.split("## What is promised").nth(1).and_then(|rest| rest.split("\n## ").next());
+    let names: Vec<&str> = promises
+        .expect("the README says what is promised")
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .filter(|name| name.len() > 20 && name.chars().all(|c| c.is_ascii_lowercase() || c == '_'))
+        .collect();
+    assert!(names.len() > 10, "only {} names of tests were found", names.len());
+    let sources = sources();
+    let gone: Vec<&str> = names
+        .into_iter()
+        .filter(|name| !sources.values().any(|text| text.contains(&format!("fn {name}("))))
+        .collect();
+    assert!(gone.is_empty(), "the README names tests that are not there: {}", gone.join(", "));
+}

@@ -11,8 +11,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::{
-    Entry, Error, Guard, Key, Keyspace, Lock, Op, Page, Revision, Scan, Session, SessionId, StateBackend, Txn,
-    TxnOutcome, WatchStream, lock, moving,
+    Entry, Error, Key, Keyspace, Lock, Op, Page, Revision, Scan, Session, SessionId, StateBackend, Txn,
+    TxnOutcome, WatchStream, lock,
 };
 
 /// What a rule applies to.
@@ -209,10 +209,6 @@ impl StateBackend for Faulty {
         self.read_page(keyspace, self.inner.scan_keys(keyspace, scan)).await
     }
 
-    async fn put(&self, key: Key, value: Bytes) -> Result<Revision, Error> {
-        moving::put(self, key, value).await
-    }
-
     async fn put_txn(&self, txn: Txn) -> Result<TxnOutcome, Error> {
         let keyspaces: Vec<Keyspace> = txn
             .ops
@@ -242,21 +238,6 @@ impl StateBackend for Faulty {
             }
         }
         self.inner.put_txn(txn).await
-    }
-
-    async fn mv(
-        &self,
-        from: Key,
-        from_revision: Revision,
-        to: Key,
-        value: Bytes,
-        guards: Vec<Guard>,
-    ) -> Result<TxnOutcome, Error> {
-        self.put_txn(moving::transaction(from, from_revision, to, value, guards)).await
-    }
-
-    async fn delete(&self, key: &Key) -> Result<bool, Error> {
-        moving::delete(self, key).await
     }
 
     async fn watch(&self, keyspace: Keyspace, prefix: &str, from: Revision) -> Result<WatchStream, Error> {

@@ -125,7 +125,11 @@ impl Api {
             }
             let mine = self.shared.presence().identity.session;
             match &stored.owner {
-                Some((owner, _)) if owner.session_id == mine.0 => {}
+                Some((owner, _)) if owner.session_id == mine.0 => {
+                    if let Some(why) = self.shared.unreadable.get(&id) {
+                        return Err(Status::data_loss(format!("job {id} cannot be read: {}", *why)));
+                    }
+                }
                 Some((owner, _)) if self.shared.peers.live().contains_key(&SessionId(owner.session_id.clone())) => {
                     if !forwarded {
                         return Ok(Place::Peer(owner.address.clone()));
