@@ -35,6 +35,7 @@ sim: ## random histories of a job's graph: make sim SEEDS=n FIRST_SEED=m (whole 
 	PROPTEST_CASES=$(SEEDS) GRAPH_FIRST_SEED=$(FIRST_SEED) cargo test --quiet -p muster-graph --test graph_properties -- --nocapture
 
 bench: setup ## the benchmarks, beside their limits in one run
+	cargo build --release --quiet -p muster-cli
 	cargo run --release --quiet -p muster-integration --bin bench
 
 soak: setup ## the slow suites: long property runs and random faults (MINUTES bounds them)

@@ -2,7 +2,11 @@
 
 pub mod cluster;
 pub mod jobs;
+pub mod journal;
+pub mod processes;
 pub mod simulated;
+pub mod word_count;
+pub mod world;
 
 /// Waits for a condition, looking every few milliseconds.
 ///

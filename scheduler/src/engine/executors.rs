@@ -94,8 +94,9 @@ pub struct Executor {
     pub(super) record: Revision,
     /// The life and address that launches are sent to.
     pub(super) linked: Option<(u64, String)>,
-    /// Jobs that were taken over and about which it must be asked.
-    pub(crate) ask: BTreeSet<JobId>,
+    /// Jobs about which it must be asked, with the attempts in doubt when that became clear. What it is given later is
+    /// no part of the question: the answer may have been on its way before the launch.
+    pub(crate) ask: BTreeMap<JobId, BTreeSet<(TaskId, Attempt)>>,
     pub(crate) asking: bool,
     pub(crate) poll: Option<WaitingPoll>,
     pub(crate) newest_poll: u64,
@@ -123,7 +124,7 @@ impl Executor {
             home: String::new(),
             record: 0,
             linked: None,
-            ask: BTreeSet::new(),
+            ask: BTreeMap::new(),
             asking: false,
             poll: None,
             newest_poll: 0,
@@ -275,9 +276,9 @@ impl Engine {
     }
 
     fn ask_everything_of(&mut self, id: &str) {
-        let concerned: Vec<JobId> = self.jobs.values().filter(|job| job.graph.concerns(id)).map(|job| job.id).collect();
-        if let Some(executor) = self.executors.get_mut(id) {
-            executor.ask.extend(concerned);
+        let Some(executor) = self.executors.get_mut(id) else { return };
+        for job in self.jobs.values().filter(|job| job.graph.concerns(id)) {
+            executor.ask.insert(job.id, job.graph.holds(id).collect());
         }
     }
 

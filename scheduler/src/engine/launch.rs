@@ -191,7 +191,7 @@ impl Engine {
         let has: std::collections::HashSet<_> = held.iter().copied().collect();
         let mut again: BTreeMap<(JobId, StageIndex), Vec<(TaskId, Attempt)>> = BTreeMap::new();
         // What was not sent is not committed; what it is still to be asked about may be on its way from an earlier owner.
-        let sent = executor.held.iter().filter(|(key, booking)| booking.sent && !executor.ask.contains(&key.0));
+        let sent = executor.held.iter().filter(|(key, booking)| booking.sent && !executor.ask.contains_key(&key.0));
         for &(id, task, attempt) in sent.map(|(key, _)| key).filter(|key| !has.contains(key)) {
             let Some(job) = self.jobs.get(&id) else { continue };
             let waits = job

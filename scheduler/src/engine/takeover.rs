@@ -1,7 +1,7 @@
 //! Asking executors about jobs that were taken over. The question is a fence: an executor stores our token before it
 //! answers, so that what it does not have will never come. Silence is never evidence.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use muster_graph::execution::{AnswerScope, Event};
 use muster_graph::ids::{Attempt, ExecutorKey, JobId, Millis, TaskId};
@@ -28,7 +28,7 @@ impl Engine {
                 executor.hold((id, task, attempt), &stages[task.stage.0 as usize].resources);
             }
             if executor.link != Link::Gone {
-                executor.ask.insert(id);
+                executor.ask.insert(id, job.graph.holds(name).collect());
             }
         }
         self.ask_executors();
@@ -43,7 +43,7 @@ impl Engine {
             executor.asking = true;
             let jobs = executor
                 .ask
-                .iter()
+                .keys()
                 .filter_map(|id| self.jobs.get(id))
                 .take(ASK_JOBS_MAX)
                 .map(|job| v1::JobFence {
@@ -67,18 +67,19 @@ impl Engine {
         for job in refused {
             self.read_again(*job, "an executor has heard of a newer owner", STALE_PAUSE_MS);
         }
+        let mut in_doubt = BTreeMap::new();
         if let Some(executor) = self.executors.get_mut(&key.id) {
             executor.asking = false;
-            for job in jobs {
-                executor.ask.remove(job);
-            }
+            in_doubt.extend(jobs.iter().filter_map(|job| Some((*job, executor.ask.remove(job)?))));
         }
-        for job in jobs {
+        for (job, asked) in &in_doubt {
             if refused.contains(job) || !self.jobs.contains_key(job) {
                 continue;
             }
-            let held: BTreeSet<(TaskId, Attempt)> =
+            let mut held: BTreeSet<(TaskId, Attempt)> =
                 held.iter().filter(|(id, ..)| id == job).map(|&(_, task, attempt)| (task, attempt)).collect();
+            // What it was given since then it cannot have denied.
+            held.extend(self.jobs[job].graph.holds(&key.id).filter(|attempt| !asked.contains(attempt)));
             if let Some(executor) = self.executors.get_mut(&key.id) {
                 executor.release_where(|(id, task, attempt)| id == job && !held.contains(&(*task, *attempt)));
             }

@@ -1,7 +1,6 @@
 //! What users ask of jobs as a whole.
 
 use std::pin::Pin;
-use std::time::Duration;
 
 use futures::Stream;
 use muster_graph::ids::JobId;
@@ -18,7 +17,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{Api, Place, forwarded, is_forwarded, job_id, moved};
 use crate::accept::{self, store, unavailable};
-use crate::engine::{Changed, Input, head_view, view};
+use crate::engine::{Input, head_view, view};
 use crate::load::send_until_known;
 use crate::options::CALL_DEADLINE;
 use crate::ownership;
@@ -31,9 +30,6 @@ const LIST_MAX: u32 = 1000;
 const LIST_DEFAULT: u32 = 100;
 /// Heads read at once.
 const HEADS_AT_ONCE: usize = 100;
-/// A job's watchers are told at most this often.
-const WATCH_PAUSE: Duration = Duration::from_millis(100);
-
 pub(super) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl Api {
@@ -82,7 +78,7 @@ impl Api {
         }
     }
 
-    async fn view(&self, id: JobId, place: &Place) -> Result<Option<v1::JobView>, Status> {
+    pub(super) async fn view(&self, id: JobId, place: &Place) -> Result<Option<v1::JobView>, Status> {
         let over = matches!(place, Place::Over(_));
         self.look(id, place, move |engine, head, graph| match engine.job(id) {
             Some(job) if !over => engine.job_view(job),
@@ -268,6 +264,13 @@ impl Jobs for Api {
         self.tasks(request).await
     }
 
+    async fn list_attempts(
+        &self,
+        request: Request<v1::ListAttemptsRequest>,
+    ) -> Result<Response<v1::ListAttemptsResponse>, Status> {
+        self.attempts(request).await
+    }
+
     async fn cancel_job(
         &self,
         request: Request<v1::CancelJobRequest>,
@@ -345,49 +348,5 @@ impl Jobs for Api {
         request: Request<v1::ReadOutputRequest>,
     ) -> Result<Response<Self::ReadOutputStream>, Status> {
         self.output(request).await
-    }
-}
-
-impl Api {
-    async fn watch(
-        &self,
-        id: JobId,
-        mut place: Place,
-        sender: &mpsc::Sender<Result<v1::JobView, Status>>,
-    ) -> Result<(), Status> {
-        loop {
-            let changes = self.shared.engine.read(move |engine| engine.watch(id)).await.map_err(unavailable)?;
-            if let Some(view) = self.view(id, &place).await? {
-                let over = view.finished_at_ms > 0;
-                // The watcher has gone: nothing is left to do.
-                if sender.send(Ok(view)).await.is_err() || over {
-                    return Ok(());
-                }
-            }
-            let ended = match changes {
-                Some(mut changes) => {
-                    let ended = tokio::select! {
-                        biased;
-                        // The watcher has gone, and the job may be quiet for days.
-                        () = sender.closed() => return Ok(()),
-                        changed = changes.changed() => changed.is_err(),
-                    };
-                    let last = match &*changes.borrow() {
-                        Changed::Over(view) => Some(v1::JobView::clone(view)),
-                        Changed::Now => None,
-                    };
-                    if let Some(view) = last {
-                        let _ = sender.send(Ok(view)).await;
-                        return Ok(());
-                    }
-                    ended
-                }
-                None => true,
-            };
-            tokio::time::sleep(WATCH_PAUSE).await;
-            if ended {
-                place = self.place_of(id, true).await?;
-            }
-        }
     }
 }

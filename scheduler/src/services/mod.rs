@@ -1,9 +1,11 @@
 //! The gRPC services. They translate, look jobs up and forward; every decision is the engine's.
 
+mod attempts;
 mod cluster;
 mod executors;
 mod jobs;
 mod tasks;
+mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,0 +1,45 @@
+//! The executors' own record of what they ran.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+/// A line of an executor's journal.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Line {
+    /// `start` or `end`.
+    pub event: String,
+    /// The executor's life.
+    pub incarnation: u64,
+    /// The job.
+    pub job: String,
+    /// Position of the stage.
+    pub stage: u32,
+    /// The task.
+    pub index: u32,
+    /// The attempt.
+    pub attempt: u32,
+    /// The owner's proof.
+    pub token: u64,
+    /// How it ended.
+    pub outcome: Option<String>,
+}
+
+/// The journal in an executor's data directory, so far.
+///
+/// # Panics
+/// When a whole line cannot be understood.
+#[must_use]
+pub fn read(data_dir: &Path) -> Vec<Line> {
+    let text = std::fs::read_to_string(data_dir.join("journal.jsonl")).unwrap_or_default();
+    // A line without its end is being written.
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    whole.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
+}
+
+/// How many attempts of a job the executor started.
+#[must_use]
+pub fn starts(data_dir: &Path, job: muster_client::JobId) -> usize {
+    let job = job.to_string();
+    read(data_dir).iter().filter(|line| line.event == "start" && line.job == job).count()
+}

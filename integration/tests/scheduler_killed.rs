@@ -1,0 +1,211 @@
+//! Schedulers on etcd that are killed, told to end, or doubled, while executors go on.
+
+use std::time::Duration;
+
+use muster_client::{Client, JobId};
+use muster_integration::processes::Process;
+use muster_integration::world::{World, client, ready, succeeded, tasks};
+use muster_integration::{eventually, journal};
+use muster_proto::v1;
+use muster_state::testing::Etcd;
+
+/// Tasks that wait, each for a gate of its own, and a sum that reads them.
+fn waiting(world: &World, tasks: u32) -> v1::JobSpec {
+    world.job(&format!(
+        r#"
+        name: waiting
+        stages:
+          wait:
+            tasks: {tasks}
+            run: |
+              eval "$NOTE"
+              gate=$MUSTER_TASK_INDEX; eval "$WAIT"
+              echo $MUSTER_TASK_INDEX > $MUSTER_OUTPUT_DIR/n
+          sum:
+            inputs: {{wait: all}}
+            run: |
+              eval "$NOTE"
+              cat $MUSTER_INPUT_DIR/wait/*/n | awk '{{ s += $1 }} END {{ print s }}' > $MUSTER_OUTPUT_DIR/n
+        "#
+    ))
+}
+
+fn open_all(world: &World, tasks: u32) {
+    for gate in 0..tasks {
+        world.open(&gate.to_string());
+    }
+}
+
+/// Every task was started once, as its first attempt.
+fn assert_all_ran_once(world: &World, expected: usize) {
+    let starts = world.starts();
+    assert_eq!(starts.len(), expected, "{starts:?}");
+    assert!(starts.values().all(|attempts| *attempts == [1]), "{starts:?}");
+}
+
+async fn running(client: &Client, job: JobId, count: u32) {
+    eventually(&format!("{count} tasks run"), 30, || async {
+        (client.get_job(job).await.ok()?.tasks?.running == count).then_some(())
+    })
+    .await;
+}
+
+async fn owner(client: &Client, job: JobId) -> String {
+    client.get_job(job).await.unwrap().owner
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn running_tasks_outlive_a_killed_scheduler_and_are_not_started_again() {
+    let world = World::new();
+    let etcd = Etcd::start().await.unwrap();
+    let mut first = world.scheduler("first", &etcd.url(), &[]).await;
+    let address = first.address();
+    let executors = [
+        world.executor("pushed", "push", &[address], &[]).await,
+        world.executor("pulling", "pull", &[address], &[]).await,
+    ];
+    let client = client(&[address]).await;
+    ready(&client, 2).await;
+    let job = client.submit(waiting(&world, 5), None).await.unwrap().job;
+    running(&client, job, 4).await;
+    world.started("wait", 4).await;
+    first.kill();
+    assert!(client.get_job(job).await.is_err(), "nobody is there to answer");
+
+    // One on each executor ends while there is no scheduler; its result waits on disk.
+    let on = |executor: &Process| {
+        let lines = journal::read(&executor.data_dir);
+        lines.iter().find(|line| line.event == "start").expect("each runs two").index
+    };
+    for executor in &executors {
+        world.open(&on(executor).to_string());
+    }
+    eventually("both have ended", 30, || async {
+        let ended = |executor: &Process| journal::read(&executor.data_dir).iter().any(|line| line.event == "end");
+        executors.iter().all(ended).then_some(())
+    })
+    .await;
+
+    let second = world.scheduler("second", &etcd.url(), &["--listen", &address.to_string()]).await;
+    assert_eq!(second.address(), address);
+    // Two of four are done, the fifth takes a free place: it never had one before.
+    world.started("wait", 5).await;
+    open_all(&world, 5);
+    succeeded(&client, job).await;
+    assert_eq!(world.output(&client, job, "sum", "n").await, "10\n");
+    assert_all_ran_once(&world, 6);
+    let journals: usize = executors.iter().map(|executor| journal::starts(&executor.data_dir, job)).sum();
+    assert_eq!(journals, 6);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_takes_a_killed_schedulers_job_over_within_its_session_and_a_scan() {
+    let world = World::new();
+    let etcd = Etcd::start().await.unwrap();
+    let mut first = world.scheduler("first", &etcd.url(), &[]).await;
+    let second = world.scheduler("second", &etcd.url(), &[]).await;
+    // It knows only the one that will die: it learns of the other one from it.
+    let _executor = world.executor("e", "push", &[first.address()], &[]).await;
+    let at_first = client(&[first.address()]).await;
+    ready(&at_first, 1).await;
+    let job = at_first.submit(waiting(&world, 2), Some("once".to_owned())).await.unwrap().job;
+    running(&at_first, job, 2).await;
+    assert_eq!(owner(&at_first, job).await, first.address().to_string());
+    first.kill();
+    let killed = std::time::Instant::now();
+    let at_second = client(&[second.address()]).await;
+    eventually("the job has moved", 20, || async {
+        let view = at_second.get_job(job).await.ok()?;
+        (view.owner == second.address().to_string()).then_some(())
+    })
+    .await;
+    // The session's 2 s, which etcd may see out for a little longer, and a scan.
+    assert!(killed.elapsed() < Duration::from_secs(8), "{:?}", killed.elapsed());
+    // The answer to the submit may have been lost with the scheduler: the same submit names the same job.
+    let again = at_second.submit(waiting(&world, 2), Some("once".to_owned())).await.unwrap();
+    assert_eq!((again.job, again.existed), (job, true));
+    let other = at_second.submit(waiting(&world, 3), Some("once".to_owned())).await;
+    assert!(matches!(other, Err(muster_client::Error::AlreadyExists(_))), "{other:?}");
+    open_all(&world, 2);
+    succeeded(&at_second, job).await;
+    assert_eq!(world.output(&at_second, job, "sum", "n").await, "1\n");
+    assert_all_ran_once(&world, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_scheduler_beside_the_first_does_no_harm() {
+    let world = World::new();
+    let etcd = Etcd::start().await.unwrap();
+    let first = world.scheduler("first", &etcd.url(), &[]).await;
+    let second = world.scheduler("second", &etcd.url(), &[]).await;
+    // At home at one of the two only, and both use it.
+    let _executor = world.executor("e", "push", &[first.address()], &["--cpus", "4"]).await;
+    let clients = [client(&[first.address()]).await, client(&[second.address()]).await];
+    for client in &clients {
+        ready(client, 1).await;
+        assert_eq!(client.list_schedulers().await.unwrap().len(), 2);
+    }
+    let mut jobs = Vec::new();
+    for (client, address) in clients.iter().zip([first.address(), second.address()]) {
+        let alone = muster_client::Options { discover: false, ..muster_client::Options::default() };
+        let alone = Client::connect([address.to_string()], alone).await.unwrap();
+        let job = alone.submit(waiting(&world, 2), None).await.unwrap().job;
+        assert_eq!(owner(client, job).await, address.to_string());
+        jobs.push((job, alone));
+    }
+    // Both jobs run at the same time, and each scheduler answers for both.
+    for (job, _) in &jobs {
+        for (_, alone) in &jobs {
+            running(alone, *job, 2).await;
+            assert_eq!(tasks(alone, *job, "wait").await.len(), 2);
+        }
+    }
+    open_all(&world, 2);
+    for (job, _) in &jobs {
+        for (_, alone) in &jobs {
+            succeeded(alone, *job).await;
+            let outputs = alone.list_outputs(*job, None).await.unwrap();
+            assert_eq!(outputs.len(), 1, "{outputs:?}");
+        }
+        // Through the one that it was not submitted to.
+        let other = jobs.iter().find(|(id, _)| id != job).map(|(_, alone)| alone).expect("there are two");
+        assert_eq!(world.output(other, *job, "sum", "n").await, "1\n");
+    }
+    let starts = world.starts();
+    assert_eq!(starts["wait/0"], [1, 1], "once in each job: {starts:?}");
+    assert_eq!(starts["sum/0"], [1, 1], "once in each job: {starts:?}");
+    // A job whose owner is the first is cancelled through the second.
+    let job = jobs[0].1.submit(world.job("{name: long, run: 'sleep 600'}"), None).await.unwrap().job;
+    running(&jobs[1].1, job, 1).await;
+    jobs[1].1.cancel_job(job, "enough").await.unwrap();
+    let view = tokio::time::timeout(Duration::from_secs(30), jobs[1].1.wait(job)).await.unwrap().unwrap();
+    assert_eq!(view.state(), v1::JobState::Cancelled);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scheduler_that_is_told_to_end_hands_its_jobs_over_at_once() {
+    let world = World::new();
+    let etcd = Etcd::start().await.unwrap();
+    // Nobody waits for this session to run out.
+    let long = ["--session-ttl", "60s"];
+    let mut first = world.scheduler("first", &etcd.url(), &long).await;
+    let second = world.scheduler("second", &etcd.url(), &long).await;
+    let both = [first.address(), second.address()];
+    let _executor = world.executor("e", "push", &both, &[]).await;
+    let at_first = client(&both[..1]).await;
+    ready(&at_first, 1).await;
+    let job = at_first.submit(waiting(&world, 2), None).await.unwrap().job;
+    running(&at_first, job, 2).await;
+    assert_eq!(owner(&at_first, job).await, first.address().to_string());
+    let told = std::time::Instant::now();
+    assert!(first.terminate().await.success());
+    let at_second = client(&both[1..]).await;
+    eventually("the job has moved", 20, || async {
+        (at_second.get_job(job).await.ok()?.owner == second.address().to_string()).then_some(())
+    })
+    .await;
+    assert!(told.elapsed() < Duration::from_secs(10), "{:?}", told.elapsed());
+    open_all(&world, 2);
+    succeeded(&at_second, job).await;
+    assert_all_ran_once(&world, 3);
+}
