@@ -21,6 +21,8 @@ mod place;
 mod polls;
 mod statuses;
 mod takeover;
+#[cfg(test)]
+mod tests;
 pub(crate) mod view;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

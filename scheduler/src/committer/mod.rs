@@ -138,3 +138,6 @@ fn judge(commit: &JobCommit, read: &[Option<Entry>]) -> Option<CommitResult> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,178 @@
+//! Executors that come, go, restart and are lost, at any moment.
+
+use std::collections::BTreeSet;
+
+use muster_proto::v1;
+
+use super::*;
+use crate::engine::{Link, Loss};
+
+fn loss(key: ExecutorKey, record: Revision) -> Input {
+    Input::Lost(Loss { key, record, on_purpose: false })
+}
+
+#[tokio::test]
+async fn a_launch_to_an_executor_that_was_lost_meanwhile_is_withheld() {
+    let mut bench = Bench::new().await;
+    bench.register(key("e", 1), 2);
+    let id = bench.submit(1, spec(&[("a", 2, &[])])).await;
+    bench.input(loss(key("e", 1), 9));
+    bench.commit_all().await;
+    assert_eq!(bench.launches(), []);
+    assert_eq!(bench.engine.job(id).unwrap().graph.counts().pending, 2, "to be run elsewhere");
+    let executor = bench.engine.executor("e").unwrap();
+    assert_eq!((executor.unanswered, executor.running()), (0, 0));
+}
+
+#[tokio::test]
+async fn a_job_read_after_the_loss_of_its_executor_is_told_of_it() {
+    for known in [true, false] {
+        let mut first = Bench::new().await;
+        first.register(key("e", 3), 2);
+        let id = first.submit(1, spec(&[("a", 2, &[])])).await;
+        first.commit_all().await;
+        let mut second = Bench::over(std::sync::Arc::clone(&first.store), "two").await;
+        if known {
+            second.input(Input::Registered(registration(key("e", 3), 2, "one".to_owned(), 5)));
+        }
+        second.input(loss(key("e", 3), 6));
+        second.own(id).await;
+        second.load(id).await;
+        let counts = second.engine.job(id).unwrap().graph.counts();
+        assert_eq!((counts.pending, counts.assigned), (2, 0), "nobody would ever answer for them; known: {known}");
+    }
+}
+
+#[tokio::test]
+async fn an_executor_that_no_record_knows_is_lost_in_all_its_lives() {
+    let mut first = Bench::new().await;
+    first.register(key("e", 3), 2);
+    let id = first.submit(1, spec(&[("a", 2, &[])])).await;
+    first.commit_all().await;
+    let mut second = Bench::over(std::sync::Arc::clone(&first.store), "two").await;
+    second.own(id).await;
+    second.load(id).await;
+    second.now += LOST_AFTER;
+    second.input(Input::Tick);
+    let asked = second.outputs.iter().find_map(|output| match output {
+        Output::DeclareLost { executor } => Some(executor.clone()),
+        _ => None,
+    });
+    second.input(loss(asked.expect("it has had no home for long enough"), 0));
+    assert_eq!(second.engine.job(id).unwrap().graph.counts().pending, 2);
+}
+
+#[tokio::test]
+async fn an_executor_loses_its_home_with_the_scheduler_that_was_it() {
+    let mut bench = Bench::new().await;
+    let live =
+        |names: &[&str]| Input::Schedulers { live: names.iter().map(|n| (*n).to_owned()).collect::<BTreeSet<_>>() };
+    // Its record may be read before its home is known to live.
+    bench.input(Input::Registered(registration(key("e", 1), 2, "two".to_owned(), 5)));
+    assert_eq!(bench.engine.executor("e").unwrap().link, Link::None);
+    bench.input(live(&["one", "two"]));
+    assert_eq!(bench.engine.executor("e").unwrap().link, Link::Peer);
+    bench.input(live(&["one"]));
+    assert_eq!(bench.engine.executor("e").unwrap().link, Link::None);
+    // To read its record again and again does not begin its absence anew.
+    bench.now += LOST_AFTER - 1;
+    bench.input(Input::Registered(registration(key("e", 1), 2, "two".to_owned(), 5)));
+    bench.now += 1;
+    bench.input(Input::Tick);
+    assert!(bench.outputs.iter().any(|output| matches!(output, Output::DeclareLost { .. })), "{:?}", bench.outputs);
+}
+
+#[tokio::test]
+async fn an_old_record_of_an_executor_does_not_undo_a_newer_one() {
+    let mut bench = Bench::new().await;
+    let here = |record| Registration {
+        home_here: true,
+        held: Some(Vec::new()),
+        ..registration(key("e", 1), 2, "one".to_owned(), record)
+    };
+    bench.input(Input::Registered(here(10)));
+    bench.input(loss(key("e", 1), 9));
+    assert_eq!(bench.engine.executor("e").unwrap().link, Link::Home, "it has come back since");
+    bench.input(Input::Registered(registration(key("e", 1), 2, "two".to_owned(), 8)));
+    assert_eq!(bench.engine.executor("e").unwrap().link, Link::Home, "it has moved here since");
+    bench.input(loss(key("e", 1), 11));
+    bench.input(Input::Heartbeat { executor: key("e", 1), free: cpu(2000), draining: false });
+    assert_eq!(bench.engine.executor("e").unwrap().link, Link::Gone, "it has to register first");
+}
+
+#[tokio::test]
+async fn a_stream_that_ends_late_says_nothing_of_an_executor_at_home_elsewhere() {
+    let mut bench = Bench::new().await;
+    bench.register(key("e", 1), 2);
+    bench.input(Input::Schedulers { live: ["one".to_owned(), "two".to_owned()].into() });
+    bench.input(Input::Registered(registration(key("e", 1), 2, "two".to_owned(), 50)));
+    bench.input(Input::SessionEnded { executor: key("e", 1) });
+    assert_eq!(bench.engine.executor("e").unwrap().link, Link::Peer);
+}
+
+#[tokio::test]
+async fn registering_again_keeps_the_link_with_what_is_on_its_way() {
+    let mut bench = Bench::new().await;
+    bench.register(key("e", 1), 2);
+    bench.submit(1, spec(&[("a", 2, &[])])).await;
+    bench.commit_all().await;
+    assert_eq!(bench.launches().len(), 2);
+    bench.outputs.clear();
+    bench.input(Input::SessionEnded { executor: key("e", 1) });
+    bench.register(key("e", 1), 2);
+    assert!(!bench.outputs.iter().any(|output| matches!(output, Output::Connect { .. })), "{:?}", bench.outputs);
+    assert_eq!(bench.engine.executor("e").unwrap().unanswered, 2, "still on their way");
+    bench.input(Input::LaunchAnswered { executor: key("e", 1), count: 2, refused: Vec::new() });
+    assert_eq!(bench.engine.executor("e").unwrap().unanswered, 0);
+}
+
+#[tokio::test]
+async fn a_restarted_executor_keeps_only_what_it_lists() {
+    let mut bench = Bench::new().await;
+    bench.register(key("e", 1), 2);
+    let id = bench.submit(1, spec(&[("a", 2, &[])])).await;
+    bench.commit_all().await;
+    let survived = (id, muster_graph::ids::TaskId::new(0, 1), 1);
+    bench.register_with(key("e", 2), 2, false, vec![survived]);
+    let counts = bench.engine.job(id).unwrap().graph.counts();
+    assert_eq!(counts.assigned, 2, "one adopted, one given anew: {counts:?}");
+    bench.commit_all().await;
+    let launches: Vec<_> = bench.launches().into_iter().map(|(.., index, attempt)| (index, attempt)).collect();
+    assert_eq!(launches, [(0, 1), (1, 1), (0, 2)]);
+    assert_eq!(bench.engine.executor("e").unwrap().free.cpu_milli, 0);
+}
+
+#[tokio::test]
+async fn a_refusal_for_lack_of_room_passes() {
+    let mut bench = Bench::new().await;
+    bench.input(Input::Schedulers { live: ["one".to_owned(), "two".to_owned()].into() });
+    bench.input(Input::Registered(registration(key("e", 1), 1, "two".to_owned(), 5)));
+    let id = bench.submit(1, spec(&[("a", 1, &[])])).await;
+    bench.commit_all().await;
+    let refusal = v1::Refusal {
+        attempt: Some(v1::AttemptRef { job_id: id.to_string(), stage: 0, index: 0, attempt: 1 }),
+        reason: v1::RefusalReason::DoesNotFit.into(),
+        message: "full".to_owned(),
+    };
+    bench.input(Input::LaunchAnswered { executor: key("e", 1), count: 1, refused: vec![refusal] });
+    bench.commit_all().await;
+    bench.launches();
+    bench.now += 2_000;
+    bench.input(Input::Tick);
+    bench.commit_all().await;
+    assert_eq!(bench.launches(), [(id.to_string(), 0, 0, 2)], "its home never tells us its account");
+}
+
+#[tokio::test]
+async fn demands_that_fit_nowhere_keep_nobody_waiting() {
+    let mut bench = Bench::new().await;
+    bench.register(key("e", 1), 1);
+    for number in 1..=600 {
+        let mut wide = spec(&[("a", 1, &[])]);
+        wide.stages[0].resources = cpu(64_000);
+        bench.submit(number, wide).await;
+    }
+    let id = bench.submit(601, spec(&[("a", 1, &[])])).await;
+    bench.commit_all().await;
+    assert_eq!(bench.launches(), [(id.to_string(), 0, 0, 1)]);
+}

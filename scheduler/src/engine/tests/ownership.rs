@@ -1,0 +1,108 @@
+//! Jobs that are read twice, taken over and retried.
+
+use muster_graph::execution::JobState;
+use muster_proto::v1;
+use muster_state::{Keyspace, Op};
+
+use super::*;
+
+#[tokio::test]
+async fn a_job_read_twice_under_one_token_keeps_the_copy_in_memory() {
+    let mut bench = Bench::new().await;
+    bench.register(key("e", 1), 2);
+    let id = bench.submit(1, spec(&[("a", 2, &[])])).await;
+    bench.load(id).await;
+    assert_eq!(bench.commits.len(), 1);
+    bench.commit_all().await;
+    assert_eq!(bench.launches().len(), 2, "neither lost nor twice");
+    assert!(bench.engine.job(id).is_some());
+    // A reading that found nothing is no reason to drop what has come since.
+    bench.input(Input::Dropped { job: id, why: "not ours".to_owned() });
+    assert!(bench.engine.job(id).is_some());
+}
+
+#[tokio::test]
+async fn a_retry_may_come_before_the_engine_has_heard_that_the_job_is_over() {
+    let mut bench = Bench::new().await;
+    bench.register(key("e", 1), 3);
+    let mut job = spec(&[("a", 3, &[])]);
+    job.stages[0].retries.failed = 0;
+    let id = bench.submit(1, job).await;
+    bench.commit_all().await;
+    bench.launches();
+    let ends: Vec<_> = (0..3)
+        .map(|index| {
+            let outcome = if index == 0 { v1::Outcome::Failed } else { v1::Outcome::Succeeded };
+            ended(u64::from(index) + 1, (id, 0, index, 1), outcome)
+        })
+        .collect();
+    let _answer = bench.finish(&key("e", 1), &ends);
+    let over = bench.commit_one().await;
+    // As `reopen` does, before `over` is known here.
+    let failed = bench.store.get(&keys::failed_job(id)).await.unwrap().expect("its end is stored");
+    let mut head: storage::JobHead = codec::decode(&keys::failed_job(id), &failed.value).unwrap();
+    (head.retry_requested, head.finished_at_ms) = (true, 0);
+    bench.elsewhere(Op::Delete(keys::failed_job(id))).await;
+    bench.store.put(keys::active_job(id), codec::encode(&head).unwrap()).await.unwrap();
+    bench.own(id).await;
+    bench.load(id).await;
+    let (reply, mut answer) = oneshot::channel();
+    bench.input(Input::Retry { job: id, reply });
+    bench.input(Input::Commits(over));
+    assert_eq!(bench.engine.job(id).expect("it is ours again").graph.job().state, JobState::Running);
+    bench.commit_all().await;
+    assert_eq!(answer.try_recv().unwrap(), Some(1), "just what failed");
+    assert_eq!(bench.launches(), [(id.to_string(), 0, 0, 2)]);
+}
+
+#[tokio::test]
+async fn a_taken_over_job_goes_on_with_what_its_executor_has() {
+    let mut first = Bench::new().await;
+    first.register(key("e", 1), 3);
+    let id = first.submit(1, spec(&[("a", 4, &[])])).await;
+    first.commit_all().await;
+    let mut second = Bench::over(Arc::clone(&first.store), "two").await;
+    second.register(key("e", 1), 3);
+    second.own(id).await;
+    second.load(id).await;
+    let asked = second.outputs.iter().any(|output| matches!(output, Output::Ask { jobs, .. } if jobs.len() == 1));
+    assert!(asked, "{:?}", second.outputs);
+    second.commit_all().await;
+    assert_eq!(second.launches(), [], "silence is no evidence, and its cores are booked");
+    let task = |index| muster_graph::ids::TaskId::new(0, index);
+    second.input(Input::Answered {
+        executor: key("e", 1),
+        jobs: vec![id],
+        held: vec![(id, task(0), 1), (id, task(2), 1)],
+        refused: Vec::new(),
+    });
+    second.commit_all().await;
+    let launches: Vec<_> = second.launches().into_iter().map(|(.., index, attempt)| (index, attempt)).collect();
+    assert_eq!(launches, [(1, 2)], "what it denied, and the adopted ones keep their cores");
+    // The former owner is fenced off by the store.
+    let mut answer = first.finish(&key("e", 1), &[ended(1, (id, 0, 0, 1), v1::Outcome::Succeeded)]);
+    first.commit_all().await;
+    assert_eq!(answer.try_recv().unwrap().settled, Vec::<u64>::new());
+    assert!(first.engine.job(id).is_none());
+}
+
+#[tokio::test]
+async fn a_reading_of_a_packed_job_continues_its_sequence_of_deltas() {
+    let mut bench = Bench::new().await;
+    bench.register(key("e", 1), 100);
+    let id = bench.submit(1, spec(&[("a", 100, &[])])).await;
+    bench.commit_all().await;
+    for index in 0..10u32 {
+        bench.own(id).await;
+        bench.load(id).await;
+        let held = (index..100).map(|at| (id, muster_graph::ids::TaskId::new(0, at), 1)).collect();
+        bench.input(Input::Answered { executor: key("e", 1), jobs: vec![id], held, refused: Vec::new() });
+        let mut answer =
+            bench.finish(&key("e", 1), &[ended(u64::from(index) + 1, (id, 0, index, 1), v1::Outcome::Succeeded)]);
+        bench.commit_all().await;
+        assert_eq!(answer.try_recv().unwrap().settled, [u64::from(index) + 1]);
+    }
+    let deltas = bench.store.get_from_prefix(Keyspace::JobDeltas, &keys::job_prefix(id)).await.unwrap().entries;
+    let sequences: Vec<_> = deltas.iter().filter_map(|entry| keys::sequence_of(&entry.name)).collect();
+    assert_eq!(sequences, (1..=11).collect::<Vec<_>>());
+}

@@ -1,0 +1,76 @@
+//! Executors that fetch their work.
+
+use muster_proto::v1;
+
+use super::*;
+
+fn poll(bench: &mut Bench, sequence: u64, held: &[(JobId, u32, u32, u32)]) -> oneshot::Receiver<v1::PollWorkResponse> {
+    let (reply, answer) = oneshot::channel();
+    let held = held
+        .iter()
+        .map(|(job, stage, index, attempt)| v1::HeldAttempt {
+            attempt: Some(v1::AttemptRef { job_id: job.to_string(), stage: *stage, index: *index, attempt: *attempt }),
+            state: v1::HeldState::Running.into(),
+        })
+        .collect();
+    let poll = v1::PollWorkRequest {
+        executor_id: "p".to_owned(),
+        incarnation: 1,
+        sequence,
+        held,
+        free: Some((&cpu(2000)).into()),
+        ..Default::default()
+    };
+    bench.input(Input::Poll { poll: Box::new(poll), reply });
+    answer
+}
+
+fn given(answer: &mut oneshot::Receiver<v1::PollWorkResponse>) -> Vec<(String, u32, u32, u32)> {
+    answer.try_recv().map(|answer| answer.launches.iter().flat_map(launched).collect()).unwrap_or_default()
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_given_again_even_while_the_job_has_a_commit_in_flight() {
+    let mut bench = Bench::new().await;
+    bench.register_with(key("p", 1), 2, true, Vec::new());
+    let mut answer = poll(&mut bench, 1, &[]);
+    let id = bench.submit(1, spec(&[("a", 3, &[])])).await;
+    assert!(given(&mut answer).is_empty(), "assigned, not committed");
+    bench.commit_all().await;
+    let both = [(id.to_string(), 0, 0, 1), (id.to_string(), 0, 1, 1)];
+    assert_eq!(given(&mut answer), both);
+    // The answer did not arrive, and something else of the job is in flight when the executor asks again.
+    let (reply, _cancelled) = oneshot::channel();
+    bench.input(Input::Cancel { job: id, reason: String::new(), reply });
+    assert_eq!(bench.commits.len(), 1);
+    let mut again = poll(&mut bench, 2, &[]);
+    assert_eq!(given(&mut again), both);
+    let mut all_there = poll(&mut bench, 3, &[(id, 0, 0, 1), (id, 0, 1, 1)]);
+    let answer = all_there.try_recv().expect("it is told to end them");
+    assert!(answer.launches.is_empty() && answer.cancels.len() == 2, "{answer:?}");
+}
+
+#[tokio::test]
+async fn what_is_not_committed_is_not_given_to_any_poll() {
+    let mut bench = Bench::new().await;
+    bench.register_with(key("p", 1), 2, true, Vec::new());
+    let _gone = poll(&mut bench, 1, &[]);
+    bench.submit(1, spec(&[("a", 2, &[])])).await;
+    assert_eq!(bench.commits.len(), 1, "assigned to the poll that waits");
+    let mut second = poll(&mut bench, 2, &[]);
+    bench.input(Input::PollExpired { executor: "p".to_owned(), sequence: 2 });
+    assert!(second.try_recv().unwrap().launches.is_empty());
+    bench.commit_all().await;
+    let mut third = poll(&mut bench, 3, &[]);
+    assert_eq!(given(&mut third).len(), 2);
+}
+
+#[tokio::test]
+async fn nothing_is_assigned_to_a_poll_whose_caller_has_gone() {
+    let mut bench = Bench::new().await;
+    bench.register_with(key("p", 1), 2, true, Vec::new());
+    drop(poll(&mut bench, 1, &[]));
+    bench.submit(1, spec(&[("a", 2, &[])])).await;
+    bench.commit_all().await;
+    assert_eq!(bench.engine.executor("p").unwrap().running(), 0);
+}
