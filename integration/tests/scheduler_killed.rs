@@ -70,7 +70,8 @@ async fn running_tasks_outlive_a_killed_scheduler_and_are_not_started_again() {
     running(&client, job, 4).await;
     world.started("wait", 4).await;
     first.kill();
-    assert!(client.get_job(job).await.is_err(), "nobody is there to answer");
+    let gone = tokio::net::TcpStream::connect(address).await;
+    assert!(gone.is_err(), "nobody is there to answer");
 
     // One on each executor ends while there is no scheduler; its result waits on disk.
     let on = |executor: &Process| {

@@ -15,8 +15,8 @@ use muster_graph::execution::{
 };
 use muster_graph::ids::{ExecutorKey, StageIndex, TaskId};
 use muster_proto::storage::{
-    Content, ExecutorRecord, IdempotencyRecord, JobHead, OwnerRecord, SchedulerRecord, StageItems, StoredEdge, StoredPlan,
-    StoredSpec, StoredStage, StoredUpstream,
+    Content, ExecutorRecord, IdempotencyRecord, JobHead, OwnerRecord, SchedulerRecord, StageItems, StoredEdge,
+    StoredPlan, StoredSpec, StoredStage, StoredUpstream,
 };
 use muster_proto::v1;
 use muster_state::codec::blob::Chunk;
