@@ -147,6 +147,18 @@ impl Client {
         .await
     }
 
+    /// Attempts that ended without an accepted result; of a single task also its newest one.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], and what any call can meet.
+    pub async fn list_attempts(&self, request: v1::ListAttemptsRequest) -> Result<v1::ListAttemptsResponse, Error> {
+        let patience = self.options().call_timeout;
+        self.call("read", Repeat::Read, patience, async |channel| {
+            Ok(jobs(channel).list_attempts(request.clone()).await?.into_inner())
+        })
+        .await
+    }
+
     /// The tasks that pass the filter, page by page, at most `limit`. The flag says whether there are more.
     ///
     /// # Errors

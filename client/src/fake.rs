@@ -292,6 +292,14 @@ impl Jobs for Service {
         Ok(answers(views))
     }
 
+    async fn list_attempts(
+        &self,
+        _request: Request<v1::ListAttemptsRequest>,
+    ) -> Result<Response<v1::ListAttemptsResponse>, Status> {
+        self.begin("list_attempts").await?;
+        Ok(Response::new(v1::ListAttemptsResponse::default()))
+    }
+
     async fn list_tasks(
         &self,
         request: Request<v1::ListTasksRequest>,

@@ -133,3 +133,25 @@ async fn jobs_of_a_scheduler_that_stopped_go_on_with_another_without_running_aga
     executor.seen(|seen| assert_eq!(seen.launches.values().sum::<u32>(), 2));
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attempts_that_failed_before_a_success_stay_listed() -> anyhow::Result<()> {
+    let scheduler = cluster::scheduler("one", memory()).await?;
+    let decide = Arc::new(|attempt: &v1::AttemptRef| {
+        let outcome = if attempt.attempt < 3 { v1::Outcome::Failed } else { v1::Outcome::Succeeded };
+        Some(v1::AttemptFinished { outcome: outcome.into(), message: "not yet".to_owned(), ..Default::default() })
+    });
+    let _executor = Simulated::start("e1", scheduler.address(), 2, decide).await?;
+    let mut client = client(scheduler.address()).await?;
+    let mut spec = job("third", &[("a", 2, &[])]);
+    spec.stages[0].retries = Some(v1::Retries { failed: Some(2), backoff_ms: 1, ..Default::default() });
+    let id = submit(&mut client, spec, "").await?;
+    assert_eq!(finished(&mut client, &id, 20).await?.state(), v1::JobState::Successful);
+    let request = v1::ListAttemptsRequest { job_id: id, stage: "a".to_owned(), index: Some(1), limit: 0 };
+    let one = client.list_attempts(request.clone()).await?.into_inner();
+    let seen: Vec<(u32, v1::TaskState)> = one.attempts.iter().map(|task| (task.attempt, task.state())).collect();
+    assert_eq!(seen, [(1, v1::TaskState::Failed), (2, v1::TaskState::Failed), (3, v1::TaskState::Successful)]);
+    let all = client.list_attempts(v1::ListAttemptsRequest { index: None, limit: 3, ..request }).await?.into_inner();
+    assert_eq!((all.attempts.len(), all.more), (3, true), "four failed");
+    Ok(())
+}

@@ -204,7 +204,8 @@ fn adopt(shared: &Arc<Shared>, id: JobId, head: storage::JobHead, stored: storag
 pub(crate) fn store(error: muster_state::Error) -> Status {
     use muster_state::Error;
     match error {
-        Error::TooLarge { .. } => Status::resource_exhausted(error.to_string()),
+        // Not RESOURCE_EXHAUSTED, which asks for the same again later.
+        Error::TooLarge { .. } => Status::invalid_argument(error.to_string()),
         Error::NoSpace(_) => retry_later(error.to_string()),
         Error::Unknown(_) | Error::Unavailable(_) | Error::SessionLost | Error::Compacted { .. } => {
             Status::unavailable(error.to_string())
@@ -222,6 +223,9 @@ pub(crate) fn unavailable(why: impl std::fmt::Display) -> Status {
 /// Overload is answered, never buffered.
 pub(crate) fn retry_later(why: String) -> Status {
     let mut status = Status::resource_exhausted(why);
-    status.metadata_mut().insert("retry-after-ms", tonic::metadata::MetadataValue::from_static("1000"));
+    // The first for people and scripts, the second for gRPC's own retries.
+    for name in ["retry-after-ms", "grpc-retry-pushback-ms"] {
+        status.metadata_mut().insert(name, tonic::metadata::MetadataValue::from_static("1000"));
+    }
     status
 }

@@ -7,10 +7,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use muster_graph::ids::JobId;
 use muster_state::{Entry, Error, Op, StateBackend, TXN_BYTES_MAX, TXN_OPS_MAX, Txn, TxnOutcome};
 
-use crate::engine::{CommitResult, JobCommit, commit_id_of};
+use crate::engine::{CommitName, CommitResult, JobCommit, commit_id_of};
 
 /// What a refused group reads of each job.
 const READS_PER_JOB: usize = 3;
@@ -52,20 +51,20 @@ fn bytes_of(commit: &JobCommit) -> usize {
 }
 
 /// Sends a group until the outcome of each of its jobs is known.
-pub(crate) async fn commit(state: &dyn StateBackend, mut group: Vec<JobCommit>) -> Vec<(JobId, CommitResult)> {
+pub(crate) async fn commit(state: &dyn StateBackend, mut group: Vec<JobCommit>) -> Vec<(CommitName, CommitResult)> {
     let mut results = Vec::with_capacity(group.len());
     let mut pause = RETRY_FIRST;
     while !group.is_empty() {
         match state.put_txn(transaction(&group)).await {
             Ok(TxnOutcome::Committed(revision)) => {
-                results.extend(group.drain(..).map(|commit| (commit.job, CommitResult::Committed(revision))));
+                results.extend(group.drain(..).map(|commit| (commit.name, CommitResult::Committed(revision))));
             }
             Ok(TxnOutcome::Refused { read, .. }) => {
                 let before = group.len();
                 let mut innocent = Vec::new();
                 for (commit, read) in std::mem::take(&mut group).into_iter().zip(read.chunks(READS_PER_JOB)) {
                     match judge(&commit, read) {
-                        Some(result) => results.push((commit.job, result)),
+                        Some(result) => results.push((commit.name, result)),
                         None => innocent.push(commit),
                     }
                 }
@@ -74,7 +73,7 @@ pub(crate) async fn commit(state: &dyn StateBackend, mut group: Vec<JobCommit>) 
                     if before == 1 {
                         let commit = innocent.remove(0);
                         let why = "a guard other than owner and predecessor does not hold".to_owned();
-                        results.push((commit.job, CommitResult::Conflict(why)));
+                        results.push((commit.name, CommitResult::Conflict(why)));
                     } else {
                         for commit in innocent {
                             results.extend(Box::pin(self::commit(state, vec![commit])).await);
@@ -87,7 +86,7 @@ pub(crate) async fn commit(state: &dyn StateBackend, mut group: Vec<JobCommit>) 
             }
             Err(error @ (Error::TooLarge { .. } | Error::Fatal(_) | Error::Record { .. })) => {
                 if group.len() == 1 {
-                    results.push((group.remove(0).job, CommitResult::Failed(error.to_string())));
+                    results.push((group.remove(0).name, CommitResult::Failed(error.to_string())));
                 } else {
                     for commit in group {
                         results.extend(Box::pin(self::commit(state, vec![commit])).await);

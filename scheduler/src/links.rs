@@ -50,17 +50,16 @@ impl Drop for Link {
 
 impl Link {
     pub(crate) fn launch(&self, groups: Vec<v1::LaunchGroup>) {
-        self.send(Message::Launch(groups));
+        if self.messages.try_send(Message::Launch(groups)).is_err() {
+            // The window bounds them, and cancels leave them their room: only a link that has ended takes none.
+            tracing::error!("a launch found no room; the executor is asked for it when it registers again");
+        }
     }
 
     pub(crate) fn cancel(&self, request: v1::CancelTasksRequest) {
-        self.send(Message::Cancel(request));
-    }
-
-    fn send(&self, message: Message) {
-        if self.messages.try_send(message).is_err() {
-            // Launches are bounded by the window, so this can only be cancels to an executor that does not listen; the
-            // next time it registers, what nobody wants is ended.
+        // An executor that does not listen must not keep a launch from being queued: that one would be lost for good.
+        let room = self.messages.capacity() > LAUNCH_WINDOW as usize;
+        if !room || self.messages.try_send(Message::Cancel(request)).is_err() {
             tracing::warn!("an executor's queue is full; a cancel is left to its next registration");
         }
     }
@@ -79,7 +78,8 @@ pub(crate) fn channel(address: &str) -> Result<Channel, tonic::transport::Error>
 
 fn client(address: &str) -> Result<ExecutorClient<Channel>, tonic::transport::Error> {
     Ok(ExecutorClient::new(channel(address)?)
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        // All that an executor has of some hundreds of jobs may be much.
+        .max_decoding_message_size(16 * MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX))
 }
 
@@ -98,6 +98,7 @@ pub(crate) fn connect(
         address,
         messages: receiver,
         unanswered: VecDeque::new(),
+        sent: 0,
         cancels: VecDeque::new(),
         sequence: 0,
     };
@@ -114,7 +115,10 @@ struct Sender {
     executor: ExecutorKey,
     address: String,
     messages: mpsc::Receiver<Message>,
+    /// Launch messages, oldest first, each with the number of its attempts.
     unanswered: VecDeque<(v1::LaunchTasksRequest, u32)>,
+    /// How many of them have been sent on the present stream.
+    sent: usize,
     /// Cancels, each with the launch message that it must not overtake.
     cancels: VecDeque<(u64, v1::CancelTasksRequest)>,
     sequence: u64,
@@ -142,19 +146,22 @@ impl Sender {
         }
     }
 
-    /// One stream, until it breaks or the link is not wanted any more.
+    /// One stream, until it breaks or the link is not wanted any more. Never waits for room to send without taking
+    /// answers in: the executor may be waiting for room for those.
     async fn stream(&mut self, mut client: ExecutorClient<Channel>, pause: &mut Duration) -> Result<(), tonic::Status> {
         let (requests, receiver) = mpsc::channel(64);
-        let opened = tokio::time::timeout(PEER_DEADLINE, client.launch_tasks(ReceiverStream::new(receiver)));
-        // The answer's headers may come only after the first request, so what is unanswered goes first, beside it.
-        let again: Vec<v1::LaunchTasksRequest> = self.unanswered.iter().map(|(request, _)| request.clone()).collect();
-        let resend = async {
-            for request in again {
-                // A stream that is gone by now is noticed below.
-                let _ = requests.send(request).await;
+        // A new stream: everything that is unanswered goes again, and the answer's headers may come only after the first.
+        self.sent = 0;
+        let mut opening = client.clone();
+        let opening = async move { opening.launch_tasks(ReceiverStream::new(receiver)).await };
+        let mut opening = std::pin::pin!(tokio::time::timeout(PEER_DEADLINE, opening));
+        let opened = loop {
+            tokio::select! {
+                biased;
+                opened = &mut opening => break opened,
+                permit = requests.reserve(), if self.sent < self.unanswered.len() => self.send_next(permit)?,
             }
         };
-        let (opened, ()) = tokio::join!(opened, resend);
         let mut answers =
             opened.map_err(|_| tonic::Status::deadline_exceeded("opening the launch stream"))??.into_inner();
         loop {
@@ -168,14 +175,10 @@ impl Sender {
                     self.answered(answer).await;
                     self.send_cancels(&mut client).await?;
                 }
+                permit = requests.reserve(), if self.sent < self.unanswered.len() => self.send_next(permit)?,
                 message = self.messages.recv() => match message {
                     None => return Ok(()),
-                    Some(Message::Launch(groups)) => {
-                        let request = self.remember(groups);
-                        if requests.send(request).await.is_err() {
-                            return Err(tonic::Status::unavailable("the launch stream is closed"));
-                        }
-                    }
+                    Some(Message::Launch(groups)) => self.remember(groups),
                     Some(Message::Cancel(request)) => {
                         self.cancels.push_back((self.sequence, request));
                         self.send_cancels(&mut client).await?;
@@ -185,18 +188,28 @@ impl Sender {
         }
     }
 
-    fn remember(&mut self, groups: Vec<v1::LaunchGroup>) -> v1::LaunchTasksRequest {
+    fn send_next(
+        &mut self,
+        permit: Result<mpsc::Permit<'_, v1::LaunchTasksRequest>, mpsc::error::SendError<()>>,
+    ) -> Result<(), tonic::Status> {
+        let permit = permit.map_err(|_| tonic::Status::unavailable("the launch stream is closed"))?;
+        permit.send(self.unanswered[self.sent].0.clone());
+        self.sent += 1;
+        Ok(())
+    }
+
+    fn remember(&mut self, groups: Vec<v1::LaunchGroup>) {
         self.sequence += 1;
         let count = groups.iter().map(|group| group.attempts.len()).sum::<usize>();
         let request =
             v1::LaunchTasksRequest { sequence: self.sequence, executor_incarnation: self.executor.incarnation, groups };
-        self.unanswered.push_back((request.clone(), u32::try_from(count).unwrap_or(u32::MAX)));
-        request
+        self.unanswered.push_back((request, u32::try_from(count).unwrap_or(u32::MAX)));
     }
 
     async fn answered(&mut self, answer: v1::LaunchTasksResponse) {
         while self.unanswered.front().is_some_and(|(request, _)| request.sequence <= answer.sequence) {
             let Some((request, count)) = self.unanswered.pop_front() else { break };
+            self.sent = self.sent.saturating_sub(1);
             let refused = if request.sequence == answer.sequence { answer.refused.clone() } else { Vec::new() };
             let input = Input::LaunchAnswered { executor: self.executor.clone(), count, refused };
             // Stopping: nobody counts any more.

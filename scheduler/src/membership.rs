@@ -9,9 +9,11 @@ use muster_graph::ids::ExecutorKey;
 use muster_graph::spec::Resources;
 use muster_proto::storage::{ExecutorRecord, SchedulerRecord};
 use muster_state::codec::{self, Epoch};
-use muster_state::{Change, Error, Guard, Key, Keyspace, Op, Revision, SessionId, StateBackend, Txn, TxnOutcome, keys};
+use muster_state::{
+    Change, Entry, Error, Guard, Key, Keyspace, Op, Revision, SessionId, StateBackend, Txn, TxnOutcome, keys,
+};
 
-use crate::engine::{Identity, Input, Registration};
+use crate::engine::{Identity, Input, Loss, Registration};
 use crate::load::send_until_known;
 use crate::options::Options;
 use crate::shared::{Presence, Shared};
@@ -24,6 +26,8 @@ pub(crate) mod executor_state {
     pub(crate) const STOPPED: &str = "stopped";
 }
 
+/// A watch only makes sooner what a list alone would bring about: so often everything is listed anew.
+const LIST_EVERY: Duration = Duration::from_secs(20);
 /// After an error of the store, before the next look.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -76,8 +80,10 @@ pub(crate) async fn live_schedulers(
 /// Follows the schedulers' sessions; `changed` is told whenever one came or went.
 pub(crate) async fn follow_schedulers(shared: Arc<Shared>, changed: Arc<tokio::sync::Notify>) {
     loop {
-        if let Err(error) = follow_schedulers_once(&shared, &changed).await {
-            tracing::info!(%error, "following the schedulers again");
+        match tokio::time::timeout(LIST_EVERY, follow_schedulers_once(&shared, &changed)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::info!(%error, "following the schedulers again"),
+            Err(_) => continue,
         }
         tokio::time::sleep(PAUSE).await;
     }
@@ -86,8 +92,7 @@ pub(crate) async fn follow_schedulers(shared: Arc<Shared>, changed: Arc<tokio::s
 async fn follow_schedulers_once(shared: &Shared, changed: &tokio::sync::Notify) -> Result<(), Error> {
     let state = &*shared.options.state;
     let (live, revision) = live_schedulers(state).await?;
-    shared.peers.set(live);
-    changed.notify_one();
+    tell_live(shared, live, changed).await;
     let mut watch = state.watch(Keyspace::Schedulers, "", revision + 1).await?;
     while let Some(batch) = watch.next().await {
         let batch = batch?;
@@ -103,17 +108,26 @@ async fn follow_schedulers_once(shared: &Shared, changed: &tokio::sync::Notify) 
                 }
             }
         }
-        shared.peers.set(live);
-        changed.notify_one();
+        tell_live(shared, live, changed).await;
     }
     Ok(())
+}
+
+async fn tell_live(shared: &Shared, live: BTreeMap<SessionId, SchedulerRecord>, changed: &tokio::sync::Notify) {
+    let sessions = live.keys().map(|session| session.0.clone()).collect();
+    shared.peers.set(live);
+    // Stopping: nobody needs to know any more.
+    let _ = shared.engine.send(Input::Schedulers { live: sessions }).await;
+    changed.notify_one();
 }
 
 /// Follows the executors' records, so that every scheduler knows those that are at home elsewhere.
 pub(crate) async fn follow_executors(shared: Arc<Shared>) {
     loop {
-        if let Err(error) = follow_executors_once(&shared).await {
-            tracing::info!(%error, "following the executors again");
+        match tokio::time::timeout(LIST_EVERY, follow_executors_once(&shared)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::info!(%error, "following the executors again"),
+            Err(_) => continue,
         }
         tokio::time::sleep(PAUSE).await;
     }
@@ -123,42 +137,37 @@ async fn follow_executors_once(shared: &Shared) -> Result<(), Error> {
     let state = &*shared.options.state;
     let page = state.get_from_prefix(Keyspace::Executors, "").await?;
     for entry in page.entries {
-        executor_seen(shared, &entry.name, &entry.value).await?;
+        executor_seen(shared, &entry).await?;
     }
     let mut watch = state.watch(Keyspace::Executors, "", page.revision + 1).await?;
     while let Some(batch) = watch.next().await {
         for change in batch?.changes {
             if let Change::Put(entry) = change {
-                executor_seen(shared, &entry.name, &entry.value).await?;
+                executor_seen(shared, &entry).await?;
             }
         }
     }
     Ok(())
 }
 
-async fn executor_seen(shared: &Shared, name: &str, value: &[u8]) -> Result<(), Error> {
-    let record: ExecutorRecord = codec::decode(&keys::executor(name), value)?;
+async fn executor_seen(shared: &Shared, entry: &Entry) -> Result<(), Error> {
+    let record: ExecutorRecord = codec::decode(&keys::executor(&entry.name), &entry.value)?;
     let key = ExecutorKey { id: record.executor_id.clone(), incarnation: record.incarnation };
     let input = if matches!(record.state.as_str(), executor_state::LOST | executor_state::STOPPED) {
-        Input::Lost { executor: key }
+        let on_purpose = record.state == executor_state::STOPPED;
+        Input::Lost(Loss { key, record: entry.mod_revision, on_purpose })
     } else if record.home == shared.presence().identity.session.0 {
         // Its session here says more than the record does.
         return Ok(());
     } else {
-        let home_lives = shared.peers.live().contains_key(&SessionId(record.home.clone()));
-        let registration = registration(&record, false);
-        // Stopping: nobody needs to know any more.
-        let _ = shared.engine.send(Input::Registered(registration)).await;
-        if home_lives {
-            return Ok(());
-        }
-        Input::SessionEnded { executor: key }
+        Input::Registered(registration(&record, entry.mod_revision))
     };
+    // Stopping: nobody needs to know any more.
     let _ = shared.engine.send(input).await;
     Ok(())
 }
 
-fn registration(record: &ExecutorRecord, home_here: bool) -> Registration {
+fn registration(record: &ExecutorRecord, revision: Revision) -> Registration {
     Registration {
         key: ExecutorKey { id: record.executor_id.clone(), incarnation: record.incarnation },
         address: record.address.clone(),
@@ -167,13 +176,15 @@ fn registration(record: &ExecutorRecord, home_here: bool) -> Registration {
         labels: record.labels.clone(),
         version: record.version.clone(),
         draining: record.state == executor_state::DRAINING,
-        home_here,
+        home_here: false,
+        home: record.home.clone(),
+        record: revision,
         held: None,
     }
 }
 
-/// Writes an executor's record if it differs from what is stored; never over a later life's.
-pub(crate) async fn write_executor(shared: &Shared, record: &ExecutorRecord) -> Result<(), Error> {
+/// Writes an executor's record if it differs from what is stored; never over a later life's. Answers its revision.
+pub(crate) async fn write_executor(shared: &Shared, record: &ExecutorRecord) -> Result<Revision, Error> {
     let state = &*shared.options.state;
     let key = keys::executor(&record.executor_id);
     loop {
@@ -189,7 +200,7 @@ pub(crate) async fn write_executor(shared: &Shared, record: &ExecutorRecord) -> 
                     )));
                 }
                 if (ExecutorRecord { since_ms: record.since_ms, ..stored }) == *record {
-                    return Ok(());
+                    return Ok(entry.mod_revision);
                 }
                 Guard::AtRevision(key.clone(), entry.mod_revision)
             }
@@ -200,8 +211,8 @@ pub(crate) async fn write_executor(shared: &Shared, record: &ExecutorRecord) -> 
             read_on_failure: Vec::new(),
         };
         // Refused: somebody else wrote it, or this had landed before; look again.
-        if let TxnOutcome::Committed(_) = send_until_known(state, txn).await? {
-            return Ok(());
+        if let TxnOutcome::Committed(revision) = send_until_known(state, txn).await? {
+            return Ok(revision);
         }
     }
 }
@@ -209,27 +220,30 @@ pub(crate) async fn write_executor(shared: &Shared, record: &ExecutorRecord) -> 
 /// Declares an executor lost, unless it has found a home meanwhile.
 pub(crate) async fn declare_lost(shared: &Shared, executor: &ExecutorKey) {
     match try_declare_lost(shared, executor).await {
-        Ok(true) => {
-            let _ = shared.engine.send(Input::Lost { executor: executor.clone() }).await;
+        Ok(Some(record)) => {
+            let loss = Loss { key: executor.clone(), record, on_purpose: false };
+            let _ = shared.engine.send(Input::Lost(loss)).await;
         }
-        Ok(false) => {}
+        Ok(None) => {}
         Err(error) => tracing::warn!(executor = executor.id, %error, "could not declare the executor lost; later"),
     }
 }
 
-async fn try_declare_lost(shared: &Shared, executor: &ExecutorKey) -> Result<bool, Error> {
+/// The revision of the record that says that it is lost (0: there is no record); none if it is not.
+async fn try_declare_lost(shared: &Shared, executor: &ExecutorKey) -> Result<Option<Revision>, Error> {
     let state = &*shared.options.state;
     let key = keys::executor(&executor.id);
     let Some(entry) = state.get(&key).await? else {
         // It never registered, or its record was purged: there is nothing that could come back.
-        return Ok(true);
+        return Ok(Some(0));
     };
     let mut record: ExecutorRecord = codec::decode(&key, &entry.value)?;
     if record.incarnation > executor.incarnation {
-        return Ok(false);
+        // The watch tells what became of its later life.
+        return Ok(None);
     }
     if matches!(record.state.as_str(), executor_state::LOST | executor_state::STOPPED) {
-        return Ok(true);
+        return Ok(Some(entry.mod_revision));
     }
     let home = SessionId(record.home.clone());
     let mut guards = vec![Guard::AtRevision(key.clone(), entry.mod_revision)];
@@ -247,11 +261,10 @@ async fn try_declare_lost(shared: &Shared, executor: &ExecutorKey) -> Result<boo
         ops: vec![Op::Put { key, value: codec::encode(&record)?, session: None }],
         read_on_failure: Vec::new(),
     };
-    let declared = matches!(send_until_known(state, txn).await?, TxnOutcome::Committed(_));
-    if declared {
-        tracing::warn!(executor = executor.id, incarnation = executor.incarnation, "executor declared lost");
+    match send_until_known(state, txn).await? {
+        TxnOutcome::Committed(revision) => Ok(Some(revision)),
+        TxnOutcome::Refused { .. } => Ok(None),
     }
-    Ok(declared)
 }
 
 /// An executor has stopped on purpose: what it had is gone, and everybody may know it at once.
@@ -272,8 +285,9 @@ pub(crate) async fn stopped(shared: &Shared, executor: &ExecutorKey) -> Result<(
             ops: vec![Op::Put { key: key.clone(), value: codec::encode(&record)?, session: None }],
             read_on_failure: Vec::new(),
         };
-        if let TxnOutcome::Committed(_) = send_until_known(state, txn).await? {
-            let _ = shared.engine.send(Input::Lost { executor: executor.clone() }).await;
+        if let TxnOutcome::Committed(record) = send_until_known(state, txn).await? {
+            let loss = Loss { key: executor.clone(), record, on_purpose: true };
+            let _ = shared.engine.send(Input::Lost(loss)).await;
             return Ok(());
         }
     }

@@ -10,13 +10,13 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use muster_graph::ids::{ExecutorKey, JobId, Millis};
+use muster_graph::ids::{ExecutorKey, Millis};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::committer;
-use crate::engine::{CommitResult, Engine, Input, JobCommit, Output};
+use crate::engine::{CommitName, CommitResult, Engine, Input, JobCommit, Output};
 use crate::links::{self, Link};
 use crate::options::{COMMITS_IN_FLIGHT, ENGINE_QUEUE};
 use crate::shared::Shared;
@@ -60,7 +60,7 @@ impl EngineHandle {
     }
 }
 
-type InFlight = FuturesUnordered<BoxFuture<'static, Vec<(JobId, CommitResult)>>>;
+type InFlight = FuturesUnordered<BoxFuture<'static, Vec<(CommitName, CommitResult)>>>;
 
 /// See the module.
 pub(crate) struct Shell {
@@ -90,6 +90,12 @@ impl Shell {
                 () = tokio::time::sleep(wakeup) => input = Some(Input::Tick),
             }
             let now = self.shared.now();
+            if self.shared.slack().is_zero() && self.engine.jobs_owned() > 0 {
+                // Others may have taken the jobs over: nothing is launched in their name, not even what came back
+                // committed just now.
+                tracing::error!("the session's time is up; letting go of all jobs");
+                self.engine.handle(Input::SessionLost, now);
+            }
             if let Some(results) = came_back {
                 self.engine.handle(Input::Commits(results), now);
             }
@@ -102,11 +108,6 @@ impl Shell {
                 }
                 let Ok(input) = self.inputs.try_recv() else { break };
                 self.engine.handle(input, now);
-            }
-            if self.shared.slack().is_zero() && self.engine.jobs_owned() > 0 {
-                // Others may have taken the jobs over: from here on nothing is launched in their name.
-                tracing::error!("the session's time is up; letting go of all jobs");
-                self.engine.handle(Input::SessionLost, now);
             }
             let (outputs, commits) = self.engine.settle(now);
             waiting.extend(commits);
@@ -150,9 +151,15 @@ impl Shell {
                 let shared = Arc::clone(&self.shared);
                 self.tasks.spawn(async move { links::ask(&shared, executor, &address, jobs).await });
             }
-            Output::Reload { job } => {
+            Output::Disconnect { executor } => {
+                links.remove(&executor.id);
+            }
+            Output::Reload { job, after_ms } => {
                 let shared = Arc::clone(&self.shared);
-                self.tasks.spawn(async move { crate::ownership::reload(&shared, job).await });
+                self.tasks.spawn(async move {
+                    tokio::time::sleep(Duration::from_millis(after_ms)).await;
+                    crate::ownership::reload(&shared, job).await;
+                });
             }
             Output::DeclareLost { executor } => {
                 let shared = Arc::clone(&self.shared);

@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 use muster_client::TaskFilter;
-use muster_client::v1::TaskState;
+use muster_client::v1::{ListAttemptsRequest, TaskState};
 
 use crate::context::Context;
 use crate::exit::Exit;
@@ -19,6 +19,9 @@ pub(crate) struct Job {
     /// Show the tasks too
     #[arg(short, long)]
     tasks: bool,
+    /// List the attempts that failed instead; of a single task, all of its attempts
+    #[arg(short, long, conflicts_with_all = ["tasks", "state"])]
+    attempts: bool,
     /// Only tasks in these states; implies --tasks
     #[arg(long, value_enum, value_delimiter = ',', value_name = "STATE,…")]
     state: Vec<State>,
@@ -55,6 +58,22 @@ impl Job {
     pub(crate) async fn run(self, context: &Context) -> Result<Exit, Failure> {
         let client = context.client().await?;
         let Reference { job, stage, index } = self.reference;
+        if self.attempts {
+            let request = ListAttemptsRequest {
+                job_id: job.to_string(),
+                stage: stage.unwrap_or_default(),
+                index,
+                limit: u32::try_from(self.limit).unwrap_or(u32::MAX),
+            };
+            let found = client.list_attempts(request).await?;
+            let id = job.to_string();
+            let attempts: Vec<Task> = found.attempts.into_iter().map(|attempt| Task::new(&id, attempt)).collect();
+            context.output.list(&attempts)?;
+            if found.more && context.output.is_for_people() {
+                context.console.note(&format!("There are more than {} attempts: raise --limit.", self.limit));
+            }
+            return Ok(Exit::Success);
+        }
         let only_tasks = stage.is_some();
         let filter = TaskFilter { stage, index, states: self.state.iter().map(|&state| state.into()).collect() };
         let with_tasks = only_tasks || self.tasks || !filter.states.is_empty();

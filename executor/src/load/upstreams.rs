@@ -43,17 +43,39 @@ impl Upstreams {
 }
 
 async fn ask(job: JobId, stage: u32, inputs_revision: u64, advisors: &Advisors) -> Answer {
+    let mut upstreams: Vec<v1::UpstreamOutputs> = Vec::new();
+    let mut from = None;
+    loop {
+        let request = v1::GetStageInputsRequest { job_id: job.to_string(), stage, inputs_revision, from: from.take() };
+        let page = ask_page(request, advisors).await?;
+        for more in page.upstreams {
+            match upstreams.last_mut().filter(|last| last.stage == more.stage) {
+                Some(last) => last.locations.extend(more.locations),
+                None => upstreams.push(more),
+            }
+        }
+        from = page.next;
+        if from.is_none() {
+            return Ok(Arc::new(upstreams));
+        }
+    }
+}
+
+async fn ask_page(
+    request: v1::GetStageInputsRequest,
+    advisors: &Advisors,
+) -> Result<v1::GetStageInputsResponse, String> {
+    let (job, stage) = (&request.job_id, request.stage);
     let mut backoff = Backoff::new();
     for tries in 0.. {
         if let Some(mut scheduler) = advisors.pick(tries) {
-            let request = v1::GetStageInputsRequest { job_id: job.to_string(), stage, inputs_revision };
-            match timeout(ASK_WITHIN, scheduler.get_stage_inputs(request)).await {
-                Ok(Ok(answer)) => return Ok(Arc::new(answer.into_inner().upstreams)),
+            match timeout(ASK_WITHIN, scheduler.get_stage_inputs(request.clone())).await {
+                Ok(Ok(answer)) => return Ok(answer.into_inner()),
                 Ok(Err(status)) if !is_passing(&status) => {
                     return Err(format!("the scheduler does not know where the inputs are: {}", status.message()));
                 }
-                Ok(Err(status)) => tracing::debug!(%job, stage, %status, "the inputs' places cannot be had now"),
-                Err(_) => tracing::debug!(%job, stage, "the inputs' places did not come in time"),
+                Ok(Err(status)) => tracing::debug!(job, stage, %status, "the inputs' places cannot be had now"),
+                Err(_) => tracing::debug!(job, stage, "the inputs' places did not come in time"),
             }
         }
         backoff.pause().await;

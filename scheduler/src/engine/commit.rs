@@ -6,15 +6,25 @@ use muster_graph::ids::{JobId, Millis};
 use muster_proto::storage;
 use muster_state::{Guard, Key, Op, Revision, codec};
 
+use super::Engine;
 use super::job::{Changed, Consequences};
-use super::{Engine, Output};
 use crate::persist;
+
+/// Names one commit of one job. A result is taken for the commit that it names and for no other: a job may have been
+/// dropped and read again while its transaction was under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CommitName {
+    /// Which job.
+    pub job: JobId,
+    /// Which of the engine's commits.
+    pub number: u64,
+}
 
 /// One job's part of a group commit.
 #[derive(Debug, Clone)]
 pub struct JobCommit {
-    /// Which job.
-    pub job: JobId,
+    /// Which job and which commit.
+    pub name: CommitName,
     /// What must hold: the owner's token, the previous transaction, and every key that is overwritten.
     pub guards: Vec<Guard>,
     /// What is written.
@@ -53,6 +63,9 @@ pub enum CommitResult {
     Failed(String),
 }
 
+/// Before a job is tried again whose transaction the store refused for good.
+const FAILED_PAUSE_MS: Millis = 1_000;
+
 impl Engine {
     /// Transactions of all jobs that changed and have none in flight.
     pub(super) fn collect_commits(&mut self, now: Millis) -> Vec<JobCommit> {
@@ -62,11 +75,11 @@ impl Engine {
             self.dirty.remove(&id);
             let job = self.jobs.get_mut(&id).expect("dirty jobs are owned jobs");
             self.next_commit += 1;
-            let commit_id = format!("{}:{}", self.identity.session.0, self.next_commit);
-            match persist::prepare(job, &self.identity, commit_id, now) {
+            let name = CommitName { job: id, number: self.next_commit };
+            match persist::prepare(job, &self.identity, name, now) {
                 Some(commit) => {
                     let consequences = std::mem::take(&mut job.waiting);
-                    job.in_flight = Some(consequences);
+                    job.in_flight = Some((name.number, consequences));
                     commits.push(commit);
                 }
                 None => {
@@ -79,12 +92,16 @@ impl Engine {
         commits
     }
 
-    pub(super) fn commit_came_back(&mut self, id: JobId, result: CommitResult, now: Millis) {
+    pub(super) fn commit_came_back(&mut self, name: CommitName, result: CommitResult) {
+        let id = name.job;
         let Some(job) = self.jobs.get_mut(&id) else { return };
+        let Some((_, consequences)) = job.in_flight.take_if(|(number, _)| *number == name.number) else {
+            tracing::debug!(job = %id, number = name.number, "the commit was another copy's of this job");
+            return;
+        };
         match result {
             CommitResult::Committed(revision) => {
                 persist::committed(job, revision);
-                let consequences = job.in_flight.take().unwrap_or_default();
                 let over = job.graph.is_over() && job.head.finished_at_ms > 0;
                 self.follow(id, consequences);
                 if over {
@@ -95,14 +112,21 @@ impl Engine {
                     self.dirty.insert(id);
                 }
             }
-            CommitResult::OwnerMoved => self.drop_job(id, "another scheduler owns it now"),
-            CommitResult::Conflict(why) | CommitResult::Failed(why) => {
+            CommitResult::OwnerMoved => {
+                self.abandon(consequences);
+                self.drop_job(id, "another scheduler owns it now");
+            }
+            CommitResult::Conflict(why) => {
                 tracing::warn!(job = %id, why, "commit refused; reading the job again");
-                self.forget_job(id, &why);
-                self.outputs.push(Output::Reload { job: id });
+                self.abandon(consequences);
+                self.read_again(id, &why, 0);
+            }
+            CommitResult::Failed(why) => {
+                tracing::error!(job = %id, why, "commit refused for good; reading the job again");
+                self.abandon(consequences);
+                self.read_again(id, &why, FAILED_PAUSE_MS);
             }
         }
-        let _ = now;
     }
 
     /// Does what had to wait for the commit.

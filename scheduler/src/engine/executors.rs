@@ -1,18 +1,19 @@
-//! What this scheduler knows of each executor: who it is, whether it can be reached, and what of its resources is in
-//! use. Resources are booked when an attempt is assigned and freed when the executor says that the attempt is over,
-//! however the job judges the report. The executor's own account is the truth; this one is for placing.
+//! What this scheduler knows of each executor: who it is, whether it can be reached, and how that changes.
+//!
+//! **Invariant:** what is heard of an executor's record is taken in the order of the record's revisions, whichever way
+//! it comes: a registration here, the watch, or a loss that this scheduler declared itself.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
 
 use muster_graph::execution::{AnswerScope, Event, TaskState};
 use muster_graph::ids::{Attempt, ExecutorKey, JobId, Millis, TaskId};
 use muster_graph::spec::Resources;
 use muster_proto::v1;
+use muster_state::Revision;
 
+use super::account::Booking;
 use super::polls::WaitingPoll;
 use super::{Engine, Output};
-use crate::placement;
 
 /// An attempt of a job.
 pub(crate) type HeldKey = (JobId, TaskId, Attempt);
@@ -49,6 +50,10 @@ pub struct Registration {
     pub draining: bool,
     /// Whether its session is at this scheduler.
     pub home_here: bool,
+    /// The session of the scheduler that is its home, as its record says.
+    pub home: String,
+    /// The revision of its record.
+    pub record: Revision,
     /// Everything that it has and that is not settled. Known only if it registered here.
     pub held: Option<Vec<HeldKey>>,
 }
@@ -77,13 +82,18 @@ pub struct Executor {
     /// Since when `link` is what it is.
     pub(crate) since: Millis,
     /// Our attempts on it.
-    pub(crate) held: HashMap<HeldKey, Arc<Resources>>,
+    pub(crate) held: HashMap<HeldKey, Booking>,
     /// In use by others, by the executor's account.
-    foreign: Resources,
-    /// Attempts sent and not answered.
+    pub(super) foreign: Resources,
+    /// Attempts assigned or sent, and not answered.
     pub(crate) unanswered: u32,
-    /// It refused for lack of room: nothing more until it says what it has.
-    full: bool,
+    /// It refused for lack of room: nothing more until then, or until it says what it has.
+    pub(super) full_until: Millis,
+    /// The session of its home, and the revision of the record that says so.
+    home: String,
+    pub(super) record: Revision,
+    /// The life and address that launches are sent to.
+    pub(super) linked: Option<(u64, String)>,
     /// Jobs about which it must be asked, with the attempts in doubt when that became clear. What it is given later is
     /// no part of the question: the answer may have been on its way before the launch.
     pub(crate) ask: BTreeMap<JobId, BTreeSet<(TaskId, Attempt)>>,
@@ -110,7 +120,10 @@ impl Executor {
             held: HashMap::new(),
             foreign: Resources::default(),
             unanswered: 0,
-            full: false,
+            full_until: 0,
+            home: String::new(),
+            record: 0,
+            linked: None,
             ask: BTreeMap::new(),
             asking: false,
             poll: None,
@@ -129,9 +142,14 @@ impl Executor {
         !self.address.is_empty() && matches!(self.link, Link::Home | Link::Peer)
     }
 
-    pub(crate) fn takes_work(&self) -> bool {
-        let reachable = if self.pull { self.poll.is_some() } else { self.is_reachable() };
-        reachable && !self.draining && !self.full
+    pub(crate) fn takes_work(&self, now: Millis) -> bool {
+        let reachable = if self.pull {
+            // A poll whose caller has gone away is not worth an assignment.
+            self.poll.as_ref().is_some_and(|poll| !poll.reply.is_closed())
+        } else {
+            self.is_reachable()
+        };
+        reachable && !self.draining && self.full_until <= now
     }
 
     /// When something is due: it has been silent for too long, or out of reach for too long. `None`: neither.
@@ -160,95 +178,34 @@ impl Executor {
     pub(crate) fn wants_asking(&self) -> bool {
         !self.ask.is_empty() && self.link != Link::Gone
     }
-
-    pub(crate) fn hold(&mut self, key: HeldKey, resources: &Resources) {
-        if self.held.contains_key(&key) {
-            return;
-        }
-        // Neighbours mostly want the same: one allocation serves them all.
-        let shared = self
-            .held
-            .values()
-            .next()
-            .filter(|known| ***known == *resources)
-            .map_or_else(|| Arc::new(resources.clone()), Arc::clone);
-        self.held.insert(key, shared);
-        self.recount();
-    }
-
-    /// Books what placement has taken out of `free` already.
-    pub(crate) fn book(&mut self, key: HeldKey, resources: &Arc<Resources>) {
-        self.held.insert(key, Arc::clone(resources));
-    }
-
-    pub(crate) fn release(&mut self, key: &HeldKey) {
-        if let Some(resources) = self.held.remove(key) {
-            placement::give_back(&mut self.free, &resources, &self.total);
-        }
-    }
-
-    pub(crate) fn release_where(&mut self, mut gone: impl FnMut(&HeldKey) -> bool) {
-        let before = self.held.len();
-        self.held.retain(|key, _| !gone(key));
-        if self.held.len() != before {
-            self.recount();
-        }
-    }
-
-    fn used_by_us(&self) -> Resources {
-        let mut used = Resources::default();
-        for resources in self.held.values() {
-            used.cpu_milli = used.cpu_milli.saturating_add(resources.cpu_milli);
-            used.memory_bytes = used.memory_bytes.saturating_add(resources.memory_bytes);
-            for (name, amount) in &resources.named {
-                let sum = used.named.entry(name.clone()).or_default();
-                *sum = sum.saturating_add(*amount);
-            }
-        }
-        used
-    }
-
-    fn recount(&mut self) {
-        self.free = minus(&minus(&self.total, &self.used_by_us()), &self.foreign);
-    }
-
-    /// The executor says what it has left; what is neither free nor ours is somebody else's.
-    pub(super) fn account(&mut self, reported_free: &Resources) {
-        self.foreign = minus(&minus(&self.total, reported_free), &self.used_by_us());
-        self.full = false;
-        self.recount();
-    }
-}
-
-/// Saturating, name by name of the left side.
-fn minus(left: &Resources, right: &Resources) -> Resources {
-    Resources {
-        cpu_milli: left.cpu_milli.saturating_sub(right.cpu_milli),
-        memory_bytes: left.memory_bytes.saturating_sub(right.memory_bytes),
-        named: left
-            .named
-            .iter()
-            .map(|(name, amount)| (name.clone(), amount.saturating_sub(right.named.get(name).copied().unwrap_or(0))))
-            .collect(),
-    }
 }
 
 impl Engine {
     pub(super) fn registered(&mut self, registration: Registration, now: Millis) {
-        let Registration { key, address, pull, total, labels, version, draining, home_here, held } = registration;
+        let Registration { key, address, pull, total, labels, version, draining, home_here, home, record, held } =
+            registration;
+        let link = match home_here {
+            true => Link::Home,
+            false if self.live_schedulers.contains(&home) => Link::Peer,
+            false => Link::None,
+        };
+        let concerned = self.jobs.values().any(|job| job.graph.concerns(&key.id));
         let executor = self
             .executors
             .entry(key.id.clone())
             .or_insert_with(|| Executor::unheard_of(ExecutorKey { incarnation: 0, ..key.clone() }, now));
+        if record < executor.record {
+            tracing::debug!(executor = key.id, record, known = executor.record, "an old record of an executor");
+            return;
+        }
         if key.incarnation < executor.key.incarnation {
             tracing::warn!(executor = key.id, incarnation = key.incarnation, "an old life of an executor showed up");
             return;
         }
         let restarted = key.incarnation > executor.key.incarnation;
-        if executor.address != address {
+        if executor.address != address && concerned {
             self.addresses_revision += 1;
         }
-        let connect = restarted || executor.address != address || !executor.is_reachable();
         executor.key = key.clone();
         executor.address.clone_from(&address);
         executor.pull = pull;
@@ -256,9 +213,13 @@ impl Engine {
         executor.labels = labels;
         executor.version = version;
         executor.draining = draining;
-        executor.link = if home_here { Link::Home } else { Link::Peer };
-        executor.since = now;
-        executor.full = false;
+        (executor.home, executor.record) = (home, record);
+        // To hear once more that it has no home does not begin its absence anew.
+        if link != Link::None || executor.link != Link::None {
+            executor.since = now;
+        }
+        executor.link = link;
+        executor.full_until = 0;
         executor.asking = false;
         if restarted {
             executor.unanswered = 0;
@@ -267,16 +228,29 @@ impl Engine {
             executor.to_fetch = v1::PollWorkResponse::default();
         }
         executor.recount();
-        if connect && !pull {
-            self.outputs.push(Output::Connect { executor: key.clone(), address });
+        let way = (!pull).then(|| (key.incarnation, address.clone()));
+        let mut way_lost = false;
+        if executor.linked != way {
+            // What was on its way to the same life by the former link may not have arrived.
+            way_lost = executor.linked.as_ref().is_some_and(|(life, _)| *life == key.incarnation);
+            executor.unanswered = 0;
+            executor.linked.clone_from(&way);
+            self.outputs.push(match way {
+                Some((_, address)) => Output::Connect { executor: key.clone(), address },
+                None => Output::Disconnect { executor: key.clone() },
+            });
         }
-        if let Some(held) = held {
-            if restarted {
-                self.earlier_lives_ended(&key, &held, now);
+        match held {
+            Some(held) => {
+                if restarted {
+                    self.earlier_lives_ended(&key, &held, now);
+                }
+                self.end_unwanted(&key, &held);
             }
-            self.end_unwanted(&key, &held);
-        } else if restarted {
             // It registered with a peer; only it can say what survived.
+            None => way_lost |= restarted,
+        }
+        if way_lost {
             self.ask_everything_of(&key.id);
         }
         self.ask_executors();
@@ -284,6 +258,10 @@ impl Engine {
 
     /// It restarted: of what its earlier lives were given, only what it lists has survived.
     fn earlier_lives_ended(&mut self, key: &ExecutorKey, held: &[HeldKey], now: Millis) {
+        let survived: BTreeSet<HeldKey> = held.iter().copied().collect();
+        if let Some(executor) = self.executors.get_mut(&key.id) {
+            executor.release_where(|held| !survived.contains(held));
+        }
         let mut by_job: BTreeMap<JobId, BTreeSet<(TaskId, Attempt)>> = BTreeMap::new();
         for &(job, task, attempt) in held {
             by_job.entry(job).or_default().insert((task, attempt));
@@ -292,9 +270,6 @@ impl Engine {
             self.jobs.values().filter(|job| job.graph.concerns(&key.id)).map(|job| job.id).collect();
         for job in concerned {
             let held = by_job.remove(&job).unwrap_or_default();
-            if let Some(executor) = self.executors.get_mut(&key.id) {
-                executor.release_where(|(id, task, attempt)| *id == job && !held.contains(&(*task, *attempt)));
-            }
             let event = Event::ExecutorAnswered { by: key.clone(), held, scope: AnswerScope::EarlierIncarnations };
             self.apply(job, event, now);
         }
@@ -323,7 +298,8 @@ impl Engine {
 
     pub(super) fn heartbeat(&mut self, key: &ExecutorKey, free: &Resources, draining: bool, now: Millis) {
         let Some(executor) = self.executors.get_mut(&key.id) else { return };
-        if executor.key != *key {
+        // One that was declared lost meanwhile, or has moved to a peer, has to register first.
+        if !executor.is_here(key) {
             return;
         }
         executor.link = Link::Home;
@@ -332,37 +308,36 @@ impl Engine {
         executor.account(free);
     }
 
+    /// A stream may end long after the executor has moved to a peer: that says nothing about it any more.
     pub(super) fn session_ended(&mut self, key: &ExecutorKey, now: Millis) {
         let Some(executor) = self.executors.get_mut(&key.id) else { return };
-        if executor.key == *key && matches!(executor.link, Link::Home | Link::Peer) {
+        if executor.key == *key && executor.link == Link::Home {
             executor.fell_silent(now);
         }
     }
 
-    pub(super) fn lost(&mut self, key: &ExecutorKey, now: Millis) {
-        let Some(executor) = self.executors.get_mut(&key.id) else { return };
-        if executor.key.incarnation > key.incarnation {
-            return;
+    /// Schedulers came or went, and with them the homes of executors.
+    pub(super) fn schedulers(&mut self, live: BTreeSet<String>, now: Millis) {
+        for executor in self.executors.values_mut().filter(|executor| executor.home != self.identity.session.0) {
+            match executor.link {
+                Link::Peer if !live.contains(&executor.home) => executor.fell_silent(now),
+                Link::None if live.contains(&executor.home) => {
+                    executor.link = Link::Peer;
+                    executor.since = now;
+                }
+                _ => {}
+            }
         }
-        tracing::warn!(executor = key.id, incarnation = key.incarnation, "executor is lost");
-        executor.link = Link::Gone;
-        executor.since = now;
-        executor.poll = None;
-        executor.ask.clear();
-        executor.asking = false;
-        executor.to_fetch = v1::PollWorkResponse::default();
-        executor.release_where(|_| true);
-        let concerned: Vec<JobId> =
-            self.jobs.values().filter(|job| job.graph.concerns(&key.id)).map(|job| job.id).collect();
-        for job in concerned {
-            self.apply(job, Event::ExecutorLost { executor: key.clone() }, now);
-        }
+        self.live_schedulers = live;
+        self.ask_executors();
     }
 
     /// It refused for lack of room: our account of it was wrong.
-    pub(super) fn mark_full(&mut self, id: &str) {
+    pub(super) fn mark_full(&mut self, id: &str, now: Millis) {
+        /// Only its home hears its account with each heartbeat; other schedulers try again after this.
+        const PAUSE_MS: Millis = 1_000;
         if let Some(executor) = self.executors.get_mut(id) {
-            executor.full = true;
+            executor.full_until = now + PAUSE_MS;
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use muster_graph::execution::{Effect, Event, ExecutionGraph};
+use muster_graph::execution::{Effect, Event, ExecutionGraph, JobEvent};
 use muster_graph::ids::{JobId, Millis};
 use muster_proto::{storage, v1};
 use muster_state::Op;
@@ -64,7 +64,8 @@ impl Consequences {
 }
 
 /// Effects that wait for a commit, at most: beyond it the scheduler takes nothing more in until the store has caught up.
-const WAITING_EFFECTS_MAX: usize = 16_384;
+/// With what one more call may bring (STATUSES_PER_CALL_MAX) and the launches that follow, they fit into one transaction.
+const WAITING_EFFECTS_MAX: usize = 4_096;
 
 /// See the module.
 pub struct Job {
@@ -78,7 +79,8 @@ pub struct Job {
     pub(crate) cursor: Cursor,
     pub(crate) with_first_commit: Vec<Op>,
     pub(crate) waiting: Consequences,
-    pub(crate) in_flight: Option<Consequences>,
+    /// The number of the commit in flight, and what waits for it.
+    pub(crate) in_flight: Option<(u64, Consequences)>,
     pub(crate) timer: Option<Millis>,
     /// How many tasks the retry concerns for which the job was made active again.
     pub(crate) retried: u32,
@@ -101,7 +103,27 @@ impl Job {
     }
 
     pub(crate) fn apply(&mut self, event: Event, now: Millis) {
+        let before = self.waiting.effects.len();
         self.graph.apply(event, now, &mut self.waiting.effects);
+        // Nothing has to be committed before it may be said that nothing happened.
+        let mut at = before;
+        while let Some(effect) = self.waiting.effects.get(at) {
+            if let Effect::Ignored { why } = effect {
+                tracing::debug!(job = %self.id, ?why, "event ignored");
+                self.waiting.effects.remove(at);
+            } else {
+                at += 1;
+            }
+        }
+    }
+
+    /// How many tasks the retry just asked for concerns.
+    pub(crate) fn tasks_to_retry(&self) -> u32 {
+        let asked = |effect: &Effect| match effect {
+            Effect::Emit(JobEvent::RetryRequested { tasks }) => Some(*tasks),
+            _ => None,
+        };
+        self.waiting.effects.iter().rev().find_map(asked).unwrap_or(0)
     }
 
     pub(crate) fn token(&self) -> u64 {

@@ -7,6 +7,7 @@ use muster_graph::ids::{Attempt, ExecutorKey, JobId, Millis, StageIndex, TaskId}
 use muster_graph::plan::Edge;
 use muster_proto::{convert, v1};
 
+use super::takeover::STALE_PAUSE_MS;
 use super::{Engine, Job, Output};
 use crate::options::LAUNCH_BATCH;
 
@@ -19,12 +20,12 @@ impl Engine {
                 Effect::Launch { task, attempt, on } => {
                     let Some(job) = self.jobs.get(&id) else { return };
                     let Some(on) = job.graph.executor(on) else { continue };
-                    match self.executors.get(&on.id) {
-                        Some(executor) if executor.key == *on => {
-                            launches.entry((on.id.clone(), task.stage)).or_default().push((task, attempt));
-                        }
+                    let executor = self.executors.get_mut(&on.id).filter(|executor| executor.key == *on);
+                    if executor.is_some_and(|executor| executor.send(&(id, task, attempt))) {
+                        launches.entry((on.id.clone(), task.stage)).or_default().push((task, attempt));
+                    } else {
                         // It has restarted or is lost since; that event has dealt with the attempt, or will.
-                        _ => tracing::debug!(job = %id, ?task, executor = on.id, "launch withheld: executor moved on"),
+                        tracing::debug!(job = %id, ?task, executor = on.id, "launch withheld: executor moved on");
                     }
                 }
                 Effect::CancelAttempt { task, attempt, on } => {
@@ -32,8 +33,7 @@ impl Engine {
                     let Some(on) = job.graph.executor(on).cloned() else { continue };
                     self.send_cancel(&on, id, task, attempt);
                 }
-                Effect::Emit(_) => {}
-                Effect::Ignored { why } => tracing::debug!(job = %id, ?why, "event ignored"),
+                Effect::Emit(_) | Effect::Ignored { .. } => {}
             }
         }
         for ((executor, stage), attempts) in launches {
@@ -121,44 +121,6 @@ impl Engine {
         })
     }
 
-    /// Where everything is that a stage reads as a whole. `None`: not owned here; `Err`: the revision has moved on.
-    #[must_use]
-    pub fn stage_inputs(
-        &self,
-        id: JobId,
-        stage: StageIndex,
-        revision: u64,
-    ) -> Option<Result<v1::GetStageInputsResponse, u64>> {
-        let job = self.jobs.get(&id)?;
-        let plan = job.graph.plan();
-        let described = plan.stages.get(stage.0 as usize)?;
-        let current = self.inputs_revision(job, stage);
-        if current != revision {
-            return Some(Err(current));
-        }
-        let upstreams = described
-            .upstreams
-            .iter()
-            .filter_map(|upstream| {
-                let kind = match upstream.edge {
-                    Edge::All => v1::InputKind::All,
-                    Edge::Shuffle => v1::InputKind::Shuffle,
-                    Edge::Each | Edge::After => return None,
-                };
-                let from = &plan.stages[upstream.stage.0 as usize];
-                Some(v1::UpstreamOutputs {
-                    stage_name: from.name.clone(),
-                    stage: upstream.stage.0,
-                    kind: kind.into(),
-                    locations: (0..from.tasks)
-                        .filter_map(|index| self.location(job, TaskId::new(upstream.stage.0, index)))
-                        .collect(),
-                })
-            })
-            .collect();
-        Some(Ok(v1::GetStageInputsResponse { upstreams }))
-    }
-
     pub(super) fn send_cancel(&mut self, key: &ExecutorKey, id: JobId, task: TaskId, attempt: Attempt) {
         let Some(job) = self.jobs.get(&id) else { return };
         let fence = v1::Fence { epoch: self.identity.epoch, token: job.token() };
@@ -193,7 +155,7 @@ impl Engine {
         if let Some(executor) = self.executors.get_mut(&key.id)
             && executor.key == *key
         {
-            executor.unanswered = executor.unanswered.saturating_sub(count);
+            executor.answered(count);
         }
         for refusal in refused {
             let Some((id, task, attempt)) =
@@ -207,10 +169,10 @@ impl Engine {
             match refusal.reason() {
                 v1::RefusalReason::StaleFence | v1::RefusalReason::StaleAttempt => {
                     tracing::warn!(job = %id, executor = key.id, "launch refused: a newer owner is known there");
-                    self.outputs.push(Output::Reload { job: id });
+                    self.read_again(id, "an executor has heard of a newer owner", STALE_PAUSE_MS);
                     continue;
                 }
-                v1::RefusalReason::DoesNotFit => self.mark_full(&key.id),
+                v1::RefusalReason::DoesNotFit => self.mark_full(&key.id, now),
                 v1::RefusalReason::Draining => {
                     if let Some(executor) = self.executors.get_mut(&key.id) {
                         executor.draining = true;
@@ -228,14 +190,15 @@ impl Engine {
         let Some(executor) = self.executors.get(&key.id) else { return };
         let has: std::collections::HashSet<_> = held.iter().copied().collect();
         let mut again: BTreeMap<(JobId, StageIndex), Vec<(TaskId, Attempt)>> = BTreeMap::new();
-        for &(id, task, attempt) in executor.held.keys().filter(|key| !has.contains(key)) {
+        // What was not sent is not committed; what it is still to be asked about may be on its way from an earlier owner.
+        let sent = executor.held.iter().filter(|(key, booking)| booking.sent && !executor.ask.contains_key(&key.0));
+        for &(id, task, attempt) in sent.map(|(key, _)| key).filter(|key| !has.contains(key)) {
             let Some(job) = self.jobs.get(&id) else { continue };
-            let committed = job.in_flight.is_none() && job.waiting.effects.is_empty();
             let waits = job
                 .graph
                 .task(task)
                 .is_some_and(|state| state.attempt == attempt && matches!(state.state, TaskState::Assigned { .. }));
-            if committed && waits {
+            if waits {
                 again.entry((id, task.stage)).or_default().push((task, attempt));
             }
         }

@@ -4,7 +4,7 @@ use muster_graph::ids::{Attempt, ExecutorKey, JobId, TaskId};
 use muster_proto::v1;
 use tokio::sync::oneshot;
 
-use super::{CommitResult, Engine, Loaded, Registration, StatusAnswer};
+use super::{CommitName, CommitResult, Engine, Loaded, Loss, Registration, StatusAnswer};
 
 /// Something that reached the scheduler.
 pub enum Input {
@@ -43,9 +43,11 @@ pub enum Input {
         executor: ExecutorKey,
     },
     /// It was declared lost, or stopped on purpose, and the store says so.
-    Lost {
-        /// Who, with all earlier incarnations.
-        executor: ExecutorKey,
+    Lost(Loss),
+    /// These schedulers are live, as the store says.
+    Schedulers {
+        /// Their sessions.
+        live: std::collections::BTreeSet<String>,
     },
     /// It said what it has of some jobs, and stored our fence before.
     Answered {
@@ -100,7 +102,7 @@ pub enum Input {
     /// Look at the engine.
     Read(Box<dyn FnOnce(&mut Engine) + Send>),
     /// Transactions came back.
-    Commits(Vec<(JobId, CommitResult)>),
+    Commits(Vec<(CommitName, CommitResult)>),
     /// The session is lost: nothing here is ours any more.
     SessionLost,
     /// Time went on.
@@ -137,10 +139,17 @@ pub enum Output {
     Reload {
         /// Which.
         job: JobId,
+        /// Not before so many milliseconds have passed: what was refused for good would be refused at once again.
+        after_ms: u64,
     },
     /// An executor has had no session for too long: declare it lost by compare-and-set.
     DeclareLost {
         /// Who.
+        executor: ExecutorKey,
+    },
+    /// Nothing is sent to it any more, and what was on its way is void.
+    Disconnect {
+        /// Whom.
         executor: ExecutorKey,
     },
     /// Connect to an executor, or to its new incarnation.

@@ -9,10 +9,13 @@
 //! **Invariant: one transaction per job is in flight.** Events go on moving the graph meanwhile; what they changed goes
 //! into the job's next transaction, which names the previous one as its predecessor.
 
+mod account;
 mod commit;
 mod executors;
+mod inputs;
 mod job;
 mod launch;
+mod losses;
 mod messages;
 mod place;
 mod polls;
@@ -28,9 +31,10 @@ use muster_proto::v1;
 use tokio::sync::oneshot;
 
 pub(crate) use commit::commit_id_of;
-pub use commit::{CommitResult, JobCommit, Landed};
+pub use commit::{CommitName, CommitResult, JobCommit, Landed};
 pub use executors::{Executor, Link, Registration};
 pub use job::{Changed, Job, Loaded};
+pub use losses::Loss;
 pub use messages::{Input, Output};
 pub use statuses::StatusAnswer;
 pub use view::{failure_view, head_view};
@@ -62,6 +66,8 @@ pub struct Engine {
     /// Jobs with changes that no transaction holds yet.
     dirty: BTreeSet<JobId>,
     executors: BTreeMap<String, Executor>,
+    /// Sessions of the live schedulers: an executor at home with another one has no home.
+    live_schedulers: BTreeSet<String>,
     /// Rises when an executor's address changes, so that places of outputs are looked up again.
     addresses_revision: u32,
     batches: HashMap<u64, statuses::Batch>,
@@ -85,6 +91,7 @@ impl Engine {
             timers: BTreeSet::new(),
             dirty: BTreeSet::new(),
             executors: BTreeMap::new(),
+            live_schedulers: BTreeSet::new(),
             addresses_revision: 1,
             batches: HashMap::new(),
             next_batch: 0,
@@ -98,12 +105,13 @@ impl Engine {
     pub fn handle(&mut self, input: Input, now: Millis) {
         match input {
             Input::Adopted(loaded) => self.adopted(*loaded, now),
-            Input::Dropped { job, why } => self.drop_job(job, &why),
+            Input::Dropped { job, why } => self.dropped(job, &why),
             Input::Statuses { executor, statuses, reply } => self.statuses(&executor, statuses, reply, now),
             Input::Registered(registration) => self.registered(registration, now),
             Input::Heartbeat { executor, free, draining } => self.heartbeat(&executor, &free, draining, now),
             Input::SessionEnded { executor } => self.session_ended(&executor, now),
-            Input::Lost { executor } => self.lost(&executor, now),
+            Input::Lost(loss) => self.lost(loss, now),
+            Input::Schedulers { live } => self.schedulers(live, now),
             Input::Answered { executor, jobs, held, refused } => {
                 self.answered(&executor, &jobs, &held, &refused, now);
             }
@@ -114,8 +122,8 @@ impl Engine {
             Input::Retry { job, reply } => self.retry(job, reply),
             Input::Read(look) => look(self),
             Input::Commits(results) => {
-                for (job, result) in results {
-                    self.commit_came_back(job, result, now);
+                for (name, result) in results {
+                    self.commit_came_back(name, result);
                 }
             }
             Input::SessionLost => {
@@ -191,9 +199,14 @@ impl Engine {
 
     fn adopted(&mut self, loaded: Loaded, now: Millis) {
         let id = loaded.id;
-        if self.jobs.contains_key(&id) {
-            // Read again after a conflict: whatever the old copy was about to say is void.
-            self.forget_job(id, "the job was read again from the store");
+        if let Some(known) = self.jobs.get(&id) {
+            // Read twice under one token (by the scan, while it was being planned, for instance): the copy in memory
+            // is the newer one, for nobody else writes. Under a newer token it was over, or ours no more, meanwhile.
+            if known.token() >= loaded.cursor.token {
+                tracing::debug!(job = %id, "the job is held already");
+                return;
+            }
+            self.forget_job(id, "it was claimed anew");
         }
         let fresh = loaded.fresh;
         let job = Job::new(loaded);
@@ -202,14 +215,30 @@ impl Engine {
             self.apply(id, Event::Submitted, now);
             return;
         }
-        self.ask_about(id, now);
-        let job = self.jobs.get_mut(&id).expect("inserted above");
-        if job.head.retry_requested {
-            job.retried = job.graph.counts().failed + job.graph.counts().cancelled;
+        if self.jobs[&id].head.retry_requested {
             self.apply(id, Event::RetryRequested, now);
+            let job = self.jobs.get_mut(&id).expect("inserted above, and apply removes none");
+            job.retried = job.tasks_to_retry();
         }
+        self.tell_of_losses(id, now);
+        self.ask_about(id, now);
         self.dirty.insert(id);
         self.refresh(id);
+    }
+
+    /// It could not be read. A copy that came into memory since then is not concerned.
+    fn dropped(&mut self, id: JobId, why: &str) {
+        if !self.jobs.contains_key(&id) {
+            tracing::info!(job = %id, why, "job let go");
+            // Those who watch it look for its new owner.
+            self.watchers.remove(&id);
+        }
+    }
+
+    /// What is in memory is in doubt: it is dropped, and read again.
+    fn read_again(&mut self, id: JobId, why: &str, after_ms: Millis) {
+        self.forget_job(id, why);
+        self.outputs.push(Output::Reload { job: id, after_ms });
     }
 
     fn cancel(&mut self, id: JobId, reason: String, reply: oneshot::Sender<Option<v1::JobState>>, now: Millis) {
@@ -247,6 +276,10 @@ impl Engine {
             }
         }
         let (silent_after, lost_after) = (self.silent_after, self.lost_after);
+        if self.is_full() {
+            // Nothing is taken in, heartbeats neither: silence says nothing now.
+            self.executors.values_mut().for_each(|executor| executor.since = now);
+        }
         for executor in self.executors.values_mut() {
             if executor.wakeup(silent_after, lost_after).is_none_or(|at| at > now) {
                 continue;
@@ -315,8 +348,11 @@ impl Engine {
         for executor in self.executors.values_mut() {
             executor.ask.remove(&id);
             executor.release_where(|(held, ..)| *held == id);
+            let name = id.to_string();
+            executor.to_fetch.launches.retain(|group| group.job_id != name);
         }
-        for consequences in [job.waiting, job.in_flight.unwrap_or_default()] {
+        self.abandon(job.waiting);
+        if let Some((_, consequences)) = job.in_flight {
             self.abandon(consequences);
         }
     }

@@ -7,7 +7,12 @@ use muster_graph::execution::{AnswerScope, Event};
 use muster_graph::ids::{Attempt, ExecutorKey, JobId, Millis, TaskId};
 use muster_proto::v1;
 
-use super::{Engine, Executor, Output};
+use super::{Engine, Executor, Link, Output};
+
+/// Before a job is read again of which an executor knows a newer owner: that one may just be taking it over.
+pub(super) const STALE_PAUSE_MS: Millis = 500;
+/// Jobs in one question: the answer lists all that the executor has of them.
+const ASK_JOBS_MAX: usize = 256;
 
 impl Engine {
     /// A job that was taken over has attempts out there: asks their executors, and takes what they hold into account.
@@ -22,7 +27,9 @@ impl Engine {
             for (task, attempt) in job.graph.holds(name) {
                 executor.hold((id, task, attempt), &stages[task.stage.0 as usize].resources);
             }
-            executor.ask.insert(id, job.graph.holds(name).collect());
+            if executor.link != Link::Gone {
+                executor.ask.insert(id, job.graph.holds(name).collect());
+            }
         }
         self.ask_executors();
     }
@@ -38,6 +45,7 @@ impl Engine {
                 .ask
                 .keys()
                 .filter_map(|id| self.jobs.get(id))
+                .take(ASK_JOBS_MAX)
                 .map(|job| v1::JobFence {
                     job_id: job.id.to_string(),
                     fence: Some(v1::Fence { epoch: self.identity.epoch, token: job.token() }),
@@ -57,7 +65,7 @@ impl Engine {
         now: Millis,
     ) {
         for job in refused {
-            self.outputs.push(Output::Reload { job: *job });
+            self.read_again(*job, "an executor has heard of a newer owner", STALE_PAUSE_MS);
         }
         let mut in_doubt = BTreeMap::new();
         if let Some(executor) = self.executors.get_mut(&key.id) {

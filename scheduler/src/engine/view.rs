@@ -96,7 +96,7 @@ pub fn failure_view(graph: &ExecutionGraph, note: &FailureNote) -> v1::Failure {
     }
 }
 
-fn executor_name(graph: &ExecutionGraph, on: ExecutorRef) -> String {
+pub(crate) fn executor_name(graph: &ExecutionGraph, on: ExecutorRef) -> String {
     graph.executor(on).map(|key| key.id.clone()).unwrap_or_default()
 }
 

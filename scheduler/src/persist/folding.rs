@@ -1,6 +1,7 @@
 //! Folding: from deltas to buckets, a few at a time.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use muster_graph::execution::{Delta, ExecutionGraph, Part};
 use muster_graph::ids::JobId;
@@ -52,14 +53,16 @@ fn part_of(name: StatePart) -> Part {
 }
 
 impl Folding {
+    /// Adds to a commit what it folds. `sequences` are those of the commit's own deltas.
     pub(super) fn fold(
         &mut self,
         id: JobId,
         graph: &ExecutionGraph,
-        sequence: u64,
+        sequences: RangeInclusive<u64>,
         write: &mut Write,
         pending: &mut Pending,
     ) {
+        let (first, sequence) = sequences.into_inner();
         let Some(&behind) = self.dirty_since.values().min() else { return };
         if sequence - behind < FOLD_BEHIND {
             return;
@@ -83,8 +86,8 @@ impl Folding {
             self.dirty_since.remove(&part);
             pending.folded.push(part);
         }
-        // Deltas below the first that some part still needs may go, but never the newest.
-        let floor = self.dirty_since.values().min().copied().unwrap_or(sequence).min(sequence);
+        // Deltas below the first that some part still needs may go, but never those that this very commit writes.
+        let floor = self.dirty_since.values().min().copied().unwrap_or(first).min(first);
         if floor > self.oldest_delta {
             write.ops.push(keys::delete_sequences(Keyspace::JobDeltas, id, self.oldest_delta, floor));
             pending.oldest_delta = Some(floor);

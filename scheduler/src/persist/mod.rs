@@ -10,8 +10,8 @@
 //! *predecessor*); every key that is overwritten is compared with the revision that is known of it; the newest delta is
 //! never deleted.
 
-use muster_graph::execution::{Delta, ExecutionGraph, JobState, Part, PartSizes};
-use muster_graph::ids::{JobId, Millis, StageIndex};
+use muster_graph::execution::{JobState, PartSizes};
+use muster_graph::ids::{JobId, Millis};
 use muster_proto::v1;
 use muster_state::codec::{self, Commit, Events};
 use muster_state::keys::{self, StatePart};
@@ -24,7 +24,7 @@ pub(crate) use folding::Folding;
 use folding::{cut, part_name};
 pub(crate) use stored::Stored;
 
-use crate::engine::{Identity, Job, JobCommit, Landed, view};
+use crate::engine::{CommitName, Identity, Job, JobCommit, Landed, view};
 
 /// How many neighbours are stored together. Parts are named by their place, so these are for ever.
 pub(crate) const PART_SIZES: PartSizes = PartSizes { executors: 256, stages: 256, tasks: 512 };
@@ -94,27 +94,6 @@ impl Cursor {
     }
 }
 
-/// All of a graph's state, as one delta.
-#[must_use]
-pub(crate) fn snapshot(graph: &ExecutionGraph) -> Delta {
-    let mut all = graph.extract(Part::Job);
-    let mut parts = vec![Part::Executors { first: 0, count: u32::MAX }, Part::Stages { first: 0, count: u32::MAX }];
-    parts.extend((0u32..).zip(&graph.plan().stages).map(|(stage, plan)| Part::Tasks {
-        stage: StageIndex(stage),
-        first: 0,
-        count: plan.tasks,
-    }));
-    for part in parts {
-        let Delta { job: _, executors, stages, tasks, given_up, lost } = graph.extract(part);
-        all.executors.extend(executors);
-        all.stages.extend(stages);
-        all.tasks.extend(tasks);
-        all.given_up.extend(given_up);
-        all.lost.extend(lost);
-    }
-    all
-}
-
 /// Where the head of a job in this state belongs.
 #[must_use]
 pub(crate) fn head_key(job: JobId, state: JobState) -> Key {
@@ -126,7 +105,8 @@ pub(crate) fn head_key(job: JobId, state: JobState) -> Key {
 }
 
 /// A job's next transaction; none if there is nothing to write.
-pub(crate) fn prepare(job: &mut Job, identity: &Identity, commit_id: String, now: Millis) -> Option<JobCommit> {
+pub(crate) fn prepare(job: &mut Job, identity: &Identity, name: CommitName, now: Millis) -> Option<JobCommit> {
+    let commit_id = format!("{}:{}", identity.session.0, name.number);
     let delta = job.graph.take_delta();
     let id = job.id;
     let over = job.graph.is_over();
@@ -166,7 +146,7 @@ pub(crate) fn prepare(job: &mut Job, identity: &Identity, commit_id: String, now
         for part in touched {
             folding.dirty_since.entry(part_name(part)).or_insert(first_sequence);
         }
-        folding.fold(id, &job.graph, sequence, &mut write, &mut pending);
+        folding.fold(id, &job.graph, first_sequence..=sequence, &mut write, &mut pending);
         pending.wrote_head = moved || now >= job.cursor.head_written_at + HEAD_EVERY;
         // A head that was not the previous write has a revision of its own to be compared.
         if pending.wrote_head && job.cursor.predecessor.0 != keys::active_job(id) {
@@ -199,7 +179,7 @@ pub(crate) fn prepare(job: &mut Job, identity: &Identity, commit_id: String, now
         predecessor: job.cursor.predecessor.clone(),
     };
     job.cursor.pending = Some(pending);
-    Some(JobCommit { job: id, guards: write.guards, ops: write.ops, landed })
+    Some(JobCommit { name, guards: write.guards, ops: write.ops, landed })
 }
 
 /// The transaction has landed.
@@ -233,7 +213,7 @@ fn refresh_head(job: &mut Job, commit_id: &str, inline: bool) {
     job.head.retry_requested = false;
     job.head.packed = !inline;
     job.head.states = if inline {
-        codec::encode(&snapshot(&job.graph)).expect("a job of INLINE_TASKS_MAX tasks is small").to_vec()
+        codec::encode(&job.graph.snapshot()).expect("a job of INLINE_TASKS_MAX tasks is small").to_vec()
     } else {
         Vec::new()
     };

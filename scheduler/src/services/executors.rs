@@ -147,7 +147,7 @@ impl Executors for Api {
             state: if message.draining { executor_state::DRAINING } else { executor_state::READY }.to_owned(),
             since_ms: self.shared.now(),
         };
-        membership::write_executor(&self.shared, &record).await.map_err(|error| match error {
+        let revision = membership::write_executor(&self.shared, &record).await.map_err(|error| match error {
             muster_state::Error::Fatal(why) => Status::failed_precondition(why),
             other => store(other),
         })?;
@@ -161,6 +161,8 @@ impl Executors for Api {
             version: message.version,
             draining: message.draining,
             home_here: true,
+            home: record.home,
+            record: revision,
             held: Some(held),
         };
         tracing::info!(
@@ -278,10 +280,11 @@ impl Executors for Api {
             Place::Over(_) => Err(Status::failed_precondition(format!("job {id} is over"))),
             Place::Here => {
                 let (stage, revision) = (StageIndex(message.stage), message.inputs_revision);
+                let from = message.from.unwrap_or_default();
                 let inputs = self
                     .shared
                     .engine
-                    .read(move |engine| engine.stage_inputs(id, stage, revision))
+                    .read(move |engine| engine.stage_inputs(id, stage, revision, from))
                     .await
                     .map_err(unavailable)?;
                 match inputs {

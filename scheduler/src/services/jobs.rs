@@ -1,7 +1,6 @@
 //! What users ask of jobs as a whole.
 
 use std::pin::Pin;
-use std::time::Duration;
 
 use futures::Stream;
 use muster_graph::ids::JobId;
@@ -11,14 +10,14 @@ use muster_proto::v1::jobs_client::JobsClient;
 use muster_proto::v1::jobs_server::Jobs;
 use muster_proto::{MESSAGE_BYTES_MAX, v1};
 use muster_state::{Guard, Key, Keyspace, Op, Scan, Txn, TxnOutcome, codec, keys};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Api, Place, forwarded, is_forwarded, job_id, moved};
 use crate::accept::{self, store, unavailable};
-use crate::engine::{Changed, Input, head_view, view};
+use crate::engine::{Input, head_view, view};
 use crate::load::send_until_known;
 use crate::options::CALL_DEADLINE;
 use crate::ownership;
@@ -31,9 +30,6 @@ const LIST_MAX: u32 = 1000;
 const LIST_DEFAULT: u32 = 100;
 /// Heads read at once.
 const HEADS_AT_ONCE: usize = 100;
-/// A job's watchers are told at most this often.
-const WATCH_PAUSE: Duration = Duration::from_millis(100);
-
 pub(super) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl Api {
@@ -82,7 +78,7 @@ impl Api {
         }
     }
 
-    async fn view(&self, id: JobId, place: &Place) -> Result<Option<v1::JobView>, Status> {
+    pub(super) async fn view(&self, id: JobId, place: &Place) -> Result<Option<v1::JobView>, Status> {
         let over = matches!(place, Place::Over(_));
         self.look(id, place, move |engine, head, graph| match engine.job(id) {
             Some(job) if !over => engine.job_view(job),
@@ -268,6 +264,13 @@ impl Jobs for Api {
         self.tasks(request).await
     }
 
+    async fn list_attempts(
+        &self,
+        request: Request<v1::ListAttemptsRequest>,
+    ) -> Result<Response<v1::ListAttemptsResponse>, Status> {
+        self.attempts(request).await
+    }
+
     async fn cancel_job(
         &self,
         request: Request<v1::CancelJobRequest>,
@@ -345,65 +348,5 @@ impl Jobs for Api {
         request: Request<v1::ReadOutputRequest>,
     ) -> Result<Response<Self::ReadOutputStream>, Status> {
         self.output(request).await
-    }
-}
-
-impl Api {
-    async fn watch(
-        &self,
-        id: JobId,
-        mut place: Place,
-        sender: &mpsc::Sender<Result<v1::JobView, Status>>,
-    ) -> Result<(), Status> {
-        loop {
-            let changes = self.shared.engine.read(move |engine| engine.watch(id)).await.map_err(unavailable)?;
-            if let Some(mut changes) = changes {
-                if self.watch_here(id, &mut changes, sender).await? {
-                    return Ok(());
-                }
-            } else if let Place::Over(_) = &place {
-                if let Some(view) = self.view(id, &place).await? {
-                    // The watcher may have gone: nothing is left to do either way.
-                    let _ = sender.send(Ok(view)).await;
-                }
-                return Ok(());
-            }
-            // The job has moved: to the store's finished ones, or to another owner on its way through memory.
-            place = self.place_of(id, true).await?;
-        }
-    }
-
-    /// Tells of a job as long as it is owned here. True: its end, or its watcher's, has come.
-    async fn watch_here(
-        &self,
-        id: JobId,
-        changes: &mut watch::Receiver<Changed>,
-        sender: &mpsc::Sender<Result<v1::JobView, Status>>,
-    ) -> Result<bool, Status> {
-        loop {
-            if let Some(view) = self.view(id, &Place::Here).await?
-                && sender.send(Ok(view)).await.is_err()
-            {
-                return Ok(true);
-            }
-            let told = tokio::time::Instant::now();
-            let moved = changes.changed().await.is_err();
-            // Not too often, but of the end at once.
-            let is_over = |changed: &Changed| matches!(changed, Changed::Over(_));
-            if !moved {
-                drop(tokio::time::timeout_at(told + WATCH_PAUSE, changes.wait_for(is_over)).await);
-            }
-            let last = match &*changes.borrow() {
-                Changed::Over(view) => Some(v1::JobView::clone(view)),
-                Changed::Now => None,
-            };
-            if let Some(view) = last {
-                let _ = sender.send(Ok(view)).await;
-                return Ok(true);
-            }
-            if moved {
-                return Ok(false);
-            }
-        }
     }
 }

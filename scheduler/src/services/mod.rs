@@ -1,9 +1,11 @@
 //! The gRPC services. They translate, look jobs up and forward; every decision is the engine's.
 
+mod attempts;
 mod cluster;
 mod executors;
 mod jobs;
 mod tasks;
+mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,8 +46,9 @@ pub(crate) async fn serve(
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     reporter.set_serving::<JobsServer<Api>>().await;
     let executors = ExecutorsServer::new(api.clone())
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
-        // Places of a whole stage's outputs may be many.
+        // After a long time without schedulers an executor lists hundreds of thousands of results.
+        .max_decoding_message_size(16 * MESSAGE_BYTES_MAX)
+        // All launches that a pull executor has room for come in one answer.
         .max_encoding_message_size(16 * MESSAGE_BYTES_MAX);
     reporter.set_serving::<ExecutorsServer<Api>>().await;
     let cluster = ClusterServer::new(api).max_encoding_message_size(MESSAGE_BYTES_MAX);

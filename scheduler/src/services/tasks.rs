@@ -1,7 +1,7 @@
 //! What users ask of single tasks: their states, logs and outputs. Logs and outputs lie on executors; they are passed
 //! through, so that a user needs to reach schedulers only.
 
-use muster_graph::execution::{ExecutionGraph, TaskState};
+use muster_graph::execution::{ExecutionGraph, ExecutorRef, TaskState};
 use muster_graph::ids::{Attempt, JobId, StageIndex, TaskId};
 use muster_graph::plan::Edge;
 use muster_proto::v1::data_client::DataClient;
@@ -26,7 +26,7 @@ struct Found {
     address: String,
 }
 
-fn stage_named(graph: &ExecutionGraph, name: &str) -> Result<StageIndex, Status> {
+pub(super) fn stage_named(graph: &ExecutionGraph, name: &str) -> Result<StageIndex, Status> {
     (0u32..)
         .zip(&graph.plan().stages)
         .find(|(_, stage)| stage.name == name)
@@ -41,21 +41,30 @@ fn no_task(name: &str, index: u32, tasks: u32) -> Status {
     Status::not_found(format!("index: stage '{name}' has no task {index}; it has {tasks}, counted from 0"))
 }
 
-/// Where an attempt of a task ran; `attempt` 0 means the newest. `Ok(None)`: there has been none yet.
+/// What the present states know of an attempt.
+enum Known {
+    /// There has been none yet.
+    NotYet,
+    /// Here it is, or was.
+    At(Found),
+    /// It is not the newest one: only the job's log knows.
+    Earlier(TaskId, Attempt),
+}
+
+/// Where an attempt of a task ran; `attempt` 0 means the newest. `logged` is what the log said of it, if it was asked.
 fn find(
     engine: &Engine,
     id: JobId,
     graph: &ExecutionGraph,
-    stage: &str,
-    index: u32,
-    attempt: Attempt,
-) -> Result<Option<Found>, Status> {
+    (stage, index, attempt): (&str, u32, Attempt),
+    logged: Option<ExecutorRef>,
+) -> Result<Known, Status> {
     let place = stage_named(graph, stage)?;
     let task_id = TaskId::new(place.0, index);
     let task = graph.task(task_id).ok_or_else(|| no_task(stage, index, graph.plan().stages[place.0 as usize].tasks))?;
     let wanted = if attempt == 0 { task.attempt } else { attempt };
     if wanted == 0 {
-        return Ok(None);
+        return Ok(Known::NotYet);
     }
     if wanted > task.attempt {
         return Err(Status::not_found(format!(
@@ -69,14 +78,11 @@ fn find(
         TaskState::Failed(ended) => Some(ended.on),
         TaskState::Pending { .. } | TaskState::Cancelled => None,
     };
-    let noted = || graph.job().failures.iter().rev().find(|note| note.task == task_id && note.attempt == wanted);
-    let on = if wanted == task.attempt { now } else { None }.or_else(|| noted().map(|note| note.on));
+    let on = if wanted == task.attempt { now } else { None }.or(logged);
     let Some(executor) = on.and_then(|on| graph.executor(on)) else {
-        return Err(Status::not_found(format!(
-            "attempt: where attempt {wanted} of {stage}/{index} ran is not known any more"
-        )));
+        return Ok(Known::Earlier(task_id, wanted));
     };
-    Ok(Some(Found {
+    Ok(Known::At(Found {
         attempt: convert::to_attempt_ref(id, task_id, wanted),
         executor: executor.id.clone(),
         address: engine.executor(&executor.id).map(|known| known.address.clone()).unwrap_or_default(),
@@ -134,7 +140,14 @@ impl Api {
                         continue;
                     }
                     let first = if stage == from.0 { from.1 } else { 0 };
-                    for (index, task) in graph.tasks(StageIndex(stage), first..plan.tasks) {
+                    let range = match message.index {
+                        Some(index) if index >= plan.tasks && only.is_some() => {
+                            return Err(no_task(&plan.name, index, plan.tasks));
+                        }
+                        Some(index) => index.max(first)..index.saturating_add(1).min(plan.tasks),
+                        None => first..plan.tasks,
+                    };
+                    for (index, task) in graph.tasks(StageIndex(stage), range) {
                         let state = i32::from(v1::TaskState::from(&task.state));
                         if !message.states.is_empty() && !message.states.contains(&state) {
                             continue;
@@ -154,10 +167,27 @@ impl Api {
 
     async fn find(&self, message: &v1::ReadTaskLogRequest, id: JobId, forward: bool) -> Result<Option<Found>, Status> {
         let place = self.place_of(id, forward).await?;
-        let (stage, index, attempt) = (message.stage.clone(), message.index, message.attempt);
-        self.look(id, &place, move |engine, _, graph| find(engine, id, graph, &stage, index, attempt))
-            .await?
-            .ok_or_else(|| moved(id))?
+        let mut logged = None;
+        loop {
+            let (stage, index, attempt) = (message.stage.clone(), message.index, message.attempt);
+            let known = self
+                .look(id, &place, move |engine, _, graph| find(engine, id, graph, (&stage, index, attempt), logged))
+                .await?
+                .ok_or_else(|| moved(id))??;
+            match known {
+                Known::NotYet => return Ok(None),
+                Known::At(found) => return Ok(Some(found)),
+                Known::Earlier(task, attempt) => match self.failed_attempt(id, task, attempt).await? {
+                    Some(note) if logged.is_none() => logged = Some(note.on),
+                    _ => {
+                        return Err(Status::not_found(format!(
+                            "attempt: where attempt {attempt} of {}/{} ran is not known any more",
+                            message.stage, message.index
+                        )));
+                    }
+                },
+            }
+        }
     }
 
     pub(super) async fn log(
@@ -269,7 +299,10 @@ impl Api {
                     .ok_or_else(|| no_task(&stage, index, graph.plan().stages[place.0 as usize].tasks))?;
                 match task.state {
                     TaskState::Successful(accepted) if accepted.output.files > 0 => {
-                        find(engine, id, graph, &stage, index, 0)
+                        match find(engine, id, graph, (&stage, index, 0), None)? {
+                            Known::At(found) => Ok(Some(found)),
+                            Known::NotYet | Known::Earlier(..) => Ok(None),
+                        }
                     }
                     _ => Ok(None),
                 }
