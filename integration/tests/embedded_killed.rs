@@ -1,5 +1,7 @@
 //! `kill -9` of `muster up` in the middle of a job, and `muster up` on the same directory again.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use muster_integration::world::{World, client, ready, succeeded, tasks};

@@ -1,5 +1,7 @@
 //! Executors that are killed: what is made again, and what is not.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 use std::collections::BTreeSet;
 
 use muster_client::{Client, JobId};

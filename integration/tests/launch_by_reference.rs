@@ -1,6 +1,8 @@
 //! Launch by reference: what a slow, missing or corrupt spec does to just the tasks that need it. A scheduler over a
 //! store with faults, and a real executor, in this process.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
