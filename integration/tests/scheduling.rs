@@ -155,3 +155,36 @@ async fn attempts_that_failed_before_a_success_stay_listed() -> anyhow::Result<(
     assert_eq!((all.attempts.len(), all.more), (3, true), "four failed");
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_small_jobs_from_many_clients_all_end_and_each_ran_once() -> anyhow::Result<()> {
+    cluster::logs();
+    let state = memory();
+    let one = cluster::scheduler("one", Arc::clone(&state)).await?;
+    let two = cluster::scheduler("two", state).await?;
+    let executors = [
+        Simulated::start("e1", one.address(), 8, succeed()).await?,
+        Simulated::start("e2", two.address(), 8, succeed()).await?,
+    ];
+    let started = std::time::Instant::now();
+    let mut clients = tokio::task::JoinSet::new();
+    for number in 0..64u32 {
+        let address = if number % 2 == 0 { one.address() } else { two.address() };
+        clients.spawn(async move {
+            let mut client = client(address).await?;
+            for _ in 0..16 {
+                let id = submit(&mut client, job("small", &[("a", 1, &[])]), "").await?;
+                let view = finished(&mut client, &id, 60).await?;
+                anyhow::ensure!(view.state() == v1::JobState::Successful, "{view:?}");
+            }
+            Ok(())
+        });
+    }
+    while let Some(done) = clients.join_next().await {
+        done??;
+    }
+    println!("1,024 jobs of one task in {:?}", started.elapsed());
+    let launched: usize = executors.iter().map(|executor| executor.seen(|seen| seen.launches.len())).sum();
+    assert_eq!(launched, 1024);
+    Ok(())
+}
