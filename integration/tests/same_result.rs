@@ -1,5 +1,7 @@
 //! One job, on every store and with every kind of executor: real processes, one result. And where it is in etcd.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::process::Command;
@@ -54,7 +56,6 @@ async fn on_redb_with_push_and_pull_and_both() {
         assert!(scheduler.terminate().await.success());
     }
 }
-
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_memory_with_push_and_pull_and_both() {
