@@ -177,9 +177,7 @@ fn tests_that_the_readme_names_exist() {
         .collect();
     assert!(names.len() > 10, "only {} names of tests were found", names.len());
     let sources = sources();
-    let gone: Vec<&str> = names
-        .into_iter()
-        .filter(|name| !sources.values().any(|text| text.contains(&format!("fn {name}("))))
-        .collect();
+    let gone: Vec<&str> =
+        names.into_iter().filter(|name| !sources.values().any(|text| text.contains(&format!("fn {name}(")))).collect();
     assert!(gone.is_empty(), "the README names tests that are not there: {}", gone.join(", "));
 }

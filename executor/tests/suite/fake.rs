@@ -13,8 +13,9 @@ use muster_proto::v1::executors_server::{Executors, ExecutorsServer};
 use muster_proto::v1::{self, AttemptRef, Outcome};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc};
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::launcher::Launcher;
@@ -92,9 +93,8 @@ impl Scheduler {
         let stop = self.stop.lock().unwrap().clone();
         tokio::spawn(async move {
             let serving = tonic::transport::Server::builder()
-                .tcp_nodelay(true)
                 .add_service(service)
-                .serve_with_incoming(TcpListenerStream::new(listener));
+                .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
             // Dropped, not shut down: connections break as when a process dies.
             tokio::select! {
                 _ = serving => {}
