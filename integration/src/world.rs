@@ -220,4 +220,3 @@ pub async fn tasks(client: &Client, job: muster_client::JobId, stage: &str) -> V
     let filter = muster_client::TaskFilter { stage: Some(stage.to_owned()), ..Default::default() };
     client.tasks(job, &filter, 10_000).await.expect("the tasks can be listed").0
 }
-

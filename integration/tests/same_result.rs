@@ -55,7 +55,6 @@ async fn on_redb_with_push_and_pull_and_both() {
     }
 }
 
-
 #[tokio::test(flavor = "multi_thread")]
 async fn on_memory_with_push_and_pull_and_both() {
     let world = world_with_text();

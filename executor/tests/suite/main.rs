@@ -8,4 +8,5 @@ mod fake;
 mod launching;
 mod orphans;
 mod outputs;
+mod pages;
 mod reporting;
