@@ -90,8 +90,12 @@ pub(crate) async fn open_state(
 }
 
 /// A part did not start.
-pub(crate) fn not_started(part: &str, error: &dyn std::error::Error) -> Failure {
-    Failure::new(Exit::Failed, format!("the {part} did not start: {error}"))
+pub(crate) fn not_started(part: &str, error: &(dyn std::error::Error + 'static)) -> Failure {
+    // What was asked for is refused, as opposed to what went wrong.
+    let refused = matches!(error.downcast_ref(), Some(muster_scheduler::Error::NotLoopback(_)))
+        || matches!(error.downcast_ref(), Some(muster_executor::Error::BadOption { .. }));
+    let exit = if refused { Exit::Usage } else { Exit::Failed };
+    Failure::new(exit, format!("the {part} did not start: {error}"))
 }
 
 /// A part ended though nobody asked it to.

@@ -16,7 +16,7 @@ use muster_proto::v1;
 use muster_proto::v1::cluster_server::{Cluster, ClusterServer};
 use muster_proto::v1::jobs_server::{Jobs, JobsServer};
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
 /// What goes wrong with the next call.
@@ -118,7 +118,7 @@ impl FakeCluster {
             let served = tonic::transport::Server::builder()
                 .add_service(JobsServer::new(service.clone()))
                 .add_service(ClusterServer::new(service))
-                .serve_with_incoming(TcpListenerStream::new(listener))
+                .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)))
                 .await;
             served.expect("the fake serves until it is killed");
         });

@@ -12,8 +12,9 @@ use muster_proto::v1;
 use muster_proto::v1::executor_server::{Executor, ExecutorServer};
 use muster_proto::v1::executors_client::ExecutorsClient;
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
 /// Decides how an attempt ends; `None`: it runs until it is cancelled.
@@ -72,10 +73,10 @@ impl Simulated {
         let (statuses, reports) = mpsc::unbounded_channel();
         let service = Service { decide, seen: Arc::clone(&seen), fences: Arc::default(), statuses };
         tokio::spawn(
-            tonic::transport::Server::builder()
-                .tcp_nodelay(true)
-                .add_service(ExecutorServer::new(service))
-                .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.clone().cancelled_owned()),
+            tonic::transport::Server::builder().add_service(ExecutorServer::new(service)).serve_with_incoming_shutdown(
+                TcpIncoming::from(listener).with_nodelay(Some(true)),
+                stop.clone().cancelled_owned(),
+            ),
         );
         let mut client = ExecutorsClient::connect(format!("http://{scheduler}")).await?;
         let total = v1::Resources { cpu_milli: slots * 1000, ..Default::default() };

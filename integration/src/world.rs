@@ -71,11 +71,10 @@ impl World {
         Process::start(&arguments, &self.path(name), self.folder.path(), &log).await
     }
 
-    /// `muster scheduler` on a store. Its sessions live for 2 s and executors are lost after 2 s, unless `more` says
-    /// otherwise.
+    /// `muster scheduler` on a store. Its sessions live for 2 s, unless `more` says otherwise.
     pub async fn scheduler(&self, name: &str, state: &str, more: &[&str]) -> Process {
         let mut arguments: Vec<String> = ["scheduler", "--state", state, "--id", name].map(str::to_owned).into();
-        for usual in [["--listen", "127.0.0.1:0"], ["--session-ttl", "2s"], ["--lost-after", "2s"]] {
+        for usual in [["--listen", "127.0.0.1:0"], ["--session-ttl", "2s"]] {
             if !more.contains(&usual[0]) {
                 arguments.extend(usual.map(str::to_owned));
             }

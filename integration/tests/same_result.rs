@@ -1,5 +1,7 @@
 //! One job, on every store and with every kind of executor: real processes, one result. And where it is in etcd.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::process::Command;

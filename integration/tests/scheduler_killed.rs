@@ -1,7 +1,12 @@
 //! Schedulers on etcd that are killed, told to end, or doubled, while executors go on.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use muster_client::{Client, JobId};
 use muster_integration::processes::Process;
 use muster_integration::world::{World, client, ready, succeeded, tasks};
@@ -54,6 +59,14 @@ async fn owner(client: &Client, job: JobId) -> String {
     client.get_job(job).await.unwrap().owner
 }
 
+/// Waits until a scheduler has heard of its peer.
+async fn knows_both(client: &Client) {
+    eventually("both schedulers are known", 30, || async {
+        (client.list_schedulers().await.ok()?.len() == 2).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn running_tasks_outlive_a_killed_scheduler_and_are_not_started_again() {
     let world = World::new();
@@ -70,7 +83,8 @@ async fn running_tasks_outlive_a_killed_scheduler_and_are_not_started_again() {
     running(&client, job, 4).await;
     world.started("wait", 4).await;
     first.kill();
-    assert!(client.get_job(job).await.is_err(), "nobody is there to answer");
+    let gone = tokio::net::TcpStream::connect(address).await;
+    assert!(gone.is_err(), "nobody is there to answer");
 
     // One on each executor ends while there is no scheduler; its result waits on disk.
     let on = |executor: &Process| {
@@ -104,9 +118,10 @@ async fn a_peer_takes_a_killed_schedulers_job_over_within_its_session_and_a_scan
     let etcd = Etcd::start().await.unwrap();
     let mut first = world.scheduler("first", &etcd.url(), &[]).await;
     let second = world.scheduler("second", &etcd.url(), &[]).await;
+    let at_first = client(&[first.address()]).await;
+    knows_both(&at_first).await;
     // It knows only the one that will die: it learns of the other one from it.
     let _executor = world.executor("e", "push", &[first.address()], &[]).await;
-    let at_first = client(&[first.address()]).await;
     ready(&at_first, 1).await;
     let job = at_first.submit(waiting(&world, 2), Some("once".to_owned())).await.unwrap().job;
     running(&at_first, job, 2).await;
@@ -143,7 +158,7 @@ async fn a_second_scheduler_beside_the_first_does_no_harm() {
     let clients = [client(&[first.address()]).await, client(&[second.address()]).await];
     for client in &clients {
         ready(client, 1).await;
-        assert_eq!(client.list_schedulers().await.unwrap().len(), 2);
+        knows_both(client).await;
     }
     let mut jobs = Vec::new();
     for (client, address) in clients.iter().zip([first.address(), second.address()]) {
@@ -208,4 +223,85 @@ async fn a_scheduler_that_is_told_to_end_hands_its_jobs_over_at_once() {
     open_all(&world, 2);
     succeeded(&at_second, job).await;
     assert_all_ran_once(&world, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_that_nobody_took_outlives_its_executor_too() {
+    for mode in ["push", "pull"] {
+        let world = World::new();
+        let etcd = Etcd::start().await.unwrap();
+        let mut scheduler = world.scheduler("first", &etcd.url(), &[]).await;
+        let address = scheduler.address();
+        let mut executor = world.executor("e", mode, &[address], &[]).await;
+        let client = client(&[address]).await;
+        ready(&client, 1).await;
+        let job = client.submit(waiting(&world, 2), None).await.unwrap().job;
+        running(&client, job, 2).await;
+        world.started("wait", 2).await;
+        scheduler.kill();
+        world.open("0");
+        // On its disk, and nowhere else: the log of results is where it grows.
+        let outbox = executor.data_dir.join("outbox.log");
+        let size = || std::fs::metadata(&outbox).map_or(0, |metadata| metadata.len());
+        let before = size();
+        eventually("the result is on disk", 30, || async {
+            let ended = journal::read(&executor.data_dir).iter().any(|line| line.event == "end");
+            (ended && size() > before).then_some(())
+        })
+        .await;
+        executor.kill();
+        let executor = world.executor("e", mode, &[address], &[]).await;
+        let _scheduler = world.scheduler("second", &etcd.url(), &["--listen", &address.to_string()]).await;
+        world.open("1");
+        succeeded(&client, job).await;
+        assert_eq!(world.output(&client, job, "sum", "n").await, "1\n");
+        let starts = world.starts();
+        assert_eq!(starts["wait/0"], [1], "{mode}: it was finished: {starts:?}");
+        assert_eq!(starts["wait/1"], [1, 2], "{mode}: it ended with its executor: {starts:?}");
+        assert_eq!(starts["sum/0"], [1], "{mode}: {starts:?}");
+        assert_eq!(journal::starts(&executor.data_dir, job), 4);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn submits_under_way_at_a_kill_make_one_job_each() {
+    const JOBS: usize = 100;
+    const KILL_AT: usize = 20;
+    const AT_ONCE: usize = 8;
+    let world = World::new();
+    let etcd = Etcd::start().await.unwrap();
+    let first = world.scheduler("first", &etcd.url(), &[]).await;
+    let second = world.scheduler("second", &etcd.url(), &[]).await;
+    let addresses = [first.address(), second.address()];
+    let _executor = world.executor("e", "push", &addresses, &["--cpus", "4"]).await;
+    // The one that will die is asked first.
+    let all = client(&addresses).await;
+    ready(&all, 1).await;
+    let answered = AtomicUsize::new(0);
+    let first = std::sync::Mutex::new(first);
+    let submit = async |number: usize| {
+        let spec = world.job(&format!("{{name: 'job-{number}', run: 'gate=go; eval \"$WAIT\"'}}"));
+        let job = all.submit(spec, Some(format!("key-{number}"))).await.unwrap().job;
+        if answered.fetch_add(1, Ordering::SeqCst) == KILL_AT {
+            assert_eq!(owner(&all, job).await, addresses[0].to_string());
+            // Those beside this one are somewhere between their sending and their answer.
+            first.lock().unwrap().kill();
+        }
+        job
+    };
+    let jobs: Vec<JobId> = futures::stream::iter(0..JOBS).map(submit).buffered(AT_ONCE).collect().await;
+    let distinct: BTreeSet<JobId> = jobs.iter().copied().collect();
+    assert_eq!(distinct.len(), JOBS);
+    world.open("go");
+    let at_second = client(&addresses[1..]).await;
+    for job in &jobs {
+        succeeded(&at_second, *job).await;
+    }
+    let listed = at_second.list_jobs(v1::ListJobsRequest { limit: 1000, ..Default::default() }).await.unwrap();
+    let listed: BTreeSet<JobId> = listed.jobs.iter().map(|view| view.job_id.parse().unwrap()).collect();
+    assert_eq!(listed, distinct, "no job without an answer, no answer without a job");
+    // The same keys give the same jobs for as long as keys are remembered.
+    for (number, job) in jobs.iter().enumerate().take(KILL_AT + AT_ONCE) {
+        assert_eq!(submit(number).await, *job);
+    }
 }

@@ -6,7 +6,7 @@ use muster_integration::jobs::{client, finished, job, submit};
 use muster_integration::simulated::{Simulated, succeed};
 use muster_integration::{cluster, eventually};
 use muster_proto::v1;
-use muster_state::{Keyspace, Memory, Scan, StateBackend};
+use muster_state::{Memory, StateBackend};
 
 fn memory() -> Arc<dyn StateBackend> {
     Arc::new(Memory::new())
@@ -31,54 +31,6 @@ async fn a_job_runs_through_all_of_its_stages() -> anyhow::Result<()> {
     assert_eq!(again.stages.len(), 3);
     assert_eq!(again.tasks.map(|counts| counts.successful), Some(21));
     Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_hundred_thousand_tasks_of_one_stage_run_and_no_value_is_large() -> anyhow::Result<()> {
-    cluster::logs();
-    let state = memory();
-    let scheduler = cluster::scheduler("one", Arc::clone(&state)).await?;
-    let executor = Simulated::start("e1", scheduler.address(), 1000, succeed()).await?;
-    let mut client = client(scheduler.address()).await?;
-    let started = std::time::Instant::now();
-    let id = submit(&mut client, job("many", &[("only", 100_000, &[])]), "").await?;
-    let mut largest = 0;
-    let view = loop {
-        largest = largest.max(largest_value(&*state).await?);
-        let view = client.get_job(v1::GetJobRequest { job_id: id.clone() }).await?.into_inner();
-        if view.finished_at_ms > 0 {
-            break view;
-        }
-        assert!(started.elapsed().as_secs() < 120, "{:?}", view.tasks);
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    };
-    println!("100,000 no-op tasks in {:?}; largest value {largest} bytes", started.elapsed());
-    assert_eq!(view.tasks.map(|counts| counts.successful), Some(100_000));
-    assert!(largest > 0 && largest < 256 << 10, "largest value {largest}");
-    executor.seen(|seen| {
-        assert_eq!(seen.launches.len(), 100_000);
-        assert!(seen.launches.values().all(|times| *times == 1));
-    });
-    let listed =
-        client.list_tasks(v1::ListTasksRequest { job_id: id, limit: 10_000, ..Default::default() }).await?.into_inner();
-    assert_eq!((listed.tasks.len(), listed.next_page_token.as_str()), (10_000, "0.10000"));
-    Ok(())
-}
-
-async fn largest_value(state: &dyn StateBackend) -> anyhow::Result<usize> {
-    let mut largest = 0;
-    for keyspace in Keyspace::ALL {
-        let mut scan = Scan::default();
-        loop {
-            let page = state.scan(keyspace, scan).await?;
-            largest = page.entries.iter().map(|entry| entry.value.len()).fold(largest, usize::max);
-            match page.next {
-                Some(after) => scan = Scan { after: Some(after), at: Some(page.revision), ..Scan::default() },
-                None => break,
-            }
-        }
-    }
-    Ok(largest)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,7 +14,7 @@ const LONGER: &[(&str, usize, &str)] = &[
     ("executor/src/runtime/process.rs", 431, "one process from preparation to end, with its tests"),
     ("executor/src/supervisor/event_loop.rs", 429, "one loop and its state"),
     ("executor/src/table.rs", 456, "the table of attempts and its tests"),
-    ("executor/tests/suite/fake.rs", 540, "a fake scheduler; a test double"),
+    ("executor/tests/suite/fake.rs", 504, "a fake scheduler; a test double"),
     ("graph/src/spec/from_yaml.rs", 417, "the YAML reader and its tests"),
 ];
 
@@ -162,4 +162,22 @@ fn every_dependency_has_its_reason() {
         .filter(|line| !line.contains(" # "))
         .collect();
     assert!(silent.is_empty(), "no reason beside: {}", silent.join("\n"));
+}
+
+#[test]
+fn tests_that_the_readme_names_exist() {
+    let readme = std::fs::read_to_string(root().join("README.md")).expect("it is there");
+    let promises = readme.split("## What is promised").nth(1).and_then(|rest| rest.split("\n## ").next());
+    let names: Vec<&str> = promises
+        .expect("the README says what is promised")
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .filter(|name| name.len() > 20 && name.chars().all(|c| c.is_ascii_lowercase() || c == '_'))
+        .collect();
+    assert!(names.len() > 10, "only {} names of tests were found", names.len());
+    let sources = sources();
+    let gone: Vec<&str> =
+        names.into_iter().filter(|name| !sources.values().any(|text| text.contains(&format!("fn {name}(")))).collect();
+    assert!(gone.is_empty(), "the README names tests that are not there: {}", gone.join(", "));
 }

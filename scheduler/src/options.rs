@@ -41,7 +41,7 @@ impl Options {
             session_ttl: Duration::from_secs(10),
             lost_after: Duration::from_secs(30),
             heartbeat: Duration::from_secs(1),
-            scan_every: Duration::from_secs(1),
+            scan_every: Duration::from_secs(2),
             allow_remote: false,
         }
     }
@@ -51,7 +51,7 @@ impl Options {
 pub const JOBS_OWNED_MAX: usize = 20_000;
 /// Statuses in one call.
 pub const STATUSES_PER_CALL_MAX: usize = 4096;
-/// Calls that wait for the engine; more are answered with RESOURCE_EXHAUSTED.
+/// Inputs that wait for the engine; who brings more waits for room, within its call's deadline.
 pub const ENGINE_QUEUE: usize = 4096;
 /// Transactions in flight to the store. A job has one at most; several jobs share one.
 pub const COMMITS_IN_FLIGHT: usize = 4;

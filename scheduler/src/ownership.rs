@@ -16,9 +16,6 @@ use crate::load::{self, LoadError, send_until_known};
 use crate::options::JOBS_OWNED_MAX;
 use crate::shared::Shared;
 
-/// A look at every job that is not somebody's for sure, at least once in so many scans.
-const FULL_SCAN_EVERY: u32 = 10;
-
 /// This scheduler's record as an owner.
 pub(crate) fn owner_record(shared: &Shared, session: &SessionId) -> OwnerRecord {
     OwnerRecord {
@@ -30,13 +27,10 @@ pub(crate) fn owner_record(shared: &Shared, session: &SessionId) -> OwnerRecord 
 
 /// Looks for jobs without an owner, for ever.
 pub(crate) async fn keep_scanning(shared: Arc<Shared>, sessions_changed: Arc<tokio::sync::Notify>) {
-    let mut scans = 0u32;
     loop {
-        let changed = tokio::time::timeout(shared.options.scan_every, sessions_changed.notified()).await.is_ok();
-        scans = scans.wrapping_add(1);
-        if (changed || scans % FULL_SCAN_EVERY == 1)
-            && let Err(error) = scan(&shared).await
-        {
+        // Sooner when a session came or went.
+        let _ = tokio::time::timeout(shared.options.scan_every, sessions_changed.notified()).await;
+        if let Err(error) = scan(&shared).await {
             tracing::info!(%error, "scan for jobs without an owner failed; again soon");
         }
     }
@@ -164,6 +158,7 @@ pub(crate) async fn reload_for(shared: &Arc<Shared>, id: JobId, retry: Option<on
         match load::owned(&*shared.options.state, id, &session).await {
             Ok(loaded) => {
                 let loaded = Loaded { retry, ..loaded };
+                shared.unreadable.remove(&id);
                 let _ = shared.engine.send(Input::Adopted(Box::new(loaded))).await;
                 return;
             }
@@ -177,7 +172,9 @@ pub(crate) async fn reload_for(shared: &Arc<Shared>, id: JobId, retry: Option<on
             }
             Err(error) => {
                 // Left alone, with its owner's name on it: nobody can do better, and nothing is overwritten.
-                tracing::error!(job = %id, %error, "the job cannot be read");
+                if shared.unreadable.insert(id, error.to_string()).is_none() {
+                    tracing::error!(job = %id, %error, "the job cannot be read");
+                }
                 let _ = shared.engine.send(Input::Dropped { job: id, why: error.to_string() }).await;
                 return;
             }

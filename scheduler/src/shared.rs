@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use muster_graph::ids::Millis;
+use dashmap::DashMap;
+use muster_graph::ids::{JobId, Millis};
 use muster_state::Session;
 
 use crate::engine::Identity;
@@ -17,6 +18,8 @@ pub(crate) struct Shared {
     pub(crate) options: Options,
     pub(crate) engine: EngineHandle,
     pub(crate) peers: Peers,
+    /// Jobs of ours that cannot be read, with the reason, for those who ask about them.
+    pub(crate) unreadable: DashMap<JobId, String>,
     /// How others reach this scheduler.
     pub(crate) address: String,
     /// The session and what belongs to it. Replaced whole when the session was lost; read for an instant.
@@ -38,6 +41,7 @@ impl Shared {
             options,
             engine,
             peers: Peers::default(),
+            unreadable: DashMap::new(),
             address,
             presence: RwLock::new(presence),
             newest: Mutex::new(0),

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
-use crate::{Error, Keyspace};
+use crate::{Error, Keyspace, moving};
 
 /// A point in the store's history. Rises with every write; 0 is before the first.
 pub type Revision = u64;
@@ -215,7 +215,9 @@ pub trait StateBackend: Send + Sync + std::fmt::Debug + 'static {
     /// One page of names; values come empty.
     async fn scan_keys(&self, keyspace: Keyspace, scan: Scan) -> Result<Page, Error>;
     /// Writes without a guard.
-    async fn put(&self, key: Key, value: Bytes) -> Result<Revision, Error>;
+    async fn put(&self, key: Key, value: Bytes) -> Result<Revision, Error> {
+        moving::put(self, key, value).await
+    }
     /// The guarded transaction. See [`Error::Unknown`] for how to treat an unknown outcome.
     async fn put_txn(&self, txn: Txn) -> Result<TxnOutcome, Error>;
     /// Moves a value to another keyspace under the same or another name, with guards; the source must be at
@@ -227,9 +229,13 @@ pub trait StateBackend: Send + Sync + std::fmt::Debug + 'static {
         to: Key,
         value: Bytes,
         guards: Vec<Guard>,
-    ) -> Result<TxnOutcome, Error>;
+    ) -> Result<TxnOutcome, Error> {
+        self.put_txn(moving::transaction(from, from_revision, to, value, guards)).await
+    }
     /// Deletes a key, true if it existed.
-    async fn delete(&self, key: &Key) -> Result<bool, Error>;
+    async fn delete(&self, key: &Key) -> Result<bool, Error> {
+        moving::delete(self, key).await
+    }
     /// Changes below a prefix from a revision (inclusive) on, in order.
     async fn watch(&self, keyspace: Keyspace, prefix: &str, from: Revision) -> Result<WatchStream, Error>;
     /// Opens a session and writes its key `Schedulers/<id>` with `value`.

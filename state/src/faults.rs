@@ -11,8 +11,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::{
-    Entry, Error, Guard, Key, Keyspace, Lock, Op, Page, Revision, Scan, Session, SessionId, StateBackend, Txn,
-    TxnOutcome, WatchStream, lock, moving,
+    Entry, Error, Key, Keyspace, Lock, Op, Page, Revision, Scan, Session, SessionId, StateBackend, Txn, TxnOutcome,
+    WatchStream, lock,
 };
 
 /// What a rule applies to.
@@ -50,6 +50,8 @@ pub enum Fault {
 #[derive(Debug)]
 struct Rule {
     keyspace: Option<Keyspace>,
+    /// Reads only: of names that begin with this.
+    prefix: String,
     operation: Operation,
     fault: Fault,
     left: AtomicUsize,
@@ -96,8 +98,26 @@ impl Faulty {
         fault: Fault,
         times: usize,
     ) -> Injected {
+        self.add(keyspace.into(), String::new(), operation, fault, times)
+    }
+
+    /// From now on, reads in `keyspace` of names that begin with `prefix` suffer `fault`, at most `times` times. A read
+    /// that asks for more than the prefix is not concerned.
+    pub fn inject_reads(&self, keyspace: Keyspace, prefix: &str, fault: Fault, times: usize) -> Injected {
+        self.add(Some(keyspace), prefix.to_owned(), Operation::Read, fault, times)
+    }
+
+    fn add(
+        &self,
+        keyspace: Option<Keyspace>,
+        prefix: String,
+        operation: Operation,
+        fault: Fault,
+        times: usize,
+    ) -> Injected {
         let rule = Arc::new(Rule {
-            keyspace: keyspace.into(),
+            keyspace,
+            prefix,
             operation,
             fault,
             left: AtomicUsize::new(times),
@@ -112,13 +132,14 @@ impl Faulty {
     }
 
     /// The faults that strike now; each is used up by one.
-    fn strike(&self, operation: Operation, keyspaces: &[Keyspace]) -> Vec<Fault> {
+    fn strike(&self, operation: Operation, keyspaces: &[Keyspace], name: &str) -> Vec<Fault> {
         let mut rules = self.rules();
         rules.retain(|rule| rule.left.load(Ordering::SeqCst) > 0);
         rules
             .iter()
             .filter(|rule| rule.operation == operation)
             .filter(|rule| rule.keyspace.is_none_or(|keyspace| keyspaces.contains(&keyspace)))
+            .filter(|rule| name.starts_with(&rule.prefix))
             .filter(|rule| {
                 rule.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
             })
@@ -131,7 +152,16 @@ impl Faulty {
 
     /// What happens before the call: delays, and refusals.
     async fn before(&self, operation: Operation, keyspaces: &[Keyspace]) -> Result<Vec<Fault>, Error> {
-        let faults = self.strike(operation, keyspaces);
+        self.before_named(operation, keyspaces, "").await
+    }
+
+    async fn before_named(
+        &self,
+        operation: Operation,
+        keyspaces: &[Keyspace],
+        name: &str,
+    ) -> Result<Vec<Fault>, Error> {
+        let faults = self.strike(operation, keyspaces, name);
         for fault in &faults {
             match fault {
                 Fault::Delay(by) => tokio::time::sleep(*by).await,
@@ -145,9 +175,10 @@ impl Faulty {
     async fn read_page(
         &self,
         keyspace: Keyspace,
+        prefix: &str,
         read: impl Future<Output = Result<Page, Error>> + Send,
     ) -> Result<Page, Error> {
-        let faults = self.before(Operation::Read, &[keyspace]).await?;
+        let faults = self.before_named(Operation::Read, &[keyspace], prefix).await?;
         let mut page = read.await?;
         if faults.contains(&Fault::Missing) {
             page.entries.clear();
@@ -177,7 +208,7 @@ fn unknown() -> Error {
 #[async_trait]
 impl StateBackend for Faulty {
     async fn get(&self, key: &Key) -> Result<Option<Entry>, Error> {
-        let faults = self.before(Operation::Read, &[key.keyspace]).await?;
+        let faults = self.before_named(Operation::Read, &[key.keyspace], &key.name).await?;
         let mut found = self.inner.get(key).await?;
         if faults.contains(&Fault::Missing) {
             return Ok(None);
@@ -198,19 +229,17 @@ impl StateBackend for Faulty {
     }
 
     async fn get_from_prefix(&self, keyspace: Keyspace, prefix: &str) -> Result<Page, Error> {
-        self.read_page(keyspace, self.inner.get_from_prefix(keyspace, prefix)).await
+        self.read_page(keyspace, prefix, self.inner.get_from_prefix(keyspace, prefix)).await
     }
 
     async fn scan(&self, keyspace: Keyspace, scan: Scan) -> Result<Page, Error> {
-        self.read_page(keyspace, self.inner.scan(keyspace, scan)).await
+        let prefix = scan.prefix.clone();
+        self.read_page(keyspace, &prefix, self.inner.scan(keyspace, scan)).await
     }
 
     async fn scan_keys(&self, keyspace: Keyspace, scan: Scan) -> Result<Page, Error> {
-        self.read_page(keyspace, self.inner.scan_keys(keyspace, scan)).await
-    }
-
-    async fn put(&self, key: Key, value: Bytes) -> Result<Revision, Error> {
-        moving::put(self, key, value).await
+        let prefix = scan.prefix.clone();
+        self.read_page(keyspace, &prefix, self.inner.scan_keys(keyspace, scan)).await
     }
 
     async fn put_txn(&self, txn: Txn) -> Result<TxnOutcome, Error> {
@@ -242,21 +271,6 @@ impl StateBackend for Faulty {
             }
         }
         self.inner.put_txn(txn).await
-    }
-
-    async fn mv(
-        &self,
-        from: Key,
-        from_revision: Revision,
-        to: Key,
-        value: Bytes,
-        guards: Vec<Guard>,
-    ) -> Result<TxnOutcome, Error> {
-        self.put_txn(moving::transaction(from, from_revision, to, value, guards)).await
-    }
-
-    async fn delete(&self, key: &Key) -> Result<bool, Error> {
-        moving::delete(self, key).await
     }
 
     async fn watch(&self, keyspace: Keyspace, prefix: &str, from: Revision) -> Result<WatchStream, Error> {

@@ -13,8 +13,8 @@ use crate::liveness::check_ttl;
 use crate::local_session::{Host, LocalSession};
 use crate::mvcc::{Core, Shared};
 use crate::{
-    Entry, Error, Guard, Key, Keyspace, Lock, Page, Revision, Scan, Session, SessionId, StateBackend, Txn, TxnOutcome,
-    WatchStream, limits, lock, moving,
+    Entry, Error, Key, Keyspace, Lock, Page, Revision, Scan, Session, SessionId, StateBackend, Txn, TxnOutcome,
+    WatchStream, limits, lock,
 };
 
 /// A store in memory. Clones share it.
@@ -102,10 +102,6 @@ impl StateBackend for Memory {
         self.inner.shared.core().scan(keyspace, &scan, false)
     }
 
-    async fn put(&self, key: Key, value: Bytes) -> Result<Revision, Error> {
-        moving::put(self, key, value).await
-    }
-
     async fn put_txn(&self, txn: Txn) -> Result<TxnOutcome, Error> {
         limits::check_txn(&txn)?;
         // Nothing else here ever waits: a caller in a loop must not keep the others on its thread from running.
@@ -116,21 +112,6 @@ impl StateBackend for Memory {
         let outcome = core.apply(txn);
         self.inner.shared.publish(core);
         outcome
-    }
-
-    async fn mv(
-        &self,
-        from: Key,
-        from_revision: Revision,
-        to: Key,
-        value: Bytes,
-        guards: Vec<Guard>,
-    ) -> Result<TxnOutcome, Error> {
-        self.put_txn(moving::transaction(from, from_revision, to, value, guards)).await
-    }
-
-    async fn delete(&self, key: &Key) -> Result<bool, Error> {
-        moving::delete(self, key).await
     }
 
     async fn watch(&self, keyspace: Keyspace, prefix: &str, from: Revision) -> Result<WatchStream, Error> {

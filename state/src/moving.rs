@@ -1,4 +1,5 @@
-//! Calls that every backend answers with one guarded transaction: put, delete and mv are defined here, once.
+//! Calls that are one guarded transaction on every store: what the trait's put, delete and mv do unless a backend knows
+//! better.
 
 use bytes::Bytes;
 
@@ -13,7 +14,7 @@ pub(crate) fn transaction(from: Key, from_revision: Revision, to: Key, value: By
 }
 
 /// An unconditional write.
-pub(crate) async fn put(backend: &impl StateBackend, key: Key, value: Bytes) -> Result<Revision, Error> {
+pub(crate) async fn put(backend: &(impl StateBackend + ?Sized), key: Key, value: Bytes) -> Result<Revision, Error> {
     let ops = vec![Op::Put { key, value, session: None }];
     match backend.put_txn(Txn { ops, ..Txn::default() }).await? {
         TxnOutcome::Committed(revision) => Ok(revision),
@@ -22,7 +23,7 @@ pub(crate) async fn put(backend: &impl StateBackend, key: Key, value: Bytes) -> 
 }
 
 /// A deletion that knows whether there was something: guarded by presence, it makes a revision only then.
-pub(crate) async fn delete(backend: &impl StateBackend, key: &Key) -> Result<bool, Error> {
+pub(crate) async fn delete(backend: &(impl StateBackend + ?Sized), key: &Key) -> Result<bool, Error> {
     let txn = Txn { guards: vec![Guard::Present(key.clone())], ops: vec![Op::Delete(key.clone())], ..Txn::default() };
     Ok(matches!(backend.put_txn(txn).await?, TxnOutcome::Committed(_)))
 }

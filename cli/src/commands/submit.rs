@@ -14,7 +14,7 @@ use crate::progress::Progress;
 use crate::quantity;
 use crate::specification::SpecFile;
 
-/// Submit a job and print its id; when that is printed, the job is committed
+/// Submit a job; when its id is printed (alone with -o name), the job is committed
 #[derive(Debug, Args)]
 pub(crate) struct Submit {
     /// The spec: .yaml, .toml or .json; - for YAML or JSON on standard input

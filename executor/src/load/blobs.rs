@@ -122,8 +122,11 @@ async fn fetch(job: JobId, digest: &str, advisors: &Advisors, what: &'static str
             match timeout(ASK_WITHIN, scheduler.get_stage_spec(request)).await {
                 Ok(Ok(answer)) => return Ok(answer.into_inner().content.into()),
                 Ok(Err(status)) if !is_passing(&status) => {
-                    let detail = status.message().to_owned();
-                    return Err(Unusable::Missing { what, digest: digest.to_owned(), detail });
+                    let (digest, detail) = (digest.to_owned(), status.message().to_owned());
+                    return Err(match status.code() {
+                        tonic::Code::DataLoss => Unusable::Undecodable { what, digest, detail },
+                        _ => Unusable::Missing { what, digest, detail },
+                    });
                 }
                 Ok(Err(status)) => tracing::debug!(%job, digest, %status, "the blob cannot be had now"),
                 Err(_) => tracing::debug!(%job, digest, "the blob did not come in time"),

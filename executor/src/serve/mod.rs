@@ -11,9 +11,9 @@ use std::time::Duration;
 use muster_proto::v1::data_server::DataServer;
 use muster_proto::v1::executor_server::ExecutorServer;
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 
 use crate::core::Core;
 use data::DataService;
@@ -47,12 +47,11 @@ pub(crate) async fn serve(core: Arc<Core>, listener: TcpListener, until: Cancell
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
         .http2_keepalive_interval(Some(PING_EVERY))
         .http2_keepalive_timeout(Some(PONG_WITHIN))
-        .tcp_nodelay(true)
         .add_service(health_service)
         .add_service(reflection)
         .add_service(executor)
         .add_service(data)
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), until.cancelled_owned())
+        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), until.cancelled_owned())
         .await;
     if let Err(error) = served {
         tracing::error!(%error, "the server ended");

@@ -9,14 +9,16 @@ use std::time::{Duration, Instant};
 use muster_executor::{Executor, Handle, Mode, Options, Resources};
 use muster_graph::ids::JobId;
 use muster_proto::v1::attempt_status::What;
-use muster_proto::v1::executor_client::ExecutorClient;
 use muster_proto::v1::executors_server::{Executors, ExecutorsServer};
 use muster_proto::v1::{self, AttemptRef, Outcome};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc};
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
+
+use crate::launcher::Launcher;
 
 /// Longer than anything takes on a busy machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
@@ -91,9 +93,8 @@ impl Scheduler {
         let stop = self.stop.lock().unwrap().clone();
         tokio::spawn(async move {
             let serving = tonic::transport::Server::builder()
-                .tcp_nodelay(true)
                 .add_service(service)
-                .serve_with_incoming(TcpListenerStream::new(listener));
+                .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
             // Dropped, not shut down: connections break as when a process dies.
             tokio::select! {
                 _ = serving => {}
@@ -434,57 +435,6 @@ pub(crate) fn attempts(group: &v1::LaunchGroup) -> Vec<AttemptRef> {
         attempt: launch.attempt,
     };
     group.attempts.iter().map(of).collect()
-}
-
-/// A scheduler's end of a launch stream.
-pub(crate) struct Launcher {
-    requests: mpsc::Sender<v1::LaunchTasksRequest>,
-    answers: Streaming<v1::LaunchTasksResponse>,
-    pub(crate) client: ExecutorClient<tonic::transport::Channel>,
-    incarnation: u64,
-    sequence: u64,
-}
-
-impl Launcher {
-    pub(crate) async fn new(handle: &Handle) -> Self {
-        Self::to(handle.address(), handle.incarnation()).await
-    }
-
-    pub(crate) async fn to(address: SocketAddr, incarnation: u64) -> Self {
-        let mut client = ExecutorClient::connect(format!("http://{address}")).await.unwrap();
-        let (requests, stream) = mpsc::channel(16);
-        let answers = client.launch_tasks(ReceiverStream::new(stream)).await.unwrap().into_inner();
-        Self { requests, answers, client, incarnation, sequence: 0 }
-    }
-
-    pub(crate) async fn launch_as(&mut self, incarnation: u64, groups: Vec<v1::LaunchGroup>) -> Vec<v1::Refusal> {
-        self.sequence += 1;
-        let request = v1::LaunchTasksRequest { sequence: self.sequence, executor_incarnation: incarnation, groups };
-        self.requests.send(request).await.unwrap();
-        let answer = tokio::time::timeout(DEADLINE, self.answers.message()).await.expect("an answer").unwrap().unwrap();
-        assert_eq!(answer.sequence, self.sequence);
-        answer.refused
-    }
-
-    pub(crate) async fn launch(&mut self, group: v1::LaunchGroup) -> Vec<v1::Refusal> {
-        self.launch_as(self.incarnation, vec![group]).await
-    }
-
-    /// Launches what must be accepted, and returns what was launched.
-    pub(crate) async fn launch_all(&mut self, group: v1::LaunchGroup) -> Vec<AttemptRef> {
-        let attempts = attempts(&group);
-        assert_eq!(self.launch(group).await, []);
-        attempts
-    }
-
-    pub(crate) async fn cancel(&mut self, attempts: &[AttemptRef], token: u64) -> Result<(), Status> {
-        let request = v1::CancelTasksRequest {
-            job_id: attempts[0].job_id.clone(),
-            fence: Some(v1::Fence { epoch: 1, token }),
-            attempts: attempts.to_vec(),
-        };
-        self.client.cancel_tasks(request).await.map(drop)
-    }
 }
 
 /// One executor, one scheduler, one launch stream: what most tests need.

@@ -4,9 +4,8 @@ use muster_executor::{Executor, Options};
 use muster_proto::v1::{self, Outcome, RefusalReason};
 use tonic::Code;
 
-use crate::fake::{
-    Answer, Launcher, Place, Scheduler, World, argv, assert_outcome, eventually, group, job, key, script,
-};
+use crate::fake::{Answer, Place, Scheduler, World, argv, assert_outcome, eventually, group, job, key, script};
+use crate::launcher::Launcher;
 
 fn reasons(refused: &[v1::Refusal]) -> Vec<RefusalReason> {
     refused.iter().map(v1::Refusal::reason).collect()

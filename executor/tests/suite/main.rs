@@ -5,6 +5,7 @@
 mod bench;
 mod endings;
 mod fake;
+mod launcher;
 mod launching;
 mod orphans;
 mod outputs;

@@ -8,7 +8,8 @@ use muster_proto::v1::output_chunk::Part;
 use muster_proto::v1::{self, AttemptRef, InputKind, Outcome};
 use tonic::{Code, Status, Streaming};
 
-use crate::fake::{Launcher, Place, Scheduler, World, argv, assert_outcome, group, job, script};
+use crate::fake::{Place, Scheduler, World, argv, assert_outcome, group, job, script};
+use crate::launcher::Launcher;
 
 pub(crate) async fn open_log(
     handle: &Handle,

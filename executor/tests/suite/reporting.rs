@@ -5,9 +5,8 @@ use std::time::{Duration, Instant};
 use muster_executor::Executor;
 use muster_proto::v1::{self, HeldState, Outcome};
 
-use crate::fake::{
-    DEADLINE, Launcher, Place, Scheduler, World, argv, assert_outcome, eventually, group, job, key, script,
-};
+use crate::fake::{DEADLINE, Place, Scheduler, World, argv, assert_outcome, eventually, group, job, key, script};
+use crate::launcher::Launcher;
 use crate::launching::start_when_free;
 
 #[tokio::test(flavor = "multi_thread")]

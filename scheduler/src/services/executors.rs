@@ -100,8 +100,8 @@ impl Api {
             .await
             {
                 Ok(Ok(answer)) => response.settled.extend(answer.into_inner().settled),
-                Ok(Err(status)) => tracing::info!(job = %id, owner, %status, "statuses could not be passed on"),
-                Err(_) => tracing::info!(job = %id, owner, "statuses could not be passed on in time"),
+                Ok(Err(status)) => tracing::debug!(job = %id, owner, %status, "statuses could not be passed on"),
+                Err(_) => tracing::debug!(job = %id, owner, "statuses could not be passed on in time"),
             }
         }
         response.owners.insert(id.to_string(), owner);

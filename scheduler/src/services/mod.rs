@@ -17,8 +17,8 @@ use muster_proto::v1::executors_server::ExecutorsServer;
 use muster_proto::v1::jobs_server::JobsServer;
 use muster_proto::{DESCRIPTORS, MESSAGE_BYTES_MAX, storage};
 use muster_state::{Keyspace, SessionId};
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Status};
 
 use crate::accept::{store, unavailable};
@@ -58,7 +58,6 @@ pub(crate) async fn serve(
         .build_v1()
         .expect("the descriptors were compiled with this build");
     tonic::transport::Server::builder()
-        .tcp_nodelay(true)
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
         .http2_keepalive_interval(Some(Duration::from_secs(10)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
@@ -67,7 +66,7 @@ pub(crate) async fn serve(
         .add_service(jobs)
         .add_service(executors)
         .add_service(cluster)
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.cancelled_owned())
+        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stop.cancelled_owned())
         .await
 }
 
@@ -125,7 +124,11 @@ impl Api {
             }
             let mine = self.shared.presence().identity.session;
             match &stored.owner {
-                Some((owner, _)) if owner.session_id == mine.0 => {}
+                Some((owner, _)) if owner.session_id == mine.0 => {
+                    if let Some(why) = self.shared.unreadable.get(&id) {
+                        return Err(Status::data_loss(format!("job {id} cannot be read: {}", *why)));
+                    }
+                }
                 Some((owner, _)) if self.shared.peers.live().contains_key(&SessionId(owner.session_id.clone())) => {
                     if !forwarded {
                         return Ok(Place::Peer(owner.address.clone()));

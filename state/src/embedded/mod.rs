@@ -26,8 +26,8 @@ use crate::liveness::check_ttl;
 use crate::local_session::{Host, LocalSession};
 use crate::mvcc::Shared;
 use crate::{
-    Entry, Error, Guard, Key, Keyspace, Lock, Page, Revision, Scan, Session, SessionId, StateBackend, Txn, TxnOutcome,
-    WatchStream, limits, lock, moving,
+    Entry, Error, Key, Keyspace, Lock, Page, Revision, Scan, Session, SessionId, StateBackend, Txn, TxnOutcome,
+    WatchStream, limits, lock,
 };
 use disk::Disk;
 use writer::Request;
@@ -173,29 +173,10 @@ impl StateBackend for Embedded {
         self.inner.shared.core().scan(keyspace, &scan, false)
     }
 
-    async fn put(&self, key: Key, value: Bytes) -> Result<Revision, Error> {
-        moving::put(self, key, value).await
-    }
-
     async fn put_txn(&self, txn: Txn) -> Result<TxnOutcome, Error> {
         limits::check_txn(&txn)?;
         let now = self.inner.clock.now();
         self.inner.ask(|answer| Request::Txn { txn, now, answer }).await?
-    }
-
-    async fn mv(
-        &self,
-        from: Key,
-        from_revision: Revision,
-        to: Key,
-        value: Bytes,
-        guards: Vec<Guard>,
-    ) -> Result<TxnOutcome, Error> {
-        self.put_txn(moving::transaction(from, from_revision, to, value, guards)).await
-    }
-
-    async fn delete(&self, key: &Key) -> Result<bool, Error> {
-        moving::delete(self, key).await
     }
 
     async fn watch(&self, keyspace: Keyspace, prefix: &str, from: Revision) -> Result<WatchStream, Error> {

@@ -24,8 +24,8 @@ pub use options::{CALL_TIMEOUT, CONNECT_TIMEOUT, EtcdOptions};
 use crate::clock::{BootClock, Clock as _};
 use crate::liveness::{Liveness, check_ttl};
 use crate::{
-    Entry, Error, Guard, Key, Keyspace, Lock, Page, Revision, Scan, Session, SessionId, StateBackend, TXN_OPS_MAX, Txn,
-    TxnOutcome, VALUE_BYTES_MAX, WatchStream, limits, lock, moving, page,
+    Entry, Error, Key, Keyspace, Lock, Page, Revision, Scan, Session, SessionId, StateBackend, TXN_OPS_MAX, Txn,
+    TxnOutcome, VALUE_BYTES_MAX, WatchStream, limits, lock, page,
 };
 use calls::{Members, Nature};
 use layout::{Layout, end_of};
@@ -227,10 +227,6 @@ impl StateBackend for Etcd {
         self.page(keyspace, scan, true).await
     }
 
-    async fn put(&self, key: Key, value: Bytes) -> Result<Revision, Error> {
-        moving::put(self, key, value).await
-    }
-
     async fn put_txn(&self, txn: Txn) -> Result<TxnOutcome, Error> {
         limits::check_txn(&txn)?;
         let leases = self.leases_of(&txn).await?;
@@ -253,21 +249,6 @@ impl StateBackend for Etcd {
             .map(|(key, kv)| kv.map(|kv| entry(key.name.clone(), &kv)))
             .collect();
         Ok(TxnOutcome::Refused { revision, read })
-    }
-
-    async fn mv(
-        &self,
-        from: Key,
-        from_revision: Revision,
-        to: Key,
-        value: Bytes,
-        guards: Vec<Guard>,
-    ) -> Result<TxnOutcome, Error> {
-        self.put_txn(moving::transaction(from, from_revision, to, value, guards)).await
-    }
-
-    async fn delete(&self, key: &Key) -> Result<bool, Error> {
-        moving::delete(self, key).await
     }
 
     async fn watch(&self, keyspace: Keyspace, prefix: &str, from: Revision) -> Result<WatchStream, Error> {
