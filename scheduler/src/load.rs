@@ -159,7 +159,7 @@ pub(crate) async fn owned(
         }
         cursor.layout = layout;
     }
-    Ok(Loaded { id, head: stored.head, graph, cursor, with_first_commit: Vec::new(), fresh: false })
+    Ok(Loaded { id, head: stored.head, graph, cursor, with_first_commit: Vec::new(), fresh: false, retry: None })
 }
 
 /// Plans a job that was accepted: compiles its spec, and stores what is too large for its first commit.
@@ -196,7 +196,7 @@ pub(crate) async fn plan(
     };
     let graph = ExecutionGraph::new(Arc::new(plan), id);
     let cursor = Cursor::after_head(id, token, head_revision, head.sequence, packed);
-    Ok(Loaded { id, head, graph, cursor, with_first_commit, fresh: true })
+    Ok(Loaded { id, head, graph, cursor, with_first_commit, fresh: true, retry: None })
 }
 
 fn compile(stored: storage::StoredSpec) -> Result<(Plan, Vec<Vec<u8>>), LoadError> {

@@ -9,8 +9,9 @@ use std::time::Duration;
 use muster_graph::ids::JobId;
 use muster_proto::storage::OwnerRecord;
 use muster_state::{Error, Guard, Key, Keyspace, Op, Scan, SessionId, StateBackend, Txn, TxnOutcome, codec, keys};
+use tokio::sync::oneshot;
 
-use crate::engine::Input;
+use crate::engine::{Input, Loaded};
 use crate::load::{self, LoadError, send_until_known};
 use crate::options::JOBS_OWNED_MAX;
 use crate::shared::Shared;
@@ -145,12 +146,18 @@ async fn try_claim(shared: &Shared, id: JobId) -> Result<bool, Error> {
 
 /// Reads a job that names this scheduler, and gives it to the engine.
 pub(crate) async fn reload(shared: &Arc<Shared>, id: JobId) {
+    reload_for(shared, id, None).await;
+}
+
+/// The same, for somebody who waits for the retry for which the job was made active again.
+pub(crate) async fn reload_for(shared: &Arc<Shared>, id: JobId, retry: Option<oneshot::Sender<Option<u32>>>) {
     /// Between attempts while the store does not answer.
     const PAUSE: Duration = Duration::from_millis(500);
     loop {
         let session = shared.presence().identity.session;
         match load::owned(&*shared.options.state, id, &session).await {
             Ok(loaded) => {
+                let loaded = Loaded { retry, ..loaded };
                 shared.unreadable.remove(&id);
                 let _ = shared.engine.send(Input::Adopted(Box::new(loaded))).await;
                 return;

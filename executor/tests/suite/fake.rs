@@ -325,21 +325,7 @@ impl Executors for Scheduler {
         let request = request.into_inner();
         let inputs = self.with(|state| state.inputs.get(&(request.stage, request.inputs_revision)).cloned());
         let upstreams = inputs.ok_or_else(|| Status::failed_precondition("moved on"))??;
-        // The smallest pages there can be: one place each.
-        let from = request.from.unwrap_or_default();
-        let Some(upstream) = upstreams.get(from.upstream as usize) else {
-            return Ok(Response::new(v1::GetStageInputsResponse::default()));
-        };
-        let mut page = upstream.clone();
-        page.locations = upstream.locations.iter().skip(from.index as usize).take(1).cloned().collect();
-        let index = from.index + 1;
-        let next = if (index as usize) < upstream.locations.len() {
-            Some(v1::InputsPage { index, ..from })
-        } else {
-            let upstream = from.upstream + 1;
-            ((upstream as usize) < upstreams.len()).then_some(v1::InputsPage { upstream, index: 0 })
-        };
-        Ok(Response::new(v1::GetStageInputsResponse { upstreams: vec![page], next }))
+        Ok(Response::new(super::pages::page(&upstreams, request.from)))
     }
 
     async fn executor_stopped(

@@ -9,4 +9,5 @@ mod launcher;
 mod launching;
 mod orphans;
 mod outputs;
+mod pages;
 mod reporting;

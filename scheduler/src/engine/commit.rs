@@ -8,6 +8,7 @@ use muster_state::{Guard, Key, Op, Revision, codec};
 
 use super::Engine;
 use super::job::{Changed, Consequences};
+use super::view;
 use crate::persist;
 
 /// Names one commit of one job. A result is taken for the commit that it names and for no other: a job may have been
@@ -140,11 +141,16 @@ impl Engine {
     /// The job's end is committed: it needs no owner any more.
     fn over(&mut self, id: JobId) {
         let Some(job) = self.jobs.get(&id) else { return };
-        let view = Arc::new(self.job_view(job));
+        let mut view = view::graph_view(id, &job.head, &job.graph);
+        view.owner.clone_from(&self.identity.address);
+        let view = Arc::new(view);
         tracing::info!(job = %id, name = job.head.name, state = ?job.graph.job().state, "job is over");
         if let Some(watcher) = self.watchers.remove(&id) {
             watcher.send_replace(Changed::Over(view));
         }
+        // Asked for while the end was on its way to the store: what they wait for is true by now.
+        let late = self.jobs.get_mut(&id).map(|job| std::mem::take(&mut job.waiting.replies)).unwrap_or_default();
+        self.answer_replies(id, late);
         self.forget_job(id, "it is over");
     }
 }

@@ -24,6 +24,8 @@ pub struct Loaded {
     pub with_first_commit: Vec<Op>,
     /// Planned just now: nothing has happened to it.
     pub fresh: bool,
+    /// Who asked for the retry for which it was made active again: told how many tasks it concerns, when committed.
+    pub retry: Option<oneshot::Sender<Option<u32>>>,
 }
 
 /// A change of a job, for those who watch it.
@@ -88,7 +90,7 @@ pub struct Job {
 
 impl Job {
     pub(crate) fn new(loaded: Loaded) -> Self {
-        let Loaded { id, head, graph, cursor, with_first_commit, fresh: _ } = loaded;
+        let Loaded { id, head, graph, cursor, with_first_commit, fresh: _, retry: _ } = loaded;
         Self {
             id,
             head,

@@ -202,6 +202,8 @@ impl Engine {
                 again.entry((id, task.stage)).or_default().push((task, attempt));
             }
         }
+        // Bookings have no order of their own.
+        again.values_mut().for_each(|attempts| attempts.sort_unstable());
         let groups: Vec<v1::LaunchGroup> =
             again.iter().map(|((id, stage), attempts)| self.launch_group(&self.jobs[id], *stage, attempts)).collect();
         let executor = self.executors.get_mut(&key.id).expect("it was there above");

@@ -92,13 +92,6 @@ pub enum Input {
         /// Answered when committed; `None` if the job is not owned here.
         reply: oneshot::Sender<Option<v1::JobState>>,
     },
-    /// Somebody waits for the retry for which the job was made active again.
-    Retry {
-        /// Which.
-        job: JobId,
-        /// Answered with the number of tasks when committed; `None` if the job is not owned here.
-        reply: oneshot::Sender<Option<u32>>,
-    },
     /// Look at the engine.
     Read(Box<dyn FnOnce(&mut Engine) + Send>),
     /// Transactions came back.

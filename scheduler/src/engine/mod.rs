@@ -121,7 +121,6 @@ impl Engine {
             Input::Poll { poll, reply } => self.poll(*poll, reply, now),
             Input::PollExpired { executor, sequence } => self.poll_expired(&executor, sequence),
             Input::Cancel { job, reason, reply } => self.cancel(job, reason, reply, now),
-            Input::Retry { job, reply } => self.retry(job, reply),
             Input::Read(look) => look(self),
             Input::Commits(results) => {
                 for (name, result) in results {
@@ -199,14 +198,15 @@ impl Engine {
         Some(self.watchers.entry(job).or_insert_with(|| tokio::sync::watch::channel(Changed::Now).0).subscribe())
     }
 
-    fn adopted(&mut self, loaded: Loaded, now: Millis) {
+    fn adopted(&mut self, mut loaded: Loaded, now: Millis) {
         let id = loaded.id;
+        let retry = loaded.retry.take();
         if let Some(known) = self.jobs.get(&id) {
             // Read twice under one token (by the scan, while it was being planned, for instance): the copy in memory
             // is the newer one, for nobody else writes. Under a newer token it was over, or ours no more, meanwhile.
             if known.token() >= loaded.cursor.token {
                 tracing::debug!(job = %id, "the job is held already");
-                return;
+                return self.answer_retry(id, retry);
             }
             self.forget_job(id, "it was claimed anew");
         }
@@ -222,6 +222,7 @@ impl Engine {
             let job = self.jobs.get_mut(&id).expect("inserted above, and apply removes none");
             job.retried = job.tasks_to_retry();
         }
+        self.answer_retry(id, retry);
         self.tell_of_losses(id, now);
         self.ask_about(id, now);
         self.dirty.insert(id);
@@ -255,14 +256,10 @@ impl Engine {
         self.dirty.insert(id);
     }
 
-    fn retry(&mut self, id: JobId, reply: oneshot::Sender<Option<u32>>) {
-        let Some(job) = self.jobs.get_mut(&id) else {
-            let _ = reply.send(None);
-            return;
-        };
-        // The retry itself came with the head when the job was adopted.
-        let tasks = job.retried;
-        job.waiting.replies.push(job::Reply::Retried(reply, tasks));
+    /// With the commit of what follows next, and so not before the retry itself is committed.
+    fn answer_retry(&mut self, id: JobId, reply: Option<oneshot::Sender<Option<u32>>>) {
+        let (Some(reply), Some(job)) = (reply, self.jobs.get_mut(&id)) else { return };
+        job.waiting.replies.push(job::Reply::Retried(reply, job.retried));
         self.dirty.insert(id);
     }
 

@@ -16,6 +16,11 @@ impl Engine {
     pub fn job_view(&self, job: &Job) -> v1::JobView {
         let mut view = graph_view(job.id, &job.head, &job.graph);
         view.owner.clone_from(&self.identity.address);
+        if job.graph.is_over() {
+            // Its end is on its way to the store; it may not be told of before it is there.
+            view.state = v1::JobState::Running.into();
+            view.finished_at_ms = 0;
+        }
         for ready in job.graph.ready() {
             let wanted = &job.graph.plan().stages[ready.stage.0 as usize].resources;
             if let Some(stage) = view.stages.get_mut(ready.stage.0 as usize)

@@ -315,9 +315,8 @@ impl Jobs for Api {
             }
             Place::Over(stored) => self.reopen(id, &stored).await?,
         }
-        ownership::reload(&self.shared, id).await;
         let (reply, answer) = oneshot::channel();
-        self.shared.engine.send(Input::Retry { job: id, reply }).await.map_err(unavailable)?;
+        ownership::reload_for(&self.shared, id, Some(reply)).await;
         match tokio::time::timeout(CALL_DEADLINE, answer).await {
             Ok(Ok(Some(tasks))) => Ok(Response::new(v1::RetryJobResponse { tasks })),
             Ok(Ok(None) | Err(_)) => Err(moved(id)),

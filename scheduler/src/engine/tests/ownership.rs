@@ -45,10 +45,11 @@ async fn a_retry_may_come_before_the_engine_has_heard_that_the_job_is_over() {
     bench.elsewhere(Op::Delete(keys::failed_job(id))).await;
     bench.store.put(keys::active_job(id), codec::encode(&head).unwrap()).await.unwrap();
     bench.own(id).await;
-    bench.load(id).await;
     let (reply, mut answer) = oneshot::channel();
-    bench.input(Input::Retry { job: id, reply });
+    let loaded = load::owned(&*bench.store, id, &bench.identity.session).await.unwrap();
+    bench.input(Input::Adopted(Box::new(crate::engine::Loaded { retry: Some(reply), ..loaded })));
     bench.input(Input::Commits(over));
+    assert!(answer.try_recv().is_err(), "the retry is not committed");
     assert_eq!(bench.engine.job(id).expect("it is ours again").graph.job().state, JobState::Running);
     bench.commit_all().await;
     assert_eq!(answer.try_recv().unwrap(), Some(1), "just what failed");

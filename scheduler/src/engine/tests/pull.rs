@@ -74,3 +74,23 @@ async fn nothing_is_assigned_to_a_poll_whose_caller_has_gone() {
     bench.commit_all().await;
     assert_eq!(bench.engine.executor("p").unwrap().running(), 0);
 }
+
+#[tokio::test]
+async fn a_poll_answers_what_became_of_a_job_that_was_taken_over() {
+    let mut first = Bench::new().await;
+    first.register_with(key("p", 1), 2, true, Vec::new());
+    let mut lost = poll(&mut first, 1, &[]);
+    let id = first.submit(1, spec(&[("a", 2, &[])])).await;
+    first.commit_all().await;
+    assert_eq!(given(&mut lost).len(), 2);
+    let mut second = Bench::over(Arc::clone(&first.store), "two").await;
+    second.own(id).await;
+    second.load(id).await;
+    // Nobody can connect to it: it is behind a gateway, and comes by itself.
+    second.register_with(key("p", 1), 2, true, vec![(id, muster_graph::ids::TaskId::new(0, 0), 1)]);
+    let mut answer = poll(&mut second, 2, &[(id, 0, 0, 1)]);
+    second.now += 10;
+    second.input(Input::Tick);
+    second.commit_all().await;
+    assert_eq!(given(&mut answer), [(id.to_string(), 0, 1, 2)], "one is adopted, the other one never came");
+}
