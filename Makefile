@@ -23,7 +23,7 @@ test: setup ## every test
 check: setup ## read-only: format, lints, docs, dependencies, the house's own rules
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --quiet
 	scripts/deny.sh
 	cargo nextest run -p muster-integration --test tidy --status-level fail
 

@@ -9,6 +9,7 @@ pub mod placement;
 mod accept;
 mod committer;
 mod compaction;
+mod demand;
 mod links;
 mod load;
 mod membership;

@@ -12,7 +12,7 @@ use crate::engine::{Engine, Input};
 use crate::options::Options;
 use crate::shared::Shared;
 use crate::shell::{EngineHandle, Shell};
-use crate::{compaction, membership, ownership, services};
+use crate::{compaction, demand, membership, ownership, services};
 
 /// A scheduler could not start, or ended early.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -144,6 +144,8 @@ impl Running {
             tokio::spawn(membership::follow_schedulers(Arc::clone(&shared), Arc::clone(&sessions_changed)));
         let mut executors = tokio::spawn(membership::follow_executors(Arc::clone(&shared)));
         let mut compacting = tokio::spawn(compaction::keep_compacting(Arc::clone(&shared)));
+        let mut telling = tokio::spawn(demand::keep_telling(Arc::clone(&shared)));
+        let mut demands = tokio::spawn(demand::follow(Arc::clone(&shared)));
         let mut presence = tokio::spawn(keep_present(Arc::clone(&shared), Arc::clone(&sessions_changed)));
         // A part that ends, by a panic or otherwise, ends the whole: another scheduler takes over, and this one's
         // supervisor starts it anew. A scheduler with a missing part would be worse than none.
@@ -156,11 +158,13 @@ impl Running {
             _ = &mut schedulers => Err(Error::Ended("the watch of the schedulers")),
             _ = &mut executors => Err(Error::Ended("the watch of the executors")),
             _ = &mut compacting => Err(Error::Ended("the compaction")),
+            _ = &mut telling => Err(Error::Ended("the telling of demand")),
+            _ = &mut demands => Err(Error::Ended("the watch of the peers' demand")),
             _ = &mut presence => Err(Error::Ended("the session's keeper")),
         };
         stop.cancel();
         spawned.cancel();
-        for part in [scanning, schedulers, executors, compacting, presence] {
+        for part in [scanning, schedulers, executors, compacting, telling, demands, presence] {
             part.abort();
         }
         /// For calls under way and transactions in flight.

@@ -7,6 +7,7 @@ use dashmap::DashMap;
 use muster_graph::ids::{JobId, Millis};
 use muster_state::Session;
 
+use crate::demand::Demand;
 use crate::engine::Identity;
 use crate::options::Options;
 use crate::peers::Peers;
@@ -18,6 +19,7 @@ pub(crate) struct Shared {
     pub(crate) options: Options,
     pub(crate) engine: EngineHandle,
     pub(crate) peers: Peers,
+    pub(crate) demand: Demand,
     /// Jobs of ours that cannot be read, with the reason, for those who ask about them.
     pub(crate) unreadable: DashMap<JobId, String>,
     /// How others reach this scheduler.
@@ -41,6 +43,7 @@ impl Shared {
             options,
             engine,
             peers: Peers::default(),
+            demand: Demand::default(),
             unreadable: DashMap::new(),
             address,
             presence: RwLock::new(presence),

@@ -110,6 +110,7 @@ impl Shell {
                 self.engine.handle(input, now);
             }
             let (outputs, commits) = self.engine.settle(now);
+            self.shared.demand.set_unmet(self.engine.has_unmet_demand());
             waiting.extend(commits);
             while in_flight.len() < COMMITS_IN_FLIGHT && !waiting.is_empty() {
                 let group = committer::take_group(&mut waiting);

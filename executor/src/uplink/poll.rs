@@ -17,6 +17,8 @@ use crate::uplink::home::normal;
 
 /// How long a scheduler may hold a poll that has nothing to say.
 const WAIT: Duration = Duration::from_secs(20);
+/// And one that is not home: it was said to have work, which takes a placement and a commit.
+const WAIT_AT_PEER: Duration = Duration::from_millis(500);
 /// Beyond that, for the answer's way.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 const PAUSE_MIN: Duration = Duration::from_millis(20);
@@ -67,7 +69,11 @@ async fn one(core: &Core, address: &str, sequence: u64, at_peer: bool) -> Result
     let due = core.outbox.take_due(STATUSES_MAX, |_| true);
     let carried: Vec<u64> = due.iter().map(|due| due.sequence).filter(|sequence| *sequence > 0).collect();
     let busy = !due.is_empty();
-    let wait = if busy || at_peer { Duration::ZERO } else { WAIT };
+    let wait = match (busy, at_peer) {
+        (true, _) => Duration::ZERO,
+        (false, true) => WAIT_AT_PEER,
+        (false, false) => WAIT,
+    };
     let request = v1::PollWorkRequest {
         executor_id: core.id().to_owned(),
         incarnation: core.incarnation(),

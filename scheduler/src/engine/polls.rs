@@ -67,6 +67,14 @@ impl Engine {
         }
     }
 
+    /// Whether tasks wait that no executor takes: none is free, or the one that they were given to has gone elsewhere.
+    #[must_use]
+    pub fn has_unmet_demand(&self) -> bool {
+        let uncollected =
+            |executor: &super::Executor| executor.poll.is_none() && !executor.to_fetch.launches.is_empty();
+        !self.ready.is_empty() || self.executors.values().any(uncollected)
+    }
+
     /// Answers the polls for which there is something.
     pub(super) fn answer_polls(&mut self) {
         for executor in self.executors.values_mut() {

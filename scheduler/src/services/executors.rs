@@ -20,7 +20,7 @@ use crate::accept::{store, unavailable};
 use crate::engine::{Input, Registration};
 use crate::membership::{self, executor_state};
 use crate::options::{CALL_DEADLINE, PEER_DEADLINE, POLL_WAIT_MAX, STATUSES_PER_CALL_MAX};
-use crate::{load, ownership};
+use crate::{demand, load, ownership};
 
 /// An executor's or resource's name, and labels, at most.
 const TEXT_BYTES_MAX: usize = 256;
@@ -208,26 +208,35 @@ impl Executors for Api {
         let wait = Duration::from_millis(poll.wait_ms).min(POLL_WAIT_MAX);
         let key = ExecutorKey { id: poll.executor_id.clone(), incarnation: poll.incarnation };
         let (sequence, statuses) = (poll.sequence, std::mem::take(&mut poll.statuses));
-        let reporting = !statuses.is_empty();
-        let mut report = std::pin::pin!(self.report(key.clone(), statuses, false));
         let mut settled = Vec::new();
-        let mut reported = !reporting;
-        if reporting {
+        let mut reporting = None;
+        if !statuses.is_empty() {
+            let (api, executor) = (self.clone(), key.clone());
+            let mut report = Box::pin(async move { api.report(executor, statuses, false).await });
             // The statuses reach the engine first, so that the poll finds the resources that they free.
             tokio::select! {
                 biased;
-                answer = &mut report => { settled = answer?.settled; reported = true; }
-                () = std::future::ready(()) => {}
+                answer = &mut report => settled = answer?.settled,
+                // The rest goes on whatever becomes of this poll: it may be a peer that has to commit them.
+                () = std::future::ready(()) => reporting = Some(tokio::spawn(report)),
             }
         }
         let (reply, mut answer) = oneshot::channel();
         self.shared.engine.send(Input::Poll { poll: Box::new(poll), reply }).await.map_err(unavailable)?;
+        let mut peer = String::new();
         let expired = Input::PollExpired { executor: key.id, sequence };
         let early = tokio::select! {
             biased;
-            outcome = &mut report, if !reported => { settled = outcome?.settled; None }
+            outcome = async { reporting.as_mut().expect("the branch is off without it").await }, if reporting.is_some() => {
+                settled = outcome.map_err(|error| Status::internal(error.to_string()))??.settled;
+                None
+            }
             work = &mut answer => Some(work.map_err(unavailable)?),
-            () = tokio::time::sleep(wait) => None,
+            address = self.peer_with_work(), if !wait.is_zero() => {
+                peer = address;
+                None
+            }
+            () = tokio::time::sleep(wait), if reporting.is_none() => None,
         };
         let mut response = match early {
             Some(work) => work,
@@ -238,6 +247,7 @@ impl Executors for Api {
             }
         };
         response.settled = settled;
+        response.peer = peer;
         Ok(Response::new(response))
     }
 
@@ -311,6 +321,14 @@ impl Executors for Api {
 }
 
 impl Api {
+    /// A peer to send an executor to, once there has been time for work of our own.
+    async fn peer_with_work(&self) -> String {
+        /// A placement and its commit, with room.
+        const OWN_WORK_FIRST: Duration = Duration::from_millis(50);
+        tokio::time::sleep(OWN_WORK_FIRST).await;
+        demand::of_a_peer(&self.shared).await
+    }
+
     /// Hears an executor's heartbeats until its stream ends.
     async fn hear(
         &self,
