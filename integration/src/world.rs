@@ -105,8 +105,7 @@ impl World {
         self.start(name, arguments).await
     }
 
-    /// A job from YAML. Its tasks find this test's gates in `$GATES`, and note their starts by `eval "$NOTE"`, or, with
-    /// a script of [`World::noted`], before anything else.
+    /// A job from YAML. Its tasks find this test's gates in `$GATES`, and note their starts by `eval "$NOTE"`.
     ///
     /// # Panics
     /// When the spec is wrong.

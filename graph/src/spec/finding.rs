@@ -1,4 +1,4 @@
-//! A problem before it has a place: the decoder knows the span, the rules of [`super::check`] know only the field.
+//! A problem before it has a place: the decoder knows the span, the rules of [`super::check()`] know only the field.
 //!
 //! [`Findings`] is bounded: a hostile text with a million mistakes costs a counter, not a million messages.
 

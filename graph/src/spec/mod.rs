@@ -1,7 +1,7 @@
 //! What a user asks for. One model, whatever the text it was written in.
 //!
 //! [`read`] turns text into a [`Draft`] or into *all* of its problems, each with its place and a remedy;
-//! [`Draft::resolve`] fills in what comes from files. [`check`] holds the rules that need no text, and is what a
+//! [`Draft::resolve`] fills in what comes from files. [`check()`] holds the rules that need no text, and is what a
 //! scheduler runs on every submit: a spec that passes it compiles.
 //!
 //! The way of a text: one reader for each format (`from_yaml`, `from_toml`, `from_json`) → one tree whose values know

@@ -1,7 +1,7 @@
 //! The JSON Schema (draft 2020-12) of the spec language, for editors and for people who generate specs.
 //!
 //! It says what a spec looks like; what depends on several fields at once (cycles, sizes, names of stages) only
-//! [`check`](super::check) can say.
+//! [`check`](super::check()) can say.
 
 use serde_json::{Map, Value, json};
 

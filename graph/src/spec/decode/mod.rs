@@ -1,7 +1,7 @@
 //! From the tree to the model, reporting every problem and going on.
 //!
 //! Where a value cannot be read, its default stands in, so that the rest is still looked at; the rules of
-//! [`super::check`] are told which fields to leave alone. Nothing here judges what a value *means*: that is for the
+//! [`super::check()`] are told which fields to leave alone. Nothing here judges what a value *means*: that is for the
 //! rules, which also run where there is no text.
 
 mod fields;
