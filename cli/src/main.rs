@@ -49,6 +49,8 @@ fn main() -> ExitCode {
             }
         };
     }
+    // Named places where a test breaks a debug build; see `FAILPOINTS` of the crate `fail`.
+    let _faults = cfg!(debug_assertions).then(fail::FailScenario::setup);
     let (settings, wrong) = match File::load(global.config.as_deref()) {
         Ok(file) => (Settings::over(file, &global), None),
         Err(failure) => (Settings::over(File::default(), &global), Some(failure)),

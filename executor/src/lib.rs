@@ -19,6 +19,7 @@ mod control;
 mod core;
 mod error;
 mod executor;
+mod faults;
 mod identity;
 mod keys;
 mod load;

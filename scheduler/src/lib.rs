@@ -10,6 +10,7 @@ mod accept;
 mod committer;
 mod compaction;
 mod demand;
+mod faults;
 mod links;
 mod load;
 mod membership;

@@ -92,7 +92,10 @@ async fn scan(shared: &Arc<Shared>) -> Result<(), Error> {
 /// Claims a job without an owner, or takes over one whose owner's session is gone, and adopts it.
 pub(crate) async fn claim(shared: &Arc<Shared>, id: JobId) {
     match try_claim(shared, id).await {
-        Ok(true) => reload(shared, id).await,
+        Ok(true) => {
+            crate::faults::die_at("mid-takeover");
+            reload(shared, id).await;
+        }
         Ok(false) => {}
         Err(error) => tracing::info!(job = %id, %error, "could not claim the job; the next scan tries again"),
     }

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::committer;
+use crate::faults;
 use crate::engine::{CommitName, CommitResult, Engine, Input, JobCommit, Output};
 use crate::links::{self, Link};
 use crate::options::{COMMITS_IN_FLIGHT, ENGINE_QUEUE};
@@ -97,6 +98,7 @@ impl Shell {
                 self.engine.handle(Input::SessionLost, now);
             }
             if let Some(results) = came_back {
+                faults::die_at("after-commit-before-acknowledgement");
                 self.engine.handle(Input::Commits(results), now);
             }
             if let Some(input) = input {
@@ -114,6 +116,7 @@ impl Shell {
             waiting.extend(commits);
             while in_flight.len() < COMMITS_IN_FLIGHT && !waiting.is_empty() {
                 let group = committer::take_group(&mut waiting);
+                faults::die_at("before-commit");
                 let state = Arc::clone(&self.shared.options.state);
                 in_flight.push(Box::pin(async move { committer::commit(&*state, group).await }));
             }
@@ -140,10 +143,13 @@ impl Shell {
                 // Replacing the old one ends it.
                 links.insert(executor.id.clone(), (executor, link));
             }
-            Output::Launch { executor, groups } => match links.get(&executor.id) {
-                Some((key, link)) if *key == executor => link.launch(groups),
-                _ => tracing::debug!(executor = executor.id, "no link to this life of the executor"),
-            },
+            Output::Launch { executor, groups } => {
+                faults::die_at("after-commit-before-launch");
+                match links.get(&executor.id) {
+                    Some((key, link)) if *key == executor => link.launch(groups),
+                    _ => tracing::debug!(executor = executor.id, "no link to this life of the executor"),
+                }
+            }
             Output::CancelAttempts { executor, request } => match links.get(&executor.id) {
                 Some((key, link)) if *key == executor => link.cancel(request),
                 _ => tracing::debug!(executor = executor.id, "no link to this life of the executor"),

@@ -10,6 +10,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::core::Core;
+use crate::faults;
 use crate::keys::Fence;
 
 /// Answers on their way on one launch stream.
@@ -49,6 +50,9 @@ impl executor_server::Executor for ExecutorService {
                     Ok(None) => return,
                     Err(status) => Err(status),
                 };
+                if answer.is_ok() && faults::is_set("lose-launch-answer") {
+                    return;
+                }
                 let broken = answer.is_err();
                 if answers.send(answer).await.is_err() || broken {
                     return;

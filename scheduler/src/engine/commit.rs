@@ -9,7 +9,7 @@ use muster_state::{Guard, Key, Op, Revision, codec};
 use super::Engine;
 use super::job::{Changed, Consequences};
 use super::view;
-use crate::persist;
+use crate::{faults, persist};
 
 /// Names one commit of one job. A result is taken for the commit that it names and for no other: a job may have been
 /// dropped and read again while its transaction was under way.
@@ -79,9 +79,12 @@ impl Engine {
             let name = CommitName { job: id, number: self.next_commit };
             match persist::prepare(job, &self.identity, name, now) {
                 Some(commit) => {
-                    let consequences = std::mem::take(&mut job.waiting);
+                    let mut consequences = std::mem::take(&mut job.waiting);
+                    let too_early = faults::is_set("break-launch-after-commit");
+                    let effects = if too_early { std::mem::take(&mut consequences.effects) } else { Vec::new() };
                     job.in_flight = Some((name.number, consequences));
                     commits.push(commit);
+                    self.perform(id, effects);
                 }
                 None => {
                     // Nothing to write: what waits is true already.

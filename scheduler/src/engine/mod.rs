@@ -32,6 +32,7 @@ use muster_graph::ids::{JobId, Millis};
 use muster_proto::v1;
 use tokio::sync::oneshot;
 
+use crate::faults;
 pub(crate) use commit::commit_id_of;
 pub use commit::{CommitName, CommitResult, JobCommit, Landed};
 pub use executors::{Executor, Link, Registration};
@@ -279,17 +280,24 @@ impl Engine {
             // Nothing is taken in, heartbeats neither: silence says nothing now.
             self.executors.values_mut().for_each(|executor| executor.since = now);
         }
+        let mut silent = Vec::new();
         for executor in self.executors.values_mut() {
             if executor.wakeup(silent_after, lost_after).is_none_or(|at| at > now) {
                 continue;
             }
             if executor.link == Link::Home {
                 executor.fell_silent(now);
+                if faults::is_set("break-silence") {
+                    silent.push(executor.key.clone());
+                }
             } else {
                 // Asked again after another while if the store does not answer.
                 executor.since = now;
                 self.outputs.push(Output::DeclareLost { executor: executor.key.clone() });
             }
+        }
+        for executor in silent {
+            self.lost(Loss { key: executor, record: 0, on_purpose: false }, now);
         }
     }
 

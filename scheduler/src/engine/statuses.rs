@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 
 use super::job::Consequences;
 use super::{Engine, job};
+use crate::faults;
 
 /// What became of a call's statuses.
 #[derive(Debug, Default)]
@@ -68,6 +69,10 @@ impl Engine {
                 Some(v1::attempt_status::What::Finished(finished)) => match convert::attempt_end(finished) {
                     Ok(end) => {
                         self.apply(job, Event::AttemptFinished { task, attempt, by: by.clone(), end }, now);
+                        if faults::is_set("break-acknowledge-after-commit") {
+                            answer.settled.push(sequence);
+                            continue;
+                        }
                         let job = self.jobs.get_mut(&job).expect("seen above, and apply removes none");
                         job.waiting.settled.push((number, sequence));
                         open += 1;

@@ -25,6 +25,7 @@ use folding::{cut, part_name};
 pub(crate) use stored::Stored;
 
 use crate::engine::{CommitName, Identity, Job, JobCommit, Landed, view};
+use crate::faults;
 
 /// How many neighbours are stored together. Parts are named by their place, so these are for ever.
 pub(crate) const PART_SIZES: PartSizes = PartSizes { executors: 256, stages: 256, tasks: 512 };
@@ -169,6 +170,13 @@ pub(crate) fn prepare(job: &mut Job, identity: &Identity, name: CommitName, now:
     }
     if !log.is_empty() {
         write.put_events(id, job.cursor.sequence, log, now);
+    }
+    if faults::is_set("break-token-compare") {
+        write.guards.retain(|guard| !matches!(guard, Guard::AtRevision(key, _) if *key == keys::owner(id)));
+    }
+    if faults::is_set("break-predecessor-compare") {
+        let stays = |guard: &Guard| matches!(guard, Guard::AtRevision(key, _) if *key == keys::owner(id) || *key == keys::epoch());
+        write.guards.retain(stays);
     }
     let landed = Landed {
         key: pending.predecessor.clone(),

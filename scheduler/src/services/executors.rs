@@ -20,7 +20,7 @@ use crate::accept::{store, unavailable};
 use crate::engine::{Input, Registration};
 use crate::membership::{self, executor_state};
 use crate::options::{CALL_DEADLINE, PEER_DEADLINE, POLL_WAIT_MAX, STATUSES_PER_CALL_MAX};
-use crate::{demand, load, ownership};
+use crate::{demand, faults, load, ownership};
 
 /// An executor's or resource's name, and labels, at most.
 const TEXT_BYTES_MAX: usize = 256;
@@ -259,7 +259,11 @@ impl Executors for Api {
         check_statuses(message.statuses.len())?;
         named("executor_id", &message.executor_id)?;
         let executor = ExecutorKey { id: message.executor_id, incarnation: message.incarnation };
-        self.report(executor, message.statuses, message.forwarded).await.map(Response::new)
+        let answer = self.report(executor, message.statuses, message.forwarded).await?;
+        if faults::is_set("lose-status-answer") {
+            return Err(Status::unavailable("the answer was lost"));
+        }
+        Ok(Response::new(answer))
     }
 
     async fn get_stage_spec(
