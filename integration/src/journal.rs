@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 /// A line of an executor's journal.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub struct Line {
     /// `start`, `end`, or `fence`: an owner was heard of that is newer than all before.
     pub event: String,
