@@ -219,6 +219,13 @@ impl Core {
         self.table.set_finished(key);
     }
 
+    /// Notes that this life of the executor has begun.
+    pub(crate) async fn note_beginning(&self) {
+        let nothing = AttemptKey { job: JobId(0), stage: 0, index: 0, attempt: 0 };
+        let line = self.line("begin", nothing, Fence::default());
+        self.journal.note(Line { job: String::new(), ..line }).await;
+    }
+
     /// A line of the executor's own record, of now.
     pub(crate) fn line(&self, event: &'static str, key: AttemptKey, fence: Fence) -> Line {
         Line {
