@@ -22,6 +22,8 @@ use crate::shared::{Presence, Shared};
 pub(crate) mod executor_state {
     pub(crate) const READY: &str = "ready";
     pub(crate) const DRAINING: &str = "draining";
+    /// Its home does not hear of it any more; nobody else may have to.
+    pub(crate) const DISCONNECTED: &str = "disconnected";
     pub(crate) const LOST: &str = "lost";
     pub(crate) const STOPPED: &str = "stopped";
 }
@@ -214,6 +216,40 @@ pub(crate) async fn write_executor(shared: &Shared, record: &ExecutorRecord) -> 
         if let TxnOutcome::Committed(revision) = send_until_known(state, txn).await? {
             return Ok(revision);
         }
+    }
+}
+
+/// Takes an executor's home out of its record, if it is this scheduler: peers begin to count its absence then.
+pub(crate) async fn tell_away(shared: &Shared, executor: &ExecutorKey) {
+    match try_tell_away(shared, executor).await {
+        Ok(Some((record, revision))) => {
+            let _ = shared.engine.send(Input::Registered(registration(&record, revision))).await;
+        }
+        Ok(None) => {}
+        Err(error) => tracing::warn!(executor = executor.id, %error, "could not note that it is out of reach; later"),
+    }
+}
+
+async fn try_tell_away(shared: &Shared, executor: &ExecutorKey) -> Result<Option<(ExecutorRecord, Revision)>, Error> {
+    let state = &*shared.options.state;
+    let key = keys::executor(&executor.id);
+    let Some(entry) = state.get(&key).await? else { return Ok(None) };
+    let mut record: ExecutorRecord = codec::decode(&key, &entry.value)?;
+    let session = shared.presence().identity.session;
+    if record.incarnation != executor.incarnation || record.home != session.0 {
+        return Ok(None);
+    }
+    executor_state::DISCONNECTED.clone_into(&mut record.state);
+    record.home.clear();
+    record.since_ms = shared.now();
+    let txn = Txn {
+        guards: vec![Guard::AtRevision(key.clone(), entry.mod_revision), Guard::SessionAlive(session)],
+        ops: vec![Op::Put { key, value: codec::encode(&record)?, session: None }],
+        read_on_failure: Vec::new(),
+    };
+    match send_until_known(state, txn).await? {
+        TxnOutcome::Committed(revision) => Ok(Some((record, revision))),
+        TxnOutcome::Refused { .. } => Ok(None),
     }
 }
 

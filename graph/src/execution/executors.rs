@@ -39,7 +39,7 @@ impl ExecutionGraph {
     }
 
     /// The known lives of an executor up to an incarnation.
-    fn lives(&self, id: &str, up_to: u64) -> Vec<ExecutorRef> {
+    pub(super) fn lives(&self, id: &str, up_to: u64) -> Vec<ExecutorRef> {
         let key = |incarnation| ExecutorKey { id: id.to_owned(), incarnation };
         self.executor_refs.range(key(0)..=key(up_to)).map(|(_, executor)| *executor).collect()
     }

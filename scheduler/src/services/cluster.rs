@@ -71,6 +71,7 @@ fn view(executor: &Executor, own: &str) -> v1::ExecutorView {
         Link::Home | Link::Peer if executor.draining => "draining",
         Link::Home | Link::Peer => "ready",
         Link::None => "disconnected",
+        Link::Gone if executor.is_final() => "stopped",
         Link::Gone => "lost",
     };
     v1::ExecutorView {
