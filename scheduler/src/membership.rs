@@ -313,18 +313,65 @@ pub(crate) async fn stopped(shared: &Shared, executor: &ExecutorKey) -> Result<(
         if record.incarnation != executor.incarnation || record.state == executor_state::STOPPED {
             return Ok(());
         }
-        executor_state::STOPPED.clone_into(&mut record.state);
-        record.home.clear();
-        record.since_ms = shared.now();
-        let txn = Txn {
-            guards: vec![Guard::AtRevision(key.clone(), entry.mod_revision)],
-            ops: vec![Op::Put { key: key.clone(), value: codec::encode(&record)?, session: None }],
-            read_on_failure: Vec::new(),
-        };
-        if let TxnOutcome::Committed(record) = send_until_known(state, txn).await? {
+        let guards = vec![Guard::AtRevision(key.clone(), entry.mod_revision)];
+        if let Some(record) = write_stopped(shared, &mut record, guards).await? {
             let loss = Loss { key: executor.clone(), record, on_purpose: true };
             let _ = shared.engine.send(Input::Lost(loss)).await;
             return Ok(());
         }
+    }
+}
+
+/// What became of the wish to give an executor up for good.
+pub(crate) enum Removal {
+    Done,
+    /// It has no record.
+    Unknown,
+    /// A live scheduler holds its session.
+    InReach,
+}
+
+/// An operator says that an executor will not come back. If it does, it has to register like a new one.
+pub(crate) async fn remove(shared: &Shared, id: &str) -> Result<Removal, Error> {
+    let state = &*shared.options.state;
+    let key = keys::executor(id);
+    loop {
+        let Some(entry) = state.get(&key).await? else { return Ok(Removal::Unknown) };
+        let mut record: ExecutorRecord = codec::decode(&key, &entry.value)?;
+        if record.state == executor_state::STOPPED {
+            return Ok(Removal::Done);
+        }
+        let mut guards = vec![Guard::AtRevision(key.clone(), entry.mod_revision)];
+        if !record.home.is_empty() {
+            let (live, _) = live_schedulers(state).await?;
+            let home = SessionId(record.home.clone());
+            if live.contains_key(&home) {
+                return Ok(Removal::InReach);
+            }
+            guards.push(Guard::SessionGone(home));
+        }
+        if let Some(revision) = write_stopped(shared, &mut record, guards).await? {
+            let executor = ExecutorKey { id: record.executor_id, incarnation: record.incarnation };
+            let loss = Loss { key: executor, record: revision, on_purpose: true };
+            let _ = shared.engine.send(Input::Lost(loss)).await;
+            return Ok(Removal::Done);
+        }
+    }
+}
+
+/// The revision at which the record says so; none if it has changed meanwhile.
+async fn write_stopped(
+    shared: &Shared,
+    record: &mut ExecutorRecord,
+    guards: Vec<Guard>,
+) -> Result<Option<Revision>, Error> {
+    executor_state::STOPPED.clone_into(&mut record.state);
+    record.home.clear();
+    record.since_ms = shared.now();
+    let put = Op::Put { key: keys::executor(&record.executor_id), value: codec::encode(record)?, session: None };
+    let txn = Txn { guards, ops: vec![put], read_on_failure: Vec::new() };
+    match send_until_known(&*shared.options.state, txn).await? {
+        TxnOutcome::Committed(revision) => Ok(Some(revision)),
+        TxnOutcome::Refused { .. } => Ok(None),
     }
 }

@@ -59,6 +59,8 @@ pub(crate) struct State {
     pub(crate) keep_unsettled: bool,
     /// Statuses are refused.
     pub(crate) refuse_statuses: bool,
+    /// Jobs that need outputs of the executor.
+    pub(crate) needed: Vec<String>,
     pub(crate) schedulers: Vec<String>,
     /// What the next polls give.
     pub(crate) work: Vec<v1::LaunchGroup>,
@@ -194,6 +196,7 @@ impl Executors for Scheduler {
             schedulers,
             heartbeat_ms: 100,
             cluster_epoch: 1,
+            lost_after_ms: 0,
         }))
     }
 
@@ -326,6 +329,14 @@ impl Executors for Scheduler {
         let inputs = self.with(|state| state.inputs.get(&(request.stage, request.inputs_revision)).cloned());
         let upstreams = inputs.ok_or_else(|| Status::failed_precondition("moved on"))??;
         Ok(Response::new(super::pages::page(&upstreams, request.from)))
+    }
+
+    async fn outputs_needed(
+        &self,
+        _request: Request<v1::OutputsNeededRequest>,
+    ) -> Result<Response<v1::OutputsNeededResponse>, Status> {
+        let job_ids = self.with(|state| state.needed.clone());
+        Ok(Response::new(v1::OutputsNeededResponse { job_ids }))
     }
 
     async fn executor_stopped(

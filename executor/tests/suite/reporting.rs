@@ -159,7 +159,7 @@ async fn a_drain_lets_work_end_and_a_stop_gives_it_back() {
     let mut world = World::new().await;
     let gate = world.place.path().join("gate");
     let attempt = world.launch_script(&format!("while [ ! -e {} ]; do sleep 0.02; done", gate.display())).await;
-    let request = v1::StopExecutorRequest { drain: true, reason: "test".to_owned() };
+    let request = v1::StopExecutorRequest { drain: true, ..Default::default() };
     world.launcher.client.stop_executor(request).await.unwrap();
     assert!(tokio::time::timeout(Duration::from_millis(300), world.handle.finished()).await.is_err());
     std::fs::write(&gate, "").unwrap();
@@ -169,7 +169,7 @@ async fn a_drain_lets_work_end_and_a_stop_gives_it_back() {
 
     let mut world = World::new().await;
     let attempt = world.launch_script("sleep 100").await;
-    let request = v1::StopExecutorRequest { drain: false, reason: "test".to_owned() };
+    let request = v1::StopExecutorRequest::default();
     world.launcher.client.stop_executor(request).await.unwrap();
     tokio::time::timeout(DEADLINE, world.handle.finished()).await.expect("it stops soon");
     assert_outcome(&world.scheduler.result(&attempt).await, Outcome::ExecutorLost);
