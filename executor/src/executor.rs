@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use muster_proto::v1;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
@@ -38,7 +37,7 @@ const DISCONNECT_CHECK_EVERY: Duration = Duration::from_millis(100);
 const DELIVER_WITHIN: Duration = Duration::from_secs(5);
 /// At a stop, tasks get this long to end, their own grace and the kill included.
 const END_WITHIN: Duration = Duration::from_secs(10);
-/// At a stop, the good-bye to the home scheduler.
+/// At a stop, the good-bye to a scheduler.
 const GOODBYE_WITHIN: Duration = Duration::from_secs(2);
 /// At a stop, calls under way.
 const CALLS_WITHIN: Duration = Duration::from_secs(2);
@@ -251,17 +250,8 @@ impl Handle {
         if core.home.address().is_some() && !wait_until(DELIVER_WITHIN, || core.outbox.len() == 0).await {
             tracing::warn!(results = core.outbox.len(), "results stay in the outbox for the next start");
         }
-        if let Some(mut scheduler) = core.home.address().and_then(|home| core.channels.executors(&home)) {
-            let request = v1::ExecutorStoppedRequest {
-                executor_id: core.id().to_owned(),
-                incarnation: core.incarnation(),
-                reason: "stopped".to_owned(),
-            };
-            match timeout(GOODBYE_WITHIN, scheduler.executor_stopped(request)).await {
-                Ok(Ok(_)) => {}
-                Ok(Err(status)) => tracing::debug!(%status, "the scheduler did not take the good-bye"),
-                Err(_) => tracing::debug!("the scheduler did not take the good-bye in time"),
-            }
+        if timeout(GOODBYE_WITHIN, leave::say_good_bye(core)).await.is_err() {
+            tracing::debug!("no scheduler took the good-bye in time");
         }
         self.closing.cancel();
         core.runtime.close().await;

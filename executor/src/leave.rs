@@ -83,3 +83,19 @@ async fn outputs_needed(core: &Core) -> Result<Vec<String>, String> {
         Err(_) => Err("no answer in time".to_owned()),
     }
 }
+
+/// Tells a scheduler that the executor stops: its home first, then whichever takes it.
+pub(crate) async fn say_good_bye(core: &Core) {
+    for address in core.home.address().into_iter().chain(core.home.candidates()) {
+        let Some(mut scheduler) = core.channels.executors(&address) else { continue };
+        let request = v1::ExecutorStoppedRequest {
+            executor_id: core.id().to_owned(),
+            incarnation: core.incarnation(),
+            reason: "stopped".to_owned(),
+        };
+        match scheduler.executor_stopped(request).await {
+            Ok(_) => return,
+            Err(status) => tracing::debug!(scheduler = %address, %status, "the scheduler did not take the good-bye"),
+        }
+    }
+}

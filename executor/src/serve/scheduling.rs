@@ -115,12 +115,14 @@ impl executor_server::Executor for ExecutorService {
     ) -> Result<Response<v1::StopExecutorResponse>, Status> {
         let v1::StopExecutorRequest { drain, reason, stay, undo, within_ms } = request.into_inner();
         tracing::info!(drain, stay, undo, within_ms, reason, "asked to stop, or to go on");
-        self.core.set_draining(!undo);
+        let at_once = !(drain || stay || undo);
+        if at_once {
+            self.core.stop_asked.cancel();
+        } else {
+            self.core.set_draining(!undo);
+        }
         let at_the_latest = (within_ms > 0).then(|| Instant::now() + Duration::from_millis(within_ms));
         self.core.leave.send_replace((drain && !undo && !stay).then_some(Leave { at_the_latest }));
-        if !(drain || stay || undo) {
-            self.core.stop_asked.cancel();
-        }
         Ok(Response::new(v1::StopExecutorResponse {}))
     }
 }

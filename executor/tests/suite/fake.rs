@@ -61,6 +61,7 @@ pub(crate) struct State {
     pub(crate) refuse_statuses: bool,
     /// Jobs that need outputs of the executor.
     pub(crate) needed: Vec<String>,
+    pub(crate) heartbeat_ms: Option<u64>,
     pub(crate) schedulers: Vec<String>,
     /// What the next polls give.
     pub(crate) work: Vec<v1::LaunchGroup>,
@@ -187,14 +188,14 @@ impl Scheduler {
 impl Executors for Scheduler {
     async fn register(&self, request: Request<v1::RegisterRequest>) -> Result<Response<v1::RegisterResponse>, Status> {
         self.up()?;
-        let schedulers = self.with(|state| {
+        let (schedulers, heartbeat_ms) = self.with(|state| {
             state.seen.registrations.push(request.into_inner());
-            state.schedulers.clone()
+            (state.schedulers.clone(), state.heartbeat_ms.unwrap_or(100))
         });
         Ok(Response::new(v1::RegisterResponse {
             scheduler_id: self.address.to_string(),
             schedulers,
-            heartbeat_ms: 100,
+            heartbeat_ms,
             cluster_epoch: 1,
             lost_after_ms: 0,
         }))
