@@ -346,7 +346,10 @@ impl Engine {
                     executor.fell_silent(now);
                     away.push(executor.key.id.clone());
                 }
-                Link::None if live.contains(&executor.home) => executor.is_back(Link::Peer, now),
+                // What was severed is mended by the next look at its record.
+                Link::None if live.contains(&executor.home) && !executor.is_severed => {
+                    executor.is_back(Link::Peer, now);
+                }
                 _ => {}
             }
         }
