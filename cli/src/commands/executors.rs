@@ -15,7 +15,7 @@ use crate::output::views::Executor;
 use crate::output::{Cell, Row};
 use crate::quantity;
 
-/// List the cluster's executors: the machines that run tasks
+/// List the cluster's executors, the machines that run tasks; drain or remove some
 #[derive(Debug, Args)]
 pub(crate) struct Executors {
     #[command(subcommand)]

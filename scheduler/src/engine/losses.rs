@@ -44,6 +44,17 @@ fn policy(job: &Job) -> LossPolicy {
     job.graph.plan().lost_after
 }
 
+/// Whether a job gives up what it has on an executor that is gone: for good, or as far as the cluster knows. One that was
+/// asked to end waits no longer than others do.
+fn gives_up(job: &Job, is_final: bool) -> bool {
+    is_final || policy(job) == LossPolicy::Cluster || is_ending(job)
+}
+
+fn is_ending(job: &Job) -> bool {
+    let record = job.graph.job();
+    record.cancel.is_some() || record.timed_out
+}
+
 impl Executor {
     /// Whether it is gone for good: it has stopped, or an operator said so.
     #[must_use]
@@ -77,11 +88,6 @@ impl Executor {
         self.is_final = false;
         self.tell_at = None;
     }
-
-    /// Whether a job gives up what it has here now that the executor is gone.
-    fn is_gone_for(&self, job: &Job) -> bool {
-        self.link == Link::Gone && (self.is_final || policy(job) == LossPolicy::Cluster)
-    }
 }
 
 impl Engine {
@@ -109,7 +115,8 @@ impl Engine {
         self.sever(&key.id);
         self.tell_jobs_of(&key.id, now);
         let (Some(executor), jobs) = (self.executors.get_mut(&key.id), &self.jobs) else { return };
-        executor.release_where(|(id, ..)| jobs.get(id).is_none_or(|job| policy(job) == LossPolicy::Cluster));
+        let is_final = executor.is_final;
+        executor.release_where(|(id, ..)| jobs.get(id).is_none_or(|job| gives_up(job, is_final)));
     }
 
     /// Nothing that is on its way to the executor may arrive any more.
@@ -135,6 +142,13 @@ impl Engine {
         }
     }
 
+    /// A job that was just asked to end does not wait any more for executors that the cluster has given up.
+    pub(super) fn stop_waiting(&mut self, id: JobId, now: Millis) {
+        if self.jobs.get(&id).is_some_and(is_ending) {
+            self.tell_of_losses(id, now);
+        }
+    }
+
     /// A job that was just read, or is retried, may lean on executors whose loss it has not been told of.
     pub(super) fn tell_of_losses(&mut self, id: JobId, now: Millis) {
         let Some(job) = self.jobs.get(&id) else { return };
@@ -155,7 +169,7 @@ impl Engine {
 
     fn tell_of_loss(&mut self, id: JobId, executor: &str, now: Millis) {
         let (Some(job), Some(known)) = (self.jobs.get(&id), self.executors.get(executor)) else { return };
-        if known.is_gone_for(job) {
+        if known.link == Link::Gone && gives_up(job, known.is_final) {
             self.give_up(id, executor, now);
         } else if let (LossPolicy::Time(limit), Some(since)) = (policy(job), known.away_since) {
             self.absences.insert((since.saturating_add(limit), executor.to_owned(), id));

@@ -259,6 +259,7 @@ impl Engine {
             return;
         }
         self.apply(id, Event::CancelRequested { reason }, now);
+        self.stop_waiting(id, now);
         let job = self.jobs.get_mut(&id).expect("it was there a line above, and apply removes none");
         job.waiting.replies.push(job::Reply::Cancelled(reply));
         self.dirty.insert(id);
@@ -277,6 +278,7 @@ impl Engine {
                 break;
             }
             self.apply(id, Event::TimerFired, now);
+            self.stop_waiting(id, now);
             // A timer that is not moved by having fired would be an endless loop.
             if self.timers.first() == Some(&(at, id)) {
                 self.timers.remove(&(at, id));

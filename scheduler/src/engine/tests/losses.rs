@@ -218,3 +218,29 @@ async fn the_next_owner_counts_an_absence_from_when_it_learnt_of_it() {
     second.pass(1);
     assert_eq!(ids.iter().map(|id| second.is_assigned(*id)).collect::<Vec<_>>(), [false, true]);
 }
+
+#[tokio::test]
+async fn a_job_that_is_to_end_waits_no_longer_for_an_executor_than_the_cluster_does() {
+    for lost_first in [true, false] {
+        let (mut bench, ids) = running(vec![never()]).await;
+        let mut cancel = |bench: &mut Bench| {
+            let (reply, answer) = oneshot::channel();
+            bench.input(Input::Cancel { job: ids[0], reason: String::new(), reply });
+            answer
+        };
+        let answer = if lost_first {
+            bench.input(loss(9, false));
+            assert!(bench.is_assigned(ids[0]));
+            cancel(&mut bench)
+        } else {
+            let answer = cancel(&mut bench);
+            bench.commit_all().await;
+            assert!(bench.engine.job(ids[0]).is_some(), "its task may still run");
+            bench.input(loss(9, false));
+            answer
+        };
+        bench.commit_all().await;
+        assert!(answer.await.unwrap().is_some());
+        assert!(bench.engine.job(ids[0]).is_none(), "it is over; lost first: {lost_first}");
+    }
+}
