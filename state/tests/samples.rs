@@ -184,6 +184,7 @@ fn samples_of_every_kind_and_version_are_read_as_they_were_written() {
         timeout_ms: 60_000,
         lost_after_ms: 0,
         priority: 5,
+        never_lost: false,
     };
     let seen = [
         check(&head),
