@@ -154,9 +154,9 @@ impl Shell {
                 Some((key, link)) if *key == executor => link.cancel(request),
                 _ => tracing::debug!(executor = executor.id, "no link to this life of the executor"),
             },
-            Output::Ask { executor, address, jobs } => {
+            Output::Ask { executor, address, question, jobs } => {
                 let shared = Arc::clone(&self.shared);
-                self.tasks.spawn(async move { links::ask(&shared, executor, &address, jobs).await });
+                self.tasks.spawn(async move { links::ask(&shared, executor, &address, question, jobs).await });
             }
             Output::Disconnect { executor } => {
                 links.remove(&executor.id);

@@ -13,6 +13,7 @@ use muster_state::Revision;
 
 use super::account::Booking;
 use super::polls::WaitingPoll;
+use super::takeover::Doubt;
 use super::{Engine, Output};
 
 /// An attempt of a job.
@@ -94,10 +95,10 @@ pub struct Executor {
     pub(super) record: Revision,
     /// The life and address that launches are sent to.
     pub(super) linked: Option<(u64, String)>,
-    /// Jobs about which it must be asked, with the attempts in doubt when that became clear. What it is given later is
-    /// no part of the question: the answer may have been on its way before the launch.
-    pub(crate) ask: BTreeMap<JobId, BTreeSet<(TaskId, Attempt)>>,
-    pub(crate) asking: bool,
+    /// Jobs about which it must be asked.
+    pub(crate) ask: BTreeMap<JobId, Doubt>,
+    /// The question under way.
+    pub(crate) asking: Option<u64>,
     pub(crate) poll: Option<WaitingPoll>,
     pub(crate) newest_poll: u64,
     /// Launches and cancels for its next poll.
@@ -125,7 +126,7 @@ impl Executor {
             record: 0,
             linked: None,
             ask: BTreeMap::new(),
-            asking: false,
+            asking: None,
             poll: None,
             newest_poll: 0,
             to_fetch: v1::PollWorkResponse::default(),
@@ -173,11 +174,6 @@ impl Executor {
     pub(crate) fn is_here(&self, key: &ExecutorKey) -> bool {
         self.key == *key && matches!(self.link, Link::Home | Link::None)
     }
-
-    /// Whether there are jobs about which it has not answered.
-    pub(crate) fn wants_asking(&self) -> bool {
-        !self.ask.is_empty() && self.link != Link::Gone
-    }
 }
 
 impl Engine {
@@ -220,7 +216,7 @@ impl Engine {
         }
         executor.link = link;
         executor.full_until = 0;
-        executor.asking = false;
+        executor.asking = None;
         if restarted {
             executor.unanswered = 0;
             executor.newest_poll = 0;
@@ -278,7 +274,7 @@ impl Engine {
     fn ask_everything_of(&mut self, id: &str) {
         let Some(executor) = self.executors.get_mut(id) else { return };
         for job in self.jobs.values().filter(|job| job.graph.concerns(id)) {
-            executor.ask.insert(job.id, job.graph.holds(id).collect());
+            executor.ask.insert(job.id, Doubt::new(job.graph.holds(id).collect()));
         }
     }
 

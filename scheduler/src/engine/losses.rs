@@ -47,7 +47,7 @@ impl Engine {
         executor.since = now;
         executor.poll = None;
         executor.ask.clear();
-        executor.asking = false;
+        executor.asking = None;
         executor.to_fetch = v1::PollWorkResponse::default();
         executor.release_where(|_| true);
         executor.unanswered = 0;

@@ -2,6 +2,7 @@
 
 use muster_graph::ids::{Attempt, ExecutorKey, JobId, TaskId};
 use muster_proto::v1;
+use muster_state::Revision;
 use tokio::sync::oneshot;
 
 use super::{CommitName, CommitResult, Engine, Loaded, Loss, Registration, StatusAnswer};
@@ -53,8 +54,9 @@ pub enum Input {
     Answered {
         /// Who.
         executor: ExecutorKey,
-        /// The jobs that it was asked about.
-        jobs: Vec<JobId>,
+        /// The question, as [`Output::Ask`] numbered it: an answer counts for what that one asked, and for nothing that
+        /// came into doubt since.
+        question: u64,
         /// What it has of them.
         held: Vec<(JobId, TaskId, Attempt)>,
         /// Jobs of which it has heard of a newer owner.
@@ -66,8 +68,8 @@ pub enum Input {
         executor: ExecutorKey,
         /// How many attempts the message held.
         count: u32,
-        /// Which of them it does not take.
-        refused: Vec<v1::Refusal>,
+        /// Which of them it does not take, each with the token that it was launched under.
+        refused: Vec<(Revision, v1::Refusal)>,
     },
     /// A pull executor asks for work.
     Poll {
@@ -125,6 +127,8 @@ pub enum Output {
         executor: ExecutorKey,
         /// Its address.
         address: String,
+        /// The number of the question.
+        question: u64,
         /// The jobs with our fence.
         jobs: Vec<v1::JobFence>,
     },

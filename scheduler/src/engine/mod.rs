@@ -76,6 +76,7 @@ pub struct Engine {
     batches: HashMap<u64, statuses::Batch>,
     next_batch: u64,
     next_commit: u64,
+    next_question: u64,
     outputs: Vec<Output>,
     /// Told to those who watch a job's life from outside; rises with everything.
     watchers: HashMap<JobId, tokio::sync::watch::Sender<Changed>>,
@@ -99,6 +100,7 @@ impl Engine {
             batches: HashMap::new(),
             next_batch: 0,
             next_commit: 0,
+            next_question: 1,
             outputs: Vec::new(),
             watchers: HashMap::new(),
         }
@@ -115,8 +117,8 @@ impl Engine {
             Input::SessionEnded { executor } => self.session_ended(&executor, now),
             Input::Lost(loss) => self.lost(loss, now),
             Input::Schedulers { live } => self.schedulers(live, now),
-            Input::Answered { executor, jobs, held, refused } => {
-                self.answered(&executor, &jobs, &held, &refused, now);
+            Input::Answered { executor, question, held, refused } => {
+                self.answered(&executor, question, &held, &refused, now);
             }
             Input::LaunchAnswered { executor, count, refused } => self.launch_answered(&executor, count, refused, now),
             Input::Poll { poll, reply } => self.poll(*poll, reply, now),

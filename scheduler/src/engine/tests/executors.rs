@@ -154,7 +154,8 @@ async fn a_refusal_for_lack_of_room_passes() {
         reason: v1::RefusalReason::DoesNotFit.into(),
         message: "full".to_owned(),
     };
-    bench.input(Input::LaunchAnswered { executor: key("e", 1), count: 1, refused: vec![refusal] });
+    let token = bench.engine.job(id).unwrap().token();
+    bench.input(Input::LaunchAnswered { executor: key("e", 1), count: 1, refused: vec![(token, refusal)] });
     bench.commit_all().await;
     bench.launches();
     bench.now += 2_000;

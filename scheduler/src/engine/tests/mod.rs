@@ -179,6 +179,18 @@ impl Bench {
         launches
     }
 
+    /// An executor answers the question that it was asked last.
+    pub(crate) fn answer(&mut self, executor: &ExecutorKey, held: Vec<super::executors::HeldKey>) {
+        let question = self.question(executor);
+        let executor = executor.clone();
+        self.input(Input::Answered { executor, question, held, refused: Vec::new() });
+    }
+
+    /// The number of the question that an executor was asked last; 0: none is under way.
+    pub(crate) fn question(&self, executor: &ExecutorKey) -> u64 {
+        self.engine.executor(&executor.id).and_then(|known| known.asking).unwrap_or(0)
+    }
+
     pub(crate) fn finish(&mut self, by: &ExecutorKey, ends: &[v1::AttemptStatus]) -> oneshot::Receiver<StatusAnswer> {
         let (reply, answer) = oneshot::channel();
         self.input(Input::Statuses { executor: by.clone(), statuses: ends.to_vec(), reply });
