@@ -7,10 +7,14 @@ pub mod engine;
 pub mod placement;
 
 mod accept;
+mod balance;
+mod claims;
 mod committer;
 mod compaction;
 mod demand;
+mod draining;
 mod faults;
+mod handover;
 mod links;
 mod load;
 mod membership;

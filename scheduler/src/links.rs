@@ -248,13 +248,7 @@ fn token_of(request: &v1::LaunchTasksRequest, refusal: &v1::Refusal) -> u64 {
 }
 
 /// Asks an executor what it has of some jobs until it answers, or is known to have gone.
-pub(crate) async fn ask(
-    shared: &Shared,
-    executor: ExecutorKey,
-    address: &str,
-    question: u64,
-    jobs: Vec<v1::JobFence>,
-) {
+pub(crate) async fn ask(shared: &Shared, executor: ExecutorKey, address: &str, question: u64, jobs: Vec<v1::JobFence>) {
     let Ok(mut client) = client(address) else { return };
     loop {
         let request = v1::AskJobsRequest { jobs: jobs.clone(), executor_incarnation: executor.incarnation };

@@ -12,7 +12,7 @@ use crate::engine::{Engine, Input};
 use crate::options::Options;
 use crate::shared::Shared;
 use crate::shell::{EngineHandle, Shell};
-use crate::{compaction, demand, membership, ownership, services};
+use crate::{compaction, demand, draining, membership, ownership, services};
 
 /// A scheduler could not start, or ended early.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -47,7 +47,7 @@ pub struct Scheduler;
 pub struct Handle {
     address: SocketAddr,
     scheduler_id: String,
-    stop: CancellationToken,
+    leave: CancellationToken,
     ended: watch::Receiver<Option<Result<(), Error>>>,
 }
 
@@ -64,9 +64,10 @@ impl Handle {
         &self.scheduler_id
     }
 
-    /// Ends it: its session is closed, so that its jobs can be taken over at once.
+    /// Ends it: its jobs are handed over to its peers, and its session is closed, so that what could not be handed over
+    /// can be taken over at once.
     pub async fn stop(&self) {
-        self.stop.cancel();
+        self.leave.cancel();
         // Whatever it ended with was for whoever waits in `finished`.
         let _ = self.finished().await;
     }
@@ -94,7 +95,7 @@ impl Scheduler {
         let started_at = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
-        let presence = membership::open(&options, &advertised, started_at).await?;
+        let presence = membership::open(&options, &advertised, false, started_at).await?;
         let (handle, inputs) = EngineHandle::new();
         let engine = Engine::new(
             presence.identity.clone(),
@@ -103,10 +104,11 @@ impl Scheduler {
         );
         let scheduler_id = options.scheduler_id.clone();
         let shared = Arc::new(Shared::new(options, handle, advertised, presence));
-        let stop = CancellationToken::new();
+        let (leave, stop) = (CancellationToken::new(), CancellationToken::new());
         let (ended_sender, ended) = watch::channel(None);
         let running = Running {
             shared: Arc::clone(&shared),
+            leave: leave.clone(),
             stop: stop.clone(),
             shell: Shell { engine, inputs, shared, tasks: TaskTracker::new(), stop: stop.child_token() },
             listener,
@@ -118,7 +120,7 @@ impl Scheduler {
             }
             ended_sender.send_replace(Some(result));
         });
-        Ok(Handle { address, scheduler_id, stop, ended })
+        Ok(Handle { address, scheduler_id, leave, ended })
     }
 }
 
@@ -127,6 +129,8 @@ const HEARTBEATS_MISSED_MAX: u64 = 5;
 
 struct Running {
     shared: Arc<Shared>,
+    /// Somebody wants it to end: cancelled first.
+    leave: CancellationToken,
     stop: CancellationToken,
     shell: Shell,
     listener: tokio::net::TcpListener,
@@ -134,7 +138,7 @@ struct Running {
 
 impl Running {
     async fn run(self) -> Result<(), Error> {
-        let Self { shared, stop, shell, listener } = self;
+        let Self { shared, leave, stop, shell, listener } = self;
         let sessions_changed = Arc::new(tokio::sync::Notify::new());
         let spawned = stop.child_token();
         let mut shell = tokio::spawn(shell.run());
@@ -146,12 +150,13 @@ impl Running {
         let mut compacting = tokio::spawn(compaction::keep_compacting(Arc::clone(&shared)));
         let mut telling = tokio::spawn(demand::keep_telling(Arc::clone(&shared)));
         let mut demands = tokio::spawn(demand::follow(Arc::clone(&shared)));
+        let mut draining = tokio::spawn(draining::keep_giving(Arc::clone(&shared)));
         let mut presence = tokio::spawn(keep_present(Arc::clone(&shared), Arc::clone(&sessions_changed)));
         // A part that ends, by a panic or otherwise, ends the whole: another scheduler takes over, and this one's
         // supervisor starts it anew. A scheduler with a missing part would be worse than none.
         let result = tokio::select! {
             biased;
-            () = stop.cancelled() => Ok(()),
+            () = leave.cancelled() => Ok(()),
             _ = &mut shell => Err(Error::Ended("the engine")),
             _ = &mut serving => Err(Error::Ended("the gRPC server")),
             _ = &mut scanning => Err(Error::Ended("the scan for jobs")),
@@ -160,11 +165,15 @@ impl Running {
             _ = &mut compacting => Err(Error::Ended("the compaction")),
             _ = &mut telling => Err(Error::Ended("the telling of demand")),
             _ = &mut demands => Err(Error::Ended("the watch of the peers' demand")),
+            _ = &mut draining => Err(Error::Ended("the drain")),
             _ = &mut presence => Err(Error::Ended("the session's keeper")),
         };
+        if result.is_ok() {
+            draining::leave(&shared).await;
+        }
         stop.cancel();
         spawned.cancel();
-        for part in [scanning, schedulers, executors, compacting, telling, demands, presence] {
+        for part in [scanning, schedulers, executors, compacting, telling, demands, draining, presence] {
             part.abort();
         }
         /// For calls under way and transactions in flight.
@@ -191,7 +200,8 @@ async fn keep_present(shared: Arc<Shared>, sessions_changed: Arc<tokio::sync::No
             return;
         }
         let presence = loop {
-            match membership::open(&shared.options, &shared.address, shared.now()).await {
+            let draining = *shared.draining.borrow();
+            match membership::open(&shared.options, &shared.address, draining, shared.now()).await {
                 Ok(presence) => break presence,
                 Err(error) => {
                     tracing::warn!(%error, "no new session yet");

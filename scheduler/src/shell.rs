@@ -16,8 +16,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::committer;
-use crate::faults;
 use crate::engine::{CommitName, CommitResult, Engine, Input, JobCommit, Output};
+use crate::faults;
+use crate::handover;
 use crate::links::{self, Link};
 use crate::options::{COMMITS_IN_FLIGHT, ENGINE_QUEUE};
 use crate::shared::Shared;
@@ -165,8 +166,16 @@ impl Shell {
                 let shared = Arc::clone(&self.shared);
                 self.tasks.spawn(async move {
                     tokio::time::sleep(Duration::from_millis(after_ms)).await;
-                    crate::ownership::reload(&shared, job).await;
+                    crate::ownership::read_again(shared, job).await;
                 });
+            }
+            Output::HandOver { to, jobs } => {
+                // From here on, and not only once the task runs: the scan must not read them again meanwhile.
+                let jobs = jobs.into_iter().map(|departing| {
+                    let transit = self.shared.transit(departing.job);
+                    (departing, transit)
+                });
+                self.tasks.spawn(handover::give(Arc::clone(&self.shared), to, jobs.collect()));
             }
             Output::DeclareLost { executor } => {
                 let shared = Arc::clone(&self.shared);

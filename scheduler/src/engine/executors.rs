@@ -139,6 +139,11 @@ impl Executor {
         u32::try_from(self.held.len()).unwrap_or(u32::MAX)
     }
 
+    /// Whether this session is its home, as its record says.
+    pub(crate) fn is_at_home(&self, session: &str) -> bool {
+        self.home == session && self.link != Link::Gone
+    }
+
     pub(crate) fn is_reachable(&self) -> bool {
         !self.address.is_empty() && matches!(self.link, Link::Home | Link::Peer)
     }

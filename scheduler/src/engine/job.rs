@@ -8,6 +8,7 @@ use muster_proto::{storage, v1};
 use muster_state::Op;
 use tokio::sync::oneshot;
 
+use super::Successor;
 use crate::persist::Cursor;
 
 /// A job as it was claimed and read, or just accepted.
@@ -84,12 +85,16 @@ pub struct Job {
     /// The number of the commit in flight, and what waits for it.
     pub(crate) in_flight: Option<(u64, Consequences)>,
     pub(crate) timer: Option<Millis>,
+    /// The peer that it is to be handed over to.
+    pub(crate) leaving: Option<Arc<Successor>>,
+    /// Since when this copy is in memory.
+    pub(crate) held_since: Millis,
     /// How many tasks the retry concerns for which the job was made active again.
     pub(crate) retried: u32,
 }
 
 impl Job {
-    pub(crate) fn new(loaded: Loaded) -> Self {
+    pub(crate) fn new(loaded: Loaded, now: Millis) -> Self {
         let Loaded { id, head, graph, cursor, with_first_commit, fresh: _, retry: _ } = loaded;
         Self {
             id,
@@ -100,6 +105,8 @@ impl Job {
             waiting: Consequences::default(),
             in_flight: None,
             timer: None,
+            leaving: None,
+            held_since: now,
             retried: 0,
         }
     }

@@ -1,11 +1,13 @@
 //! What comes into the engine, and what it wants done.
 
+use std::sync::Arc;
+
 use muster_graph::ids::{Attempt, ExecutorKey, JobId, TaskId};
 use muster_proto::v1;
 use muster_state::Revision;
 use tokio::sync::oneshot;
 
-use super::{CommitName, CommitResult, Engine, Loaded, Loss, Registration, StatusAnswer};
+use super::{CommitName, CommitResult, Departing, Engine, Loaded, Loss, Registration, StatusAnswer, Successor};
 
 /// Something that reached the scheduler.
 pub enum Input {
@@ -85,6 +87,13 @@ pub enum Input {
         /// Which.
         sequence: u64,
     },
+    /// Give these jobs to a peer as soon as nothing of them is left to be committed.
+    HandOver {
+        /// Which.
+        jobs: Vec<JobId>,
+        /// To whom.
+        to: Successor,
+    },
     /// A user wants the job to end.
     Cancel {
         /// Which.
@@ -138,6 +147,13 @@ pub enum Output {
         job: JobId,
         /// Not before so many milliseconds have passed: what was refused for good would be refused at once again.
         after_ms: u64,
+    },
+    /// These jobs have left the engine: name the peer as their owner, and tell it; or read them again.
+    HandOver {
+        /// To whom.
+        to: Arc<Successor>,
+        /// Which.
+        jobs: Vec<Departing>,
     },
     /// An executor has had no session for too long: declare it lost by compare-and-set.
     DeclareLost {

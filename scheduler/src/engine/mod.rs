@@ -12,6 +12,7 @@
 mod account;
 mod commit;
 mod executors;
+mod handover;
 mod inputs;
 mod job;
 mod launch;
@@ -36,6 +37,7 @@ use crate::faults;
 pub(crate) use commit::commit_id_of;
 pub use commit::{CommitName, CommitResult, JobCommit, Landed};
 pub use executors::{Executor, Link, Registration};
+pub use handover::{Departing, Successor};
 pub use job::{Changed, Job, Loaded};
 pub use losses::Loss;
 pub use messages::{Input, Output};
@@ -123,6 +125,7 @@ impl Engine {
             Input::LaunchAnswered { executor, count, refused } => self.launch_answered(&executor, count, refused, now),
             Input::Poll { poll, reply } => self.poll(*poll, reply, now),
             Input::PollExpired { executor, sequence } => self.poll_expired(&executor, sequence),
+            Input::HandOver { jobs, to } => self.hand_over(jobs, to),
             Input::Cancel { job, reason, reply } => self.cancel(job, reason, reply, now),
             Input::Read(look) => look(self),
             Input::Commits(results) => {
@@ -214,7 +217,7 @@ impl Engine {
             self.forget_job(id, "it was claimed anew");
         }
         let fresh = loaded.fresh;
-        let job = Job::new(loaded);
+        let job = Job::new(loaded, now);
         self.jobs.insert(id, job);
         if fresh {
             self.apply(id, Event::Submitted, now);
@@ -319,7 +322,7 @@ impl Engine {
     fn refresh(&mut self, id: JobId) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let place = (std::cmp::Reverse(job.head.priority), id);
-        if job.graph.ready().next().is_some() {
+        if job.leaving.is_none() && job.graph.ready().next().is_some() {
             self.ready.insert(place);
         } else {
             self.ready.remove(&place);

@@ -306,17 +306,22 @@ impl Jobs for Api {
         let forward = is_forwarded(&request);
         let message = request.into_inner();
         let id = job_id(&message.job_id)?;
-        match self.place_of(id, forward).await? {
+        let transit = match self.place_of(id, forward).await? {
             Place::Peer(address) => return self.jobs_at(&address)?.retry_job(forwarded(message)).await,
             Place::Here => {
                 return Err(Status::failed_precondition(format!(
                     "job {id} is still running: only a finished job can be retried"
                 )));
             }
-            Place::Over(stored) => self.reopen(id, &stored).await?,
-        }
+            Place::Over(stored) => {
+                // Before it is active again: the scan must not be the one that reads it, since this call waits.
+                let transit = self.shared.transit(id).ok_or_else(|| moved(id))?;
+                self.reopen(id, &stored).await?;
+                transit
+            }
+        };
         let (reply, answer) = oneshot::channel();
-        ownership::reload_for(&self.shared, id, Some(reply)).await;
+        ownership::adopt_for(&self.shared, transit, reply).await;
         match tokio::time::timeout(CALL_DEADLINE, answer).await {
             Ok(Ok(Some(tasks))) => Ok(Response::new(v1::RetryJobResponse { tasks })),
             Ok(Ok(None) | Err(_)) => Err(moved(id)),
