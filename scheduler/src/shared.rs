@@ -13,6 +13,7 @@ use crate::demand::Demand;
 use crate::engine::Identity;
 use crate::options::{LOADS_AT_ONCE, Options};
 use crate::peers::Peers;
+use crate::self_fencing::Pulse;
 use crate::shell::EngineHandle;
 
 /// See the module.
@@ -28,6 +29,7 @@ pub(crate) struct Shared {
     in_transit: Arc<DashSet<JobId>>,
     /// Readings of jobs that may be under way.
     pub(crate) loads: Semaphore,
+    pub(crate) pulse: Pulse,
     /// Whether this scheduler hands its jobs over and takes no new ones; see [`crate::draining`].
     pub(crate) draining: watch::Sender<bool>,
     /// How others reach this scheduler.
@@ -77,6 +79,7 @@ impl Shared {
             unreadable: DashMap::new(),
             in_transit: Arc::default(),
             loads: Semaphore::new(LOADS_AT_ONCE),
+            pulse: Pulse::default(),
             draining: watch::channel(false).0,
             address,
             presence: RwLock::new(presence),

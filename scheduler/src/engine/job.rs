@@ -5,7 +5,7 @@ use std::sync::Arc;
 use muster_graph::execution::{Effect, Event, ExecutionGraph, JobEvent};
 use muster_graph::ids::{JobId, Millis};
 use muster_proto::{storage, v1};
-use muster_state::Op;
+use muster_state::{Op, Revision};
 use tokio::sync::oneshot;
 
 use super::Successor;
@@ -25,6 +25,8 @@ pub struct Loaded {
     pub with_first_commit: Vec<Op>,
     /// Planned just now: nothing has happened to it.
     pub fresh: bool,
+    /// A cancel that was left in the store: the user's words, and the revision of the mark.
+    pub cancel_mark: Option<(String, Revision)>,
     /// Who asked for the retry for which it was made active again: told how many tasks it concerns, when committed.
     pub retry: Option<oneshot::Sender<Option<u32>>>,
 }
@@ -95,7 +97,7 @@ pub struct Job {
 
 impl Job {
     pub(crate) fn new(loaded: Loaded, now: Millis) -> Self {
-        let Loaded { id, head, graph, cursor, with_first_commit, fresh: _, retry: _ } = loaded;
+        let Loaded { id, head, graph, cursor, with_first_commit, fresh: _, cancel_mark: _, retry: _ } = loaded;
         Self {
             id,
             head,

@@ -87,6 +87,15 @@ pub enum Input {
         /// Which.
         sequence: u64,
     },
+    /// A cancel of the job was left in the store, and acknowledged by whoever left it there.
+    CancelMarked {
+        /// Which.
+        job: JobId,
+        /// In the user's words.
+        reason: String,
+        /// The revision of the mark.
+        mark: Revision,
+    },
     /// Give these jobs to a peer as soon as nothing of them is left to be committed.
     HandOver {
         /// Which.

@@ -31,6 +31,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use muster_graph::execution::Event;
 use muster_graph::ids::{JobId, Millis};
 use muster_proto::v1;
+use muster_state::Revision;
 use tokio::sync::oneshot;
 
 use crate::faults;
@@ -125,6 +126,7 @@ impl Engine {
             Input::LaunchAnswered { executor, count, refused } => self.launch_answered(&executor, count, refused, now),
             Input::Poll { poll, reply } => self.poll(*poll, reply, now),
             Input::PollExpired { executor, sequence } => self.poll_expired(&executor, sequence),
+            Input::CancelMarked { job, reason, mark } => self.cancel_marked(job, reason, mark, now),
             Input::HandOver { jobs, to } => self.hand_over(jobs, to),
             Input::Cancel { job, reason, reply } => self.cancel(job, reason, reply, now),
             Input::Read(look) => look(self),
@@ -206,7 +208,7 @@ impl Engine {
 
     fn adopted(&mut self, mut loaded: Loaded, now: Millis) {
         let id = loaded.id;
-        let retry = loaded.retry.take();
+        let (retry, cancel_mark) = (loaded.retry.take(), loaded.cancel_mark.take());
         if let Some(known) = self.jobs.get(&id) {
             // Read twice under one token (by the scan, while it was being planned, for instance): the copy in memory
             // is the newer one, for nobody else writes. Under a newer token it was over, or ours no more, meanwhile.
@@ -221,6 +223,11 @@ impl Engine {
         self.jobs.insert(id, job);
         if fresh {
             self.apply(id, Event::Submitted, now);
+        }
+        if let Some((reason, mark)) = cancel_mark {
+            self.carry_cancel(id, reason, mark, now);
+        }
+        if fresh {
             return;
         }
         if self.jobs[&id].head.retry_requested {
@@ -260,6 +267,22 @@ impl Engine {
         let job = self.jobs.get_mut(&id).expect("it was there a line above, and apply removes none");
         job.waiting.replies.push(job::Reply::Cancelled(reply));
         self.dirty.insert(id);
+    }
+
+    /// Told by the watch, perhaps of what was read with the job, and carried out since.
+    fn cancel_marked(&mut self, id: JobId, reason: String, mark: Revision, now: Millis) {
+        if self.jobs.get(&id).is_some_and(|job| job.cursor.marks_known < mark) {
+            self.carry_cancel(id, reason, mark, now);
+        }
+    }
+
+    /// By the job's next commit, which compares and deletes the mark.
+    fn carry_cancel(&mut self, id: JobId, reason: String, mark: Revision, now: Millis) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        job.cursor.cancel_mark = Some(mark);
+        job.cursor.marks_known = job.cursor.marks_known.max(mark);
+        self.dirty.insert(id);
+        self.apply(id, Event::CancelRequested { reason }, now);
     }
 
     /// With the commit of what follows next, and so not before the retry itself is committed.

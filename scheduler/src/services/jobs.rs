@@ -17,7 +17,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{Api, Place, forwarded, is_forwarded, job_id, moved};
 use crate::accept::{self, store, unavailable};
-use crate::engine::{Input, head_view, view};
+use crate::engine::{head_view, view};
 use crate::load::send_until_known;
 use crate::options::CALL_DEADLINE;
 use crate::ownership;
@@ -275,31 +275,7 @@ impl Jobs for Api {
         &self,
         request: Request<v1::CancelJobRequest>,
     ) -> Result<Response<v1::CancelJobResponse>, Status> {
-        /// A user's words, at most.
-        const REASON_BYTES_MAX: usize = 1024;
-        let forward = is_forwarded(&request);
-        let message = request.into_inner();
-        let id = job_id(&message.job_id)?;
-        if message.reason.len() > REASON_BYTES_MAX {
-            return Err(Status::invalid_argument(format!(
-                "reason: {} bytes, more than REASON_BYTES_MAX = {REASON_BYTES_MAX}",
-                message.reason.len()
-            )));
-        }
-        match self.place_of(id, forward).await? {
-            Place::Peer(address) => self.jobs_at(&address)?.cancel_job(forwarded(message)).await,
-            Place::Over(stored) => Ok(Response::new(v1::CancelJobResponse { state: stored.head.state })),
-            Place::Here => {
-                let (reply, answer) = oneshot::channel();
-                let input = Input::Cancel { job: id, reason: message.reason, reply };
-                self.shared.engine.send(input).await.map_err(unavailable)?;
-                match tokio::time::timeout(CALL_DEADLINE, answer).await {
-                    Ok(Ok(Some(state))) => Ok(Response::new(v1::CancelJobResponse { state: state.into() })),
-                    Ok(Ok(None) | Err(_)) => Err(moved(id)),
-                    Err(_) => Err(Status::deadline_exceeded("the cancel is not committed yet; it may still be")),
-                }
-            }
-        }
+        self.cancel(request).await
     }
 
     async fn retry_job(&self, request: Request<v1::RetryJobRequest>) -> Result<Response<v1::RetryJobResponse>, Status> {

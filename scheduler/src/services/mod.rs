@@ -1,6 +1,7 @@
 //! The gRPC services. They translate, look jobs up and forward; every decision is the engine's.
 
 mod attempts;
+mod cancel;
 mod cluster;
 mod executors;
 mod jobs;

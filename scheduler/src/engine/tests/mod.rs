@@ -1,6 +1,7 @@
 //! The engine, driven by inputs alone, its transactions sent to a store in memory when the test says so: between a
 //! decision and its commit a test can look at what has left, which must be nothing.
 
+mod cancel_marks;
 mod executors;
 mod handover;
 mod ownership;
