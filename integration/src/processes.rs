@@ -127,9 +127,7 @@ impl Process {
     /// # Panics
     /// When it does not end.
     pub async fn terminate(&mut self) -> ExitStatus {
-        self.assert_alive();
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a child has a pid");
-        kill_process(pid, Signal::TERM).expect("our own child can be told to end");
+        self.signal(Signal::TERM);
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().expect("our own child can be asked") {
@@ -138,6 +136,28 @@ impl Process {
             assert!(tokio::time::Instant::now() < deadline, "it did not end within {PATIENCE:?} after SIGTERM");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    /// SIGSTOP: it is there, and does nothing.
+    ///
+    /// # Panics
+    /// When it had ended already.
+    pub fn pause(&mut self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// SIGCONT: it goes on where it was.
+    ///
+    /// # Panics
+    /// When it had ended already.
+    pub fn resume(&mut self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&mut self, signal: Signal) {
+        self.assert_alive();
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a child has a pid");
+        kill_process(pid, signal).expect("our own child can be signalled");
     }
 
     /// # Panics

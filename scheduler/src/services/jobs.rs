@@ -15,7 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Api, Place, forwarded, is_forwarded, job_id, moved};
+use super::{Api, Place, followed, forwarded, is_forwarded, job_id, moved};
 use crate::accept::{self, store, unavailable};
 use crate::engine::{head_view, view};
 use crate::load::send_until_known;
@@ -237,9 +237,7 @@ impl Jobs for Api {
         let id = job_id(&message.job_id)?;
         let place = self.place_of(id, forward).await?;
         if let Place::Peer(address) = &place {
-            let mut request = forwarded(message);
-            request.metadata_mut().remove("grpc-timeout");
-            let stream = self.jobs_at(address)?.watch_job(request).await?.into_inner();
+            let stream = self.jobs_at(address)?.watch_job(followed(message)).await?.into_inner();
             return Ok(Response::new(Box::pin(stream)));
         }
         let (sender, receiver) = mpsc::channel(4);
@@ -248,7 +246,7 @@ impl Jobs for Api {
         tokio::spawn(async move {
             // Cancelled between two looks: the watcher sees the stream end and watches elsewhere.
             stop.run_until_cancelled(async move {
-                if let Err(status) = api.watch(id, place, &sender).await {
+                if let Err(status) = api.watch(id, place, forward, &sender).await {
                     let _ = sender.send(Err(status)).await;
                 }
             })

@@ -105,6 +105,13 @@ fn forwarded<T>(message: T) -> Request<T> {
     request
 }
 
+/// The same, for a call that lasts as long as the job.
+fn followed<T>(message: T) -> Request<T> {
+    let mut request = forwarded(message);
+    request.metadata_mut().remove("grpc-timeout");
+    request
+}
+
 /// The id in a request.
 fn job_id(text: &str) -> Result<JobId, Status> {
     muster_proto::convert::job_id(text).map_err(Status::from)
