@@ -1,0 +1,43 @@
+//! What the scripted cluster tells of itself.
+
+use muster_proto::v1;
+use muster_proto::v1::cluster_server::Cluster;
+use tonic::{Request, Response, Status};
+
+use super::Service;
+
+#[tonic::async_trait]
+impl Cluster for Service {
+    async fn list_executors(
+        &self,
+        _: Request<v1::ListExecutorsRequest>,
+    ) -> Result<Response<v1::ListExecutorsResponse>, Status> {
+        self.begin("list_executors").await?;
+        Ok(Response::new(v1::ListExecutorsResponse { executors: self.cluster.state().executors.clone() }))
+    }
+
+    async fn list_schedulers(
+        &self,
+        _: Request<v1::ListSchedulersRequest>,
+    ) -> Result<Response<v1::ListSchedulersResponse>, Status> {
+        self.begin("list_schedulers").await?;
+        let mut schedulers = self.cluster.state().schedulers.clone();
+        for view in &mut schedulers {
+            view.self_ = view.address == self.address;
+        }
+        Ok(Response::new(v1::ListSchedulersResponse { schedulers }))
+    }
+    async fn drain_scheduler(
+        &self,
+        request: Request<v1::DrainSchedulerRequest>,
+    ) -> Result<Response<v1::DrainSchedulerResponse>, Status> {
+        self.begin("drain_scheduler").await?;
+        let request = request.into_inner();
+        for view in &mut self.cluster.state().schedulers {
+            if view.scheduler_id == request.scheduler_id {
+                view.draining = !request.undo;
+            }
+        }
+        Ok(Response::new(v1::DrainSchedulerResponse::default()))
+    }
+}
