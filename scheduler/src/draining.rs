@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use muster_graph::ids::JobId;
 use muster_proto::storage::SchedulerRecord;
+use muster_proto::v1;
+use muster_proto::v1::scheduler_signal::Signal;
 use muster_state::{Error, Guard, Op, SessionId, Txn, TxnOutcome, codec, keys};
 use tonic::Status;
 
@@ -50,6 +52,14 @@ impl Shared {
         }
         let peers: Vec<String> = self.successors().into_values().map(|peer| peer.address).collect();
         Err(unavailable(format!("this scheduler is draining; ask {}", peers.join(" or "))))
+    }
+
+    /// What an executor is told whose home this was.
+    pub(crate) fn goodbye(&self) -> [v1::SchedulerSignal; 2] {
+        let addresses = self.peers.addresses();
+        let reason = "this scheduler is draining".to_owned();
+        [Signal::Schedulers(v1::SchedulerList { addresses }), Signal::RegisterAgain(v1::RegisterAgain { reason })]
+            .map(|signal| v1::SchedulerSignal { signal: Some(signal) })
     }
 
     /// Waits until this scheduler gives way.

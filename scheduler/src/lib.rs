@@ -15,6 +15,7 @@ mod demand;
 mod draining;
 mod faults;
 mod handover;
+mod isolation;
 mod links;
 mod load;
 mod membership;

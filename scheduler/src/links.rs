@@ -101,6 +101,7 @@ pub(crate) fn connect(
         sent: 0,
         cancels: VecDeque::new(),
         sequence: 0,
+        reached: None,
     };
     let stopped = ended.clone();
     tasks.spawn(async move {
@@ -122,6 +123,8 @@ struct Sender {
     /// Cancels, each with the launch message that it must not overtake.
     cancels: VecDeque<(u64, v1::CancelTasksRequest)>,
     sequence: u64,
+    /// What the engine was told of the way.
+    reached: Option<bool>,
 }
 
 impl Sender {
@@ -141,8 +144,16 @@ impl Sender {
                     tracing::info!(executor = self.executor.id, %error, "launch stream broke; it will be resumed");
                 }
             }
+            self.tell_reached(false).await;
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(RETRY_MOST);
+        }
+    }
+
+    async fn tell_reached(&mut self, reached: bool) {
+        if self.reached.replace(reached) != Some(reached) {
+            // Stopping: nobody wants to know.
+            let _ = self.shared.engine.send(Input::Reached { executor: self.executor.clone(), reached }).await;
         }
     }
 
@@ -164,6 +175,7 @@ impl Sender {
         };
         let mut answers =
             opened.map_err(|_| tonic::Status::deadline_exceeded("opening the launch stream"))??.into_inner();
+        self.tell_reached(true).await;
         loop {
             tokio::select! {
                 biased;

@@ -12,7 +12,7 @@ use crate::engine::{Engine, Input};
 use crate::options::Options;
 use crate::shared::Shared;
 use crate::shell::{EngineHandle, Shell};
-use crate::{compaction, demand, draining, membership, ownership, requests, self_fencing, services};
+use crate::{compaction, demand, draining, isolation, membership, ownership, requests, self_fencing, services};
 
 /// A scheduler could not start, or ended early.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -152,6 +152,7 @@ impl Running {
         let mut demands = tokio::spawn(demand::follow(Arc::clone(&shared)));
         let mut requests = tokio::spawn(requests::follow(Arc::clone(&shared)));
         let mut fencing = tokio::spawn(self_fencing::keep(Arc::clone(&shared)));
+        let mut isolation = tokio::spawn(isolation::keep(Arc::clone(&shared)));
         let mut draining = tokio::spawn(draining::keep_giving(Arc::clone(&shared)));
         let mut presence = tokio::spawn(keep_present(Arc::clone(&shared), Arc::clone(&sessions_changed)));
         // A part that ends, by a panic or otherwise, ends the whole: another scheduler takes over, and this one's
@@ -169,6 +170,7 @@ impl Running {
             _ = &mut demands => Err(Error::Ended("the watch of the peers' demand")),
             _ = &mut requests => Err(Error::Ended("the watch of requests")),
             _ = &mut fencing => Err(Error::Ended("the watch of the engine's pulse")),
+            _ = &mut isolation => Err(Error::Ended("the watch of the ways to executors")),
             _ = &mut draining => Err(Error::Ended("the drain")),
             _ = &mut presence => Err(Error::Ended("the session's keeper")),
         };
@@ -177,9 +179,10 @@ impl Running {
         }
         stop.cancel();
         spawned.cancel();
-        for part in
-            [scanning, schedulers, executors, compacting, telling, demands, requests, fencing, draining, presence]
-        {
+        for part in [
+            scanning, schedulers, executors, compacting, telling, demands, requests, fencing, isolation, draining,
+            presence,
+        ] {
             part.abort();
         }
         /// For calls under way and transactions in flight.

@@ -1,5 +1,6 @@
 //! What all parts of one scheduler share.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -32,6 +33,8 @@ pub(crate) struct Shared {
     pub(crate) pulse: Pulse,
     /// Whether this scheduler hands its jobs over and takes no new ones; see [`crate::draining`].
     pub(crate) draining: watch::Sender<bool>,
+    /// It does so because it is cut off ([`crate::isolation`]), and nobody has asked for it.
+    pub(crate) drains_by_itself: AtomicBool,
     /// How others reach this scheduler.
     pub(crate) address: String,
     /// The session and what belongs to it. Replaced whole when the session was lost; read for an instant.
@@ -81,6 +84,7 @@ impl Shared {
             loads: Semaphore::new(LOADS_AT_ONCE),
             pulse: Pulse::default(),
             draining: watch::channel(false).0,
+            drains_by_itself: AtomicBool::new(false),
             address,
             presence: RwLock::new(presence),
             newest: Mutex::new(0),

@@ -95,6 +95,8 @@ pub struct Executor {
     pub(super) record: Revision,
     /// The life and address that launches are sent to.
     pub(super) linked: Option<(u64, String)>,
+    /// Since when that way is broken.
+    pub(super) unreached_since: Option<Millis>,
     /// Jobs about which it must be asked.
     pub(crate) ask: BTreeMap<JobId, Doubt>,
     /// The question under way.
@@ -125,6 +127,7 @@ impl Executor {
             home: String::new(),
             record: 0,
             linked: None,
+            unreached_since: None,
             ask: BTreeMap::new(),
             asking: None,
             poll: None,
@@ -236,6 +239,7 @@ impl Engine {
             way_lost = executor.linked.as_ref().is_some_and(|(life, _)| *life == key.incarnation);
             executor.unanswered = 0;
             executor.linked.clone_from(&way);
+            executor.unreached_since = None;
             self.outputs.push(match way {
                 Some((_, address)) => Output::Connect { executor: key.clone(), address },
                 None => Output::Disconnect { executor: key.clone() },

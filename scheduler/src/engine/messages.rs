@@ -45,6 +45,13 @@ pub enum Input {
         /// Who.
         executor: ExecutorKey,
     },
+    /// The way on which launches go to it was opened, or broke.
+    Reached {
+        /// Who.
+        executor: ExecutorKey,
+        /// Whether it is open.
+        reached: bool,
+    },
     /// It was declared lost, or stopped on purpose, and the store says so.
     Lost(Loss),
     /// These schedulers are live, as the store says.

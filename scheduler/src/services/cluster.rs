@@ -1,6 +1,7 @@
 //! Who is there, for users.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 use muster_proto::storage::OwnerRecord;
 use muster_proto::v1;
@@ -75,6 +76,7 @@ impl Cluster for Api {
         let forward = is_forwarded(&request);
         let message = request.into_inner();
         if message.scheduler_id == self.shared.options.scheduler_id {
+            self.shared.drains_by_itself.store(false, Ordering::Relaxed);
             draining::set(&self.shared, !message.undo).await.map_err(store)?;
             let owned = self.shared.engine.read(|engine| engine.jobs_owned()).await.map_err(unavailable)?;
             return Ok(Response::new(v1::DrainSchedulerResponse { jobs: u32::try_from(owned).unwrap_or(u32::MAX) }));

@@ -355,14 +355,9 @@ impl Api {
                 },
             };
             let Some(beat) = beat else {
-                let addresses = self.shared.peers.addresses();
-                let reason = "this scheduler is draining".to_owned();
-                for signal in [
-                    v1::scheduler_signal::Signal::Schedulers(v1::SchedulerList { addresses }),
-                    v1::scheduler_signal::Signal::RegisterAgain(v1::RegisterAgain { reason }),
-                ] {
+                for signal in self.shared.goodbye() {
                     // The executor may have gone; that is as good.
-                    let _ = signals.send(Ok(v1::SchedulerSignal { signal: Some(signal) })).await;
+                    let _ = signals.send(Ok(signal)).await;
                 }
                 return;
             };
