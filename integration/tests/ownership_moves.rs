@@ -115,7 +115,8 @@ async fn a_drained_scheduler_hands_its_jobs_and_executors_over_and_stays_without
     // Somebody watches at the scheduler that gives the jobs away.
     let (watching, watched) = (at_first.clone(), jobs[0]);
     let watch = tokio::spawn(async move { watching.wait(watched).await });
-    assert_eq!(at_second.drain_scheduler("first", false).await.unwrap_or(u32::MAX), owned(&at_second).await["first"]);
+    let left = at_second.drain_scheduler("first", false).await.unwrap();
+    assert!(left as usize <= JOBS, "{left}");
     eventually("all jobs are with the second", 30, || async {
         (owned(&at_second).await == BTreeMap::from([("first".to_owned(), 0), ("second".to_owned(), JOBS as u32)]))
             .then_some(())

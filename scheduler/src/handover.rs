@@ -17,9 +17,12 @@ use tokio::task::JoinSet;
 
 use crate::engine::{Departing, Successor};
 use crate::load::send_until_known;
-use crate::options::{HANDOVER_BATCH, LOADS_AT_ONCE, PEER_DEADLINE};
+use crate::options::{HANDOVER_BATCH, LOADS_AT_ONCE};
 use crate::ownership;
 use crate::shared::{Shared, Transit};
+
+/// The successor reads some dozens of jobs within this, or its scan finds them.
+const TELL_WITHIN: Duration = Duration::from_secs(3);
 
 /// Gives jobs away, or takes them back into memory.
 pub(crate) async fn give(shared: Arc<Shared>, to: Arc<Successor>, jobs: Vec<(Departing, Option<Transit>)>) {
@@ -27,15 +30,20 @@ pub(crate) async fn give(shared: Arc<Shared>, to: Arc<Successor>, jobs: Vec<(Dep
     let mut telling = JoinSet::new();
     let mut jobs = jobs.into_iter().peekable();
     while jobs.peek().is_some() {
-        let (batch, transits): (Vec<Departing>, Vec<Option<Transit>>) = jobs.by_ref().take(HANDOVER_BATCH).unzip();
+        let (batch, mut transits): (Vec<Departing>, Vec<Option<Transit>>) = jobs.by_ref().take(HANDOVER_BATCH).unzip();
         let given = give_batch(&shared, &to, &batch).await;
-        drop(transits);
+        // What was given stays in transit until the successor has it: who waits for the end of this process waits for that.
+        transits.retain(|transit| transit.as_ref().is_some_and(|transit| given.contains(&transit.job())));
         for kept in batch.iter().filter(|departing| !given.contains(&departing.job)) {
             tracing::info!(job = %kept.job, to = to.record.scheduler_id, "the job stays; reading it again");
             tokio::spawn(ownership::read_again(Arc::clone(&shared), kept.job));
         }
         if !given.is_empty() {
-            telling.spawn(tell(Arc::clone(&shared), Arc::clone(&to), given, began));
+            let (shared, to) = (Arc::clone(&shared), Arc::clone(&to));
+            telling.spawn(async move {
+                tell(&shared, &to, given, began).await;
+                drop(transits);
+            });
         }
     }
     while telling.join_next().await.is_some() {}
@@ -99,12 +107,12 @@ async fn transfer(shared: &Shared, to: &Successor, batch: &[Departing]) -> Resul
 }
 
 /// Tells the successor, which answers when it has the jobs in memory.
-async fn tell(shared: Arc<Shared>, to: Arc<Successor>, given: Vec<JobId>, began: Instant) {
+async fn tell(shared: &Shared, to: &Successor, given: Vec<JobId>, began: Instant) {
     let jobs = given.len();
     let request = v1::TakeJobsRequest { job_ids: given.iter().map(ToString::to_string).collect() };
     let call = async {
         let mut peer = PeerClient::new(shared.peers.channel(&to.record.address)?);
-        tokio::time::timeout(PEER_DEADLINE, peer.take_jobs(request))
+        tokio::time::timeout(TELL_WITHIN, peer.take_jobs(request))
             .await
             .map_err(|_| tonic::Status::deadline_exceeded("no answer"))?
     };
@@ -119,14 +127,12 @@ async fn tell(shared: Arc<Shared>, to: Arc<Successor>, given: Vec<JobId>, began:
 }
 
 /// Takes jobs in that a peer has made ours.
-pub(crate) async fn take(shared: &Arc<Shared>, jobs: Vec<JobId>) {
+pub(crate) async fn take(shared: Arc<Shared>, jobs: Vec<JobId>) {
+    let shared = &shared;
     futures::stream::iter(jobs)
         .for_each_concurrent(LOADS_AT_ONCE, |job| async move {
             if let Some(transit) = shared.transit(job) {
-                /// A caller waits; what takes longer goes on without it.
-                const WITHIN: Duration = PEER_DEADLINE;
-                let adopting = tokio::spawn(ownership::adopt(Arc::clone(shared), transit));
-                let _ = tokio::time::timeout(WITHIN, adopting).await;
+                ownership::adopt(Arc::clone(shared), transit).await;
             }
         })
         .await;

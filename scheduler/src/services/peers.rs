@@ -1,5 +1,7 @@
 //! What schedulers call of each other.
 
+use std::sync::Arc;
+
 use muster_proto::v1;
 use muster_proto::v1::peer_server::Peer;
 use tonic::{Request, Response, Status};
@@ -19,8 +21,9 @@ impl Peer for Api {
             )));
         }
         let jobs = ids.iter().map(|id| job_id(id)).collect::<Result<_, _>>()?;
-        // Who says so is not believed: each job's owner's record is read.
-        handover::take(&self.shared, jobs).await;
+        // Who says so is not believed: each job's owner's record is read. Seen through even if the caller goes away.
+        let taking = tokio::spawn(handover::take(Arc::clone(&self.shared), jobs));
+        taking.await.map_err(|error| Status::internal(error.to_string()))?;
         Ok(Response::new(v1::TakeJobsResponse {}))
     }
 }
