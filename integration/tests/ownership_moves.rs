@@ -67,6 +67,27 @@ async fn submit(client: &Client, world: &World, jobs: usize) -> Vec<JobId> {
     ids
 }
 
+/// Jobs of one task each, which runs: nothing of them is left that would be evened out.
+async fn submit_running(client: &Client, world: &World, jobs: u32) -> Vec<JobId> {
+    let mut ids = Vec::new();
+    for number in 0..jobs {
+        let spec = world.job(&format!("{{name: 'job-{number}', run: 'true'}}"));
+        ids.push(client.submit(spec, None).await.unwrap().job);
+    }
+    ids
+}
+
+/// Cancels jobs, which shows that each is in the memory of its owner, and waits for their ends.
+async fn cancelled(client: &Client, jobs: &[JobId]) {
+    for job in jobs {
+        client.cancel_job(*job, "enough").await.unwrap();
+    }
+    for job in jobs {
+        let view = tokio::time::timeout(Duration::from_secs(60), client.wait(*job)).await.unwrap().unwrap();
+        assert_eq!(view.state(), v1::JobState::Cancelled);
+    }
+}
+
 /// Waits until the tasks that wait have been started.
 async fn all_started(world: &World, starts: usize) {
     eventually(&format!("{starts} tasks have started"), 60, || async {
@@ -172,23 +193,25 @@ async fn a_joining_scheduler_gets_its_share_of_the_jobs() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_jobs_of_a_scheduler_that_is_told_to_end_are_with_its_peers_before_it_has_ended() {
-    const JOBS: usize = 40;
+    const JOBS: u32 = 100;
     let world = World::new();
     let etcd = Etcd::start().await.unwrap();
-    // Nobody waits for this session to run out, nor for a scan.
+    // Nobody waits for this session to run out.
     let mut first = world.scheduler("first", &etcd.url(), &["--session-ttl", "60s"]).await;
     let second = world.scheduler("second", &etcd.url(), &["--session-ttl", "60s"]).await;
     let (at_first, at_second) = (only(first.address()).await, only(second.address()).await);
     live(&at_first, 2).await;
-    let _executor = world.executor("e", "push", &[first.address()], &["--cpus", "8"]).await;
+    let executor = Simulated::start("e", second.address(), JOBS, Arc::new(|_| None)).await.unwrap();
     ready(&at_first, 1).await;
-    let jobs = submit(&at_first, &world, JOBS).await;
-    all_started(&world, 2 * JOBS).await;
+    let jobs = submit_running(&at_first, &world, JOBS).await;
+    eventually("all run", 60, || async { executor.seen(|seen| (seen.launches.len() == jobs.len()).then_some(())) })
+        .await;
     let told = Instant::now();
     assert!(first.terminate().await.success());
     eprintln!("ended after {:?}\n{}", told.elapsed(), pauses(&world, "first").join("\n"));
-    assert_eq!(owned(&at_second).await, BTreeMap::from([("second".to_owned(), JOBS as u32)]));
-    all_end(&world, &at_second, &jobs).await;
+    assert_eq!(owned(&at_second).await, BTreeMap::from([("second".to_owned(), JOBS)]));
+    cancelled(&at_second, &jobs).await;
+    executor.seen(|seen| assert_eq!(seen.launches.values().sum::<u32>(), JOBS, "none was launched again"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -245,13 +268,7 @@ async fn three_hundred_jobs_of_a_killed_scheduler_are_taken_over_by_two_survivor
     live(&at_first, 3).await;
     let executor = Simulated::start("e", survivors[0].address(), JOBS, Arc::new(|_| None)).await.unwrap();
     ready(&at_first, 1).await;
-    let mut jobs = Vec::new();
-    for number in 0..JOBS {
-        // Of one task each, which runs: nothing that would be evened out before the kill.
-        jobs.push(
-            at_first.submit(world.job(&format!("{{name: 'job-{number}', run: 'true'}}")), None).await.unwrap().job,
-        );
-    }
+    let jobs = submit_running(&at_first, &world, JOBS).await;
     eventually("all run", 60, || async { executor.seen(|seen| (seen.launches.len() == JOBS as usize).then_some(())) })
         .await;
     let before = owned(&at_first).await["first"];
@@ -266,13 +283,6 @@ async fn three_hundred_jobs_of_a_killed_scheduler_are_taken_over_by_two_survivor
     .await;
     eprintln!("{before} jobs were taken over {:?} after the kill: {shares:?}", killed.elapsed());
     assert!(shares.values().all(|share| *share > JOBS / 5), "{shares:?}");
-    // Each is in the memory of its owner, which acts for it.
-    for job in &jobs {
-        at_second.cancel_job(*job, "enough").await.unwrap();
-    }
-    for job in &jobs {
-        let view = tokio::time::timeout(Duration::from_secs(60), at_second.wait(*job)).await.unwrap().unwrap();
-        assert_eq!(view.state(), v1::JobState::Cancelled);
-    }
+    cancelled(&at_second, &jobs).await;
     executor.seen(|seen| assert_eq!(seen.launches.values().sum::<u32>(), JOBS, "none was launched again"));
 }
