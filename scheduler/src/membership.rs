@@ -51,7 +51,7 @@ async fn epoch(state: &dyn StateBackend) -> Result<(u64, Revision), Error> {
 }
 
 /// Opens a session under a fresh id.
-pub(crate) async fn open(options: &Options, address: &str, now: u64) -> Result<Presence, Error> {
+pub(crate) async fn open(options: &Options, address: &str, draining: bool, now: u64) -> Result<Presence, Error> {
     let id = SessionId(format!("{}.{:016x}", options.scheduler_id, rand::random::<u64>()));
     let (epoch, epoch_revision) = epoch(&*options.state).await?;
     let record = SchedulerRecord {
@@ -59,11 +59,12 @@ pub(crate) async fn open(options: &Options, address: &str, now: u64) -> Result<P
         address: address.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started_at_ms: now,
+        draining,
     };
     let session = options.state.open_session(id.clone(), options.session_ttl, codec::encode(&record)?).await?;
     tracing::info!(session = id.0, epoch, address, "session opened");
     let identity = Identity { session: id, address: address.to_owned(), epoch, epoch_revision };
-    Ok(Presence { session, identity })
+    Ok(Presence { session, identity, record })
 }
 
 /// The live schedulers, in the store's own words.

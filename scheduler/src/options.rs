@@ -49,6 +49,12 @@ impl Options {
 
 /// Jobs that one scheduler owns at a time. Beyond it submits are answered with RESOURCE_EXHAUSTED: each costs memory.
 pub const JOBS_OWNED_MAX: usize = 20_000;
+/// Jobs that are read from the store at once: enough to keep it busy, few enough to leave room for commits.
+pub const LOADS_AT_ONCE: usize = 32;
+/// Jobs claimed in one transaction: each takes a guard of at most 128, and one bad one holds up no more than these.
+pub const CLAIM_BATCH: usize = 48;
+/// Jobs handed over in one transaction: each takes two guards of at most 128.
+pub const HANDOVER_BATCH: usize = 60;
 /// Statuses in one call.
 pub const STATUSES_PER_CALL_MAX: usize = 4096;
 /// Inputs that wait for the engine; who brings more waits for room, within its call's deadline.

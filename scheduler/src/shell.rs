@@ -3,7 +3,7 @@
 //! One task owns the engine. It never waits for anything but its inputs, its own transactions and the time: whatever
 //! takes longer is spawned, and its result comes back as an input. So no queue can wait for another in a circle.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,12 +12,14 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use muster_graph::ids::{ExecutorKey, Millis};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::committer;
-use crate::faults;
 use crate::engine::{CommitName, CommitResult, Engine, Input, JobCommit, Output};
+use crate::faults;
+use crate::handover;
 use crate::links::{self, Link};
 use crate::options::{COMMITS_IN_FLIGHT, ENGINE_QUEUE};
 use crate::shared::Shared;
@@ -61,7 +63,8 @@ impl EngineHandle {
     }
 }
 
-type InFlight = FuturesUnordered<BoxFuture<'static, Vec<(CommitName, CommitResult)>>>;
+/// Each with the number of its group.
+type InFlight = FuturesUnordered<BoxFuture<'static, (u64, Vec<(CommitName, CommitResult)>)>>;
 
 /// See the module.
 pub(crate) struct Shell {
@@ -76,6 +79,7 @@ impl Shell {
     /// Runs until told to stop, and then until what is in flight has landed.
     pub(crate) async fn run(mut self) {
         let mut in_flight: InFlight = FuturesUnordered::new();
+        let mut sent: BTreeMap<u64, Instant> = BTreeMap::new();
         let mut waiting: VecDeque<JobCommit> = VecDeque::new();
         let mut links: HashMap<String, (ExecutorKey, Link)> = HashMap::new();
         loop {
@@ -97,7 +101,8 @@ impl Shell {
                 tracing::error!("the session's time is up; letting go of all jobs");
                 self.engine.handle(Input::SessionLost, now);
             }
-            if let Some(results) = came_back {
+            if let Some((group, results)) = came_back {
+                sent.remove(&group);
                 faults::die_at("after-commit-before-acknowledgement");
                 self.engine.handle(Input::Commits(results), now);
             }
@@ -118,8 +123,11 @@ impl Shell {
                 let group = committer::take_group(&mut waiting);
                 faults::die_at("before-commit");
                 let state = Arc::clone(&self.shared.options.state);
-                in_flight.push(Box::pin(async move { committer::commit(&*state, group).await }));
+                let number = sent.last_key_value().map_or(0, |(last, _)| last + 1);
+                sent.insert(number, Instant::now());
+                in_flight.push(Box::pin(async move { (number, committer::commit(&*state, group).await) }));
             }
+            self.shared.pulse.beat(Instant::now(), sent.values().next().copied());
             for output in outputs {
                 self.perform(output, &mut links);
             }
@@ -154,9 +162,9 @@ impl Shell {
                 Some((key, link)) if *key == executor => link.cancel(request),
                 _ => tracing::debug!(executor = executor.id, "no link to this life of the executor"),
             },
-            Output::Ask { executor, address, jobs } => {
+            Output::Ask { executor, address, question, jobs } => {
                 let shared = Arc::clone(&self.shared);
-                self.tasks.spawn(async move { links::ask(&shared, executor, &address, jobs).await });
+                self.tasks.spawn(async move { links::ask(&shared, executor, &address, question, jobs).await });
             }
             Output::Disconnect { executor } => {
                 links.remove(&executor.id);
@@ -165,12 +173,20 @@ impl Shell {
                 let shared = Arc::clone(&self.shared);
                 self.tasks.spawn(async move {
                     tokio::time::sleep(Duration::from_millis(after_ms)).await;
-                    crate::ownership::reload(&shared, job).await;
+                    crate::ownership::read_again(shared, job).await;
                 });
             }
             Output::TellAway { executor } => {
                 let shared = Arc::clone(&self.shared);
                 self.tasks.spawn(async move { crate::membership::tell_away(&shared, &executor).await });
+            }
+            Output::HandOver { to, jobs } => {
+                // From here on, and not only once the task runs: the scan must not read them again meanwhile.
+                let jobs = jobs.into_iter().map(|departing| {
+                    let transit = self.shared.transit(departing.job);
+                    (departing, transit)
+                });
+                self.tasks.spawn(handover::give(Arc::clone(&self.shared), to, jobs.collect()));
             }
             Output::DeclareLost { executor } => {
                 let shared = Arc::clone(&self.shared);

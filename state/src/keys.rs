@@ -43,6 +43,18 @@ pub fn owner(job: JobId) -> Key {
     Key::new(Keyspace::JobOwners, job.to_string())
 }
 
+/// A cancel that the job's owner has not carried out yet.
+#[must_use]
+pub fn cancel_mark(job: JobId) -> Key {
+    Key::new(Keyspace::JobRequests, format!("{job}/cancel"))
+}
+
+/// The job that a cancel mark's name belongs to.
+#[must_use]
+pub fn cancel_mark_of(name: &str) -> Option<JobId> {
+    name.strip_suffix("/cancel")?.parse().ok()
+}
+
 /// An executor's registration.
 #[must_use]
 pub fn executor(id: &str) -> Key {

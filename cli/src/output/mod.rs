@@ -5,6 +5,7 @@
 //! Nothing here writes to standard error, and nothing else writes to standard output but logs and generated files.
 
 pub(crate) mod detail;
+pub(crate) mod scheduler;
 mod table;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use muster_client::v1;
 
+use super::scheduler::Scheduler;
 use super::views::{
-    Cancellation, Downloaded, Executor, Job, JobAtLength, Retry, Scheduler, Started, Submission, Task, TaskOutput,
+    Cancellation, Downloaded, Executor, Job, JobAtLength, Retry, Started, Submission, Task, TaskOutput,
 };
 use super::{Detail, Form, Output, Row};
 
@@ -186,6 +187,7 @@ fn scheduler() -> v1::SchedulerView {
         jobs: 12,
         version: "0.1.0".to_owned(),
         self_: true,
+        draining: false,
     }
 }
 

@@ -90,6 +90,7 @@ impl Engine {
                     // Nothing to write: what waits is true already.
                     let consequences = std::mem::take(&mut job.waiting);
                     self.follow(id, consequences);
+                    self.depart(id);
                 }
             }
         }
@@ -111,7 +112,7 @@ impl Engine {
                 if over {
                     self.over(id);
                 } else if let Some(job) = self.jobs.get(&id)
-                    && !job.waiting.is_empty()
+                    && (!job.waiting.is_empty() || job.leaving.is_some())
                 {
                     self.dirty.insert(id);
                 }

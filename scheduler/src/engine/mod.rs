@@ -12,6 +12,7 @@
 mod account;
 mod commit;
 mod executors;
+mod handover;
 mod inputs;
 mod job;
 mod launch;
@@ -19,6 +20,7 @@ mod losses;
 mod messages;
 mod place;
 mod polls;
+mod reach;
 mod statuses;
 mod takeover;
 #[cfg(test)]
@@ -30,12 +32,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use muster_graph::execution::Event;
 use muster_graph::ids::{JobId, Millis};
 use muster_proto::v1;
+use muster_state::Revision;
 use tokio::sync::oneshot;
 
 use crate::faults;
 pub(crate) use commit::commit_id_of;
 pub use commit::{CommitName, CommitResult, JobCommit, Landed};
 pub use executors::{Executor, Link, Registration};
+pub use handover::{Departing, Successor};
 pub use job::{Changed, Job, Loaded};
 pub use losses::Loss;
 pub use messages::{Input, Output};
@@ -81,6 +85,7 @@ pub struct Engine {
     batches: HashMap<u64, statuses::Batch>,
     next_batch: u64,
     next_commit: u64,
+    next_question: u64,
     outputs: Vec<Output>,
     /// Told to those who watch a job's life from outside; rises with everything.
     watchers: HashMap<JobId, tokio::sync::watch::Sender<Changed>>,
@@ -105,6 +110,7 @@ impl Engine {
             batches: HashMap::new(),
             next_batch: 0,
             next_commit: 0,
+            next_question: 1,
             outputs: Vec::new(),
             watchers: HashMap::new(),
         }
@@ -119,14 +125,17 @@ impl Engine {
             Input::Registered(registration) => self.registered(registration, now),
             Input::Heartbeat { executor, free, draining } => self.heartbeat(&executor, &free, draining, now),
             Input::SessionEnded { executor } => self.session_ended(&executor, now),
+            Input::Reached { executor, reached } => self.reached(&executor, reached, now),
             Input::Lost(loss) => self.lost(loss, now),
             Input::Schedulers { live } => self.schedulers(live, now),
-            Input::Answered { executor, jobs, held, refused } => {
-                self.answered(&executor, &jobs, &held, &refused, now);
+            Input::Answered { executor, question, held, refused } => {
+                self.answered(&executor, question, &held, &refused, now);
             }
             Input::LaunchAnswered { executor, count, refused } => self.launch_answered(&executor, count, refused, now),
             Input::Poll { poll, reply } => self.poll(*poll, reply, now),
             Input::PollExpired { executor, sequence } => self.poll_expired(&executor, sequence),
+            Input::CancelMarked { job, reason, mark } => self.cancel_marked(job, reason, mark, now),
+            Input::HandOver { jobs, to } => self.hand_over(jobs, to),
             Input::Cancel { job, reason, reply } => self.cancel(job, reason, reply, now),
             Input::Read(look) => look(self),
             Input::Commits(results) => {
@@ -208,7 +217,7 @@ impl Engine {
 
     fn adopted(&mut self, mut loaded: Loaded, now: Millis) {
         let id = loaded.id;
-        let retry = loaded.retry.take();
+        let (retry, cancel_mark) = (loaded.retry.take(), loaded.cancel_mark.take());
         if let Some(known) = self.jobs.get(&id) {
             // Read twice under one token (by the scan, while it was being planned, for instance): the copy in memory
             // is the newer one, for nobody else writes. Under a newer token it was over, or ours no more, meanwhile.
@@ -219,10 +228,15 @@ impl Engine {
             self.forget_job(id, "it was claimed anew");
         }
         let fresh = loaded.fresh;
-        let job = Job::new(loaded);
+        let job = Job::new(loaded, now);
         self.jobs.insert(id, job);
         if fresh {
             self.apply(id, Event::Submitted, now);
+        }
+        if let Some((reason, mark)) = cancel_mark {
+            self.carry_cancel(id, reason, mark, now);
+        }
+        if fresh {
             return;
         }
         if self.jobs[&id].head.retry_requested {
@@ -263,6 +277,22 @@ impl Engine {
         let job = self.jobs.get_mut(&id).expect("it was there a line above, and apply removes none");
         job.waiting.replies.push(job::Reply::Cancelled(reply));
         self.dirty.insert(id);
+    }
+
+    /// Told by the watch, perhaps of what was read with the job, and carried out since.
+    fn cancel_marked(&mut self, id: JobId, reason: String, mark: Revision, now: Millis) {
+        if self.jobs.get(&id).is_some_and(|job| job.cursor.marks_known < mark) {
+            self.carry_cancel(id, reason, mark, now);
+        }
+    }
+
+    /// By the job's next commit, which compares and deletes the mark.
+    fn carry_cancel(&mut self, id: JobId, reason: String, mark: Revision, now: Millis) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        job.cursor.cancel_mark = Some(mark);
+        job.cursor.marks_known = job.cursor.marks_known.max(mark);
+        self.dirty.insert(id);
+        self.apply(id, Event::CancelRequested { reason }, now);
     }
 
     /// With the commit of what follows next, and so not before the retry itself is committed.
@@ -335,7 +365,7 @@ impl Engine {
     fn refresh(&mut self, id: JobId) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let place = (std::cmp::Reverse(job.head.priority), id);
-        if job.graph.ready().next().is_some() {
+        if job.leaving.is_none() && job.graph.ready().next().is_some() {
             self.ready.insert(place);
         } else {
             self.ready.remove(&place);

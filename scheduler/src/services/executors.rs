@@ -123,6 +123,7 @@ impl Executors for Api {
     async fn register(&self, request: Request<v1::RegisterRequest>) -> Result<Response<v1::RegisterResponse>, Status> {
         let message = request.into_inner();
         named("executor_id", &message.executor_id)?;
+        self.shared.check_not_draining()?;
         if message.incarnation == 0 {
             return Err(Status::invalid_argument("incarnation: must be at least 1 and rise at each start"));
         }
@@ -237,6 +238,8 @@ impl Executors for Api {
                 peer = address;
                 None
             }
+            // Its session has ended, too: its next poll goes to its new home.
+            () = self.shared.told_to_give_way(), if reporting.is_none() && !wait.is_zero() => None,
             () = tokio::time::sleep(wait), if reporting.is_none() => None,
         };
         let mut response = match early {
@@ -353,7 +356,22 @@ impl Api {
     ) {
         let session = self.shared.presence().identity.session;
         let mut told = Vec::new();
-        while let Ok(Some(beat)) = beats.message().await {
+        loop {
+            let beat = tokio::select! {
+                biased;
+                () = self.shared.told_to_give_way() => None,
+                beat = beats.message() => match beat {
+                    Ok(Some(beat)) => Some(beat),
+                    Ok(None) | Err(_) => return,
+                },
+            };
+            let Some(beat) = beat else {
+                for signal in self.shared.goodbye() {
+                    // The executor may have gone; that is as good.
+                    let _ = signals.send(Ok(signal)).await;
+                }
+                return;
+            };
             let key = ExecutorKey { id: beat.executor_id, incarnation: beat.incarnation };
             let known = {
                 let key = key.clone();

@@ -1,10 +1,12 @@
 //! The gRPC services. They translate, look jobs up and forward; every decision is the engine's.
 
 mod attempts;
+mod cancel;
 mod cluster;
 mod executors;
 mod jobs;
 mod operators;
+mod peers;
 mod tasks;
 mod watch;
 
@@ -16,6 +18,7 @@ use muster_graph::ids::JobId;
 use muster_proto::v1::cluster_server::ClusterServer;
 use muster_proto::v1::executors_server::ExecutorsServer;
 use muster_proto::v1::jobs_server::JobsServer;
+use muster_proto::v1::peer_server::PeerServer;
 use muster_proto::{DESCRIPTORS, MESSAGE_BYTES_MAX, storage};
 use muster_state::{Keyspace, SessionId};
 use tokio_util::sync::CancellationToken;
@@ -23,10 +26,10 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Status};
 
 use crate::accept::{store, unavailable};
+use crate::claims;
 use crate::engine::Engine;
 use crate::load::{self, StoredJob};
 use crate::options::CALL_DEADLINE;
-use crate::ownership;
 use crate::shared::Shared;
 
 /// Calls under way on one connection.
@@ -52,6 +55,7 @@ pub(crate) async fn serve(
         // All launches that a pull executor has room for come in one answer.
         .max_encoding_message_size(16 * MESSAGE_BYTES_MAX);
     reporter.set_serving::<ExecutorsServer<Api>>().await;
+    let peers = PeerServer::new(api.clone());
     let cluster = ClusterServer::new(api).max_encoding_message_size(MESSAGE_BYTES_MAX);
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)
@@ -67,6 +71,7 @@ pub(crate) async fn serve(
         .add_service(jobs)
         .add_service(executors)
         .add_service(cluster)
+        .add_service(peers)
         .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stop.cancelled_owned())
         .await
 }
@@ -98,6 +103,13 @@ fn forwarded<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.metadata_mut().insert(FORWARDED, tonic::metadata::MetadataValue::from_static("1"));
     request.set_timeout(CALL_DEADLINE);
+    request
+}
+
+/// The same, for a call that lasts as long as the job.
+fn followed<T>(message: T) -> Request<T> {
+    let mut request = forwarded(message);
+    request.metadata_mut().remove("grpc-timeout");
     request
 }
 
@@ -135,7 +147,7 @@ impl Api {
                         return Ok(Place::Peer(owner.address.clone()));
                     }
                 }
-                _ => ownership::claim(&self.shared, id).await,
+                _ => claims::claim(&self.shared, id).await,
             }
             if tokio::time::Instant::now() + pause > deadline {
                 return Err(unavailable(format!("job {id} is between two owners; try again")));

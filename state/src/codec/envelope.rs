@@ -52,11 +52,13 @@ pub enum Kind {
     JobSpec = 12,
     /// `storage.StoredPlan`.
     JobPlan = 13,
+    /// `storage.CancelMark`.
+    CancelMark = 14,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::JobHead,
         Self::Scheduler,
         Self::Executor,
@@ -70,6 +72,7 @@ impl Kind {
         Self::Epoch,
         Self::JobSpec,
         Self::JobPlan,
+        Self::CancelMark,
     ];
 
     /// For messages.
@@ -89,6 +92,7 @@ impl Kind {
             Self::Epoch => "epoch record",
             Self::JobSpec => "job spec",
             Self::JobPlan => "job plan",
+            Self::CancelMark => "cancel mark",
         }
     }
 

@@ -104,4 +104,5 @@ protobuf_record! {
     storage::IdempotencyRecord => Idempotency,
     storage::StoredSpec => JobSpec,
     storage::StoredPlan => JobPlan,
+    storage::CancelMark => CancelMark,
 }

@@ -1,7 +1,9 @@
 //! The engine, driven by inputs alone, its transactions sent to a store in memory when the test says so: between a
 //! decision and its commit a test can look at what has left, which must be nothing.
 
+mod cancel_marks;
 mod executors;
+mod handover;
 mod losses;
 mod ownership;
 mod promises;
@@ -178,6 +180,18 @@ impl Bench {
             false
         });
         launches
+    }
+
+    /// An executor answers the question that it was asked last.
+    pub(crate) fn answer(&mut self, executor: &ExecutorKey, held: Vec<super::executors::HeldKey>) {
+        let question = self.question(executor);
+        let executor = executor.clone();
+        self.input(Input::Answered { executor, question, held, refused: Vec::new() });
+    }
+
+    /// The number of the question that an executor was asked last; 0: none is under way.
+    pub(crate) fn question(&self, executor: &ExecutorKey) -> u64 {
+        self.engine.executor(&executor.id).and_then(|known| known.asking).unwrap_or(0)
     }
 
     pub(crate) fn finish(&mut self, by: &ExecutorKey, ends: &[v1::AttemptStatus]) -> oneshot::Receiver<StatusAnswer> {
