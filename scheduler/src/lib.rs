@@ -8,9 +8,9 @@ pub mod placement;
 
 mod accept;
 mod committer;
-mod compaction;
 mod demand;
 mod faults;
+mod janitor;
 mod links;
 mod load;
 mod membership;
@@ -18,10 +18,13 @@ pub mod options;
 mod ownership;
 mod peers;
 mod persist;
+mod safety;
 mod scheduler;
 mod services;
 mod shared;
 mod shell;
+mod store_health;
+mod store_watch;
 
 pub use options::Options;
 pub use scheduler::{Error, Handle, Scheduler};

@@ -219,6 +219,9 @@ pub(crate) async fn write_executor(shared: &Shared, record: &ExecutorRecord) -> 
 
 /// Declares an executor lost, unless it has found a home meanwhile.
 pub(crate) async fn declare_lost(shared: &Shared, executor: &ExecutorKey) {
+    if !shared.health.is_trusted() {
+        return;
+    }
     match try_declare_lost(shared, executor).await {
         Ok(Some(record)) => {
             let loss = Loss { key: executor.clone(), record, on_purpose: false };

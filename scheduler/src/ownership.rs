@@ -30,6 +30,9 @@ pub(crate) async fn keep_scanning(shared: Arc<Shared>, sessions_changed: Arc<tok
     loop {
         // Sooner when a session came or went.
         let _ = tokio::time::timeout(shared.options.scan_every, sessions_changed.notified()).await;
+        if !shared.health.is_trusted() {
+            continue;
+        }
         if let Err(error) = scan(&shared).await {
             tracing::info!(%error, "scan for jobs without an owner failed; again soon");
         }
@@ -103,7 +106,7 @@ pub(crate) async fn claim(shared: &Arc<Shared>, id: JobId) {
 
 async fn try_claim(shared: &Shared, id: JobId) -> Result<bool, Error> {
     let jobs = shared.engine.read(|engine| engine.jobs_owned()).await.unwrap_or(usize::MAX);
-    if jobs >= JOBS_OWNED_MAX {
+    if jobs >= JOBS_OWNED_MAX || !shared.health.is_trusted() {
         return Ok(false);
     }
     let state = &*shared.options.state;
@@ -157,6 +160,10 @@ pub(crate) async fn reload_for(shared: &Arc<Shared>, id: JobId, retry: Option<on
     /// Between attempts while the store does not answer.
     const PAUSE: Duration = Duration::from_millis(500);
     loop {
+        if !shared.health.is_trusted() {
+            // The scan comes back to it when the doubt is over.
+            return;
+        }
         let session = shared.presence().identity.session;
         match load::owned(&*shared.options.state, id, &session).await {
             Ok(loaded) => {

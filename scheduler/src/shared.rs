@@ -12,6 +12,7 @@ use crate::engine::Identity;
 use crate::options::Options;
 use crate::peers::Peers;
 use crate::shell::EngineHandle;
+use crate::store_health::StoreHealth;
 
 /// See the module.
 #[derive(Debug)]
@@ -20,6 +21,7 @@ pub(crate) struct Shared {
     pub(crate) engine: EngineHandle,
     pub(crate) peers: Peers,
     pub(crate) demand: Demand,
+    pub(crate) health: StoreHealth,
     /// Jobs of ours that cannot be read, with the reason, for those who ask about them.
     pub(crate) unreadable: DashMap<JobId, String>,
     /// How others reach this scheduler.
@@ -39,11 +41,13 @@ pub(crate) struct Presence {
 
 impl Shared {
     pub(crate) fn new(options: Options, engine: EngineHandle, address: String, presence: Presence) -> Self {
+        let health = StoreHealth::new(&options.scheduler_id, presence.identity.epoch);
         Self {
             options,
             engine,
             peers: Peers::default(),
             demand: Demand::default(),
+            health,
             unreadable: DashMap::new(),
             address,
             presence: RwLock::new(presence),

@@ -21,6 +21,7 @@ mod moving;
 mod mvcc;
 mod open;
 mod page;
+mod status;
 #[cfg(feature = "testing")]
 pub mod testing;
 
@@ -33,3 +34,4 @@ pub use limits::{CLUSTER_BYTES_MAX, NAME_BYTES_MAX};
 pub use liveness::SESSION_TTL_MIN;
 pub use memory::Memory;
 pub use open::open;
+pub use status::{Alarm, Member, StoreStatus};

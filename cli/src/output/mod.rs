@@ -5,6 +5,7 @@
 //! Nothing here writes to standard error, and nothing else writes to standard output but logs and generated files.
 
 mod detail;
+pub(crate) mod store;
 mod table;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -150,6 +150,7 @@ impl Jobs for Api {
         &self,
         request: Request<Streaming<v1::SubmitRequest>>,
     ) -> Result<Response<v1::SubmitResponse>, Status> {
+        self.shared.health.check_writable()?;
         let (spec, key) = Self::whole_submit(request.into_inner()).await?;
         let accepted = accept::accept(&self.shared, spec, key).await?;
         Ok(Response::new(v1::SubmitResponse { job_id: accepted.id.to_string(), existed: accepted.existed }))
@@ -286,6 +287,7 @@ impl Jobs for Api {
                 message.reason.len()
             )));
         }
+        self.shared.health.check_writable()?;
         match self.place_of(id, forward).await? {
             Place::Peer(address) => self.jobs_at(&address)?.cancel_job(forwarded(message)).await,
             Place::Over(stored) => Ok(Response::new(v1::CancelJobResponse { state: stored.head.state })),
@@ -306,6 +308,7 @@ impl Jobs for Api {
         let forward = is_forwarded(&request);
         let message = request.into_inner();
         let id = job_id(&message.job_id)?;
+        self.shared.health.check_writable()?;
         match self.place_of(id, forward).await? {
             Place::Peer(address) => return self.jobs_at(&address)?.retry_job(forwarded(message)).await,
             Place::Here => {

@@ -52,11 +52,15 @@ pub enum Kind {
     JobSpec = 12,
     /// `storage.StoredPlan`.
     JobPlan = 13,
+    /// `storage.SafeModeRecord`.
+    SafeMode = 20,
+    /// `storage.JanitorRecord`.
+    Janitor = 21,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::JobHead,
         Self::Scheduler,
         Self::Executor,
@@ -70,6 +74,8 @@ impl Kind {
         Self::Epoch,
         Self::JobSpec,
         Self::JobPlan,
+        Self::SafeMode,
+        Self::Janitor,
     ];
 
     /// For messages.
@@ -89,6 +95,8 @@ impl Kind {
             Self::Epoch => "epoch record",
             Self::JobSpec => "job spec",
             Self::JobPlan => "job plan",
+            Self::SafeMode => "safe mode record",
+            Self::Janitor => "janitor record",
         }
     }
 

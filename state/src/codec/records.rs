@@ -104,4 +104,6 @@ protobuf_record! {
     storage::IdempotencyRecord => Idempotency,
     storage::StoredSpec => JobSpec,
     storage::StoredPlan => JobPlan,
+    storage::SafeModeRecord => SafeMode,
+    storage::JanitorRecord => Janitor,
 }

@@ -6,6 +6,7 @@
 
 mod calls;
 mod layout;
+mod maintenance;
 mod options;
 mod session;
 mod transaction;
@@ -24,7 +25,7 @@ pub use options::{CALL_TIMEOUT, CONNECT_TIMEOUT, EtcdOptions};
 use crate::clock::{BootClock, Clock as _};
 use crate::liveness::{Liveness, check_ttl};
 use crate::{
-    Entry, Error, Key, Keyspace, Lock, Page, Revision, Scan, Session, SessionId, StateBackend, TXN_OPS_MAX, Txn,
+    Entry, Error, Key, Keyspace, Lock, Page, Revision, Scan, Session, SessionId, StateBackend, StoreStatus, TXN_OPS_MAX, Txn,
     TxnOutcome, VALUE_BYTES_MAX, WatchStream, limits, lock, page,
 };
 use calls::{Members, Nature};
@@ -304,6 +305,18 @@ impl StateBackend for Etcd {
             Ok(_) | Err(Error::Compacted { .. }) => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    async fn status(&self) -> Result<StoreStatus, Error> {
+        self.members_status().await
+    }
+
+    async fn defragment(&self, member: u64) -> Result<(), Error> {
+        self.defragment_member(member).await
+    }
+
+    async fn disarm_no_space(&self, member: u64) -> Result<(), Error> {
+        self.disarm_member(member).await
     }
 }
 

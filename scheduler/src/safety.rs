@@ -1,0 +1,234 @@
+//! A store that was restored from a backup: noticed, said, and taken on as a new epoch.
+//!
+//! Revisions only rise within an epoch. So a store that answers with a lower one than somebody has seen (this scheduler,
+//! or an executor that remembers the highest fence it heard of) has forgotten commits whose consequences are out there.
+//! Going on would hand out tokens and revisions a second time. Therefore *safe mode*: a record beside the epoch, which
+//! every scheduler follows, and until it goes nothing is launched, claimed, committed or accepted.
+//!
+//! Invariants:
+//! - Entering and leaving are transactions that compare the epoch's record **and write it**, so its revision moves; as every
+//!   write of a job compares that revision, no commit of before can land after, whoever sent it and however late.
+//! - The new epoch is above every epoch that was seen, so fences of the new life are above all of the old one's,
+//!   whatever their tokens. Whoever finds that the epoch's record has moved opens a new session and starts from nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use muster_proto::storage::SafeModeRecord;
+use muster_state::codec::{self, Epoch};
+use muster_state::{Error, Guard, Keyspace, Op, Revision, StateBackend, Txn, TxnOutcome, WatchStream, keys};
+
+use crate::load::send_until_known;
+use crate::shared::Shared;
+use crate::store_health::{Evidence, Trust};
+
+/// Between two looks, if neither the watch nor anybody here gives a reason for one.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// Before a watch that ended is opened again.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// The epoch's record and the record beside it.
+struct Found {
+    /// The revision that was read.
+    at: Revision,
+    epoch: Option<(u64, Revision)>,
+    safe_mode: Option<(SafeModeRecord, Revision)>,
+}
+
+async fn find(state: &dyn StateBackend) -> Result<Found, Error> {
+    let keys = [keys::epoch(), keys::safe_mode()];
+    let (at, entries) = state.get_many(&keys).await?;
+    let mut entries = entries.into_iter();
+    let epoch = match entries.next().flatten() {
+        Some(entry) => {
+            let Epoch(epoch) = codec::decode(&keys[0], &entry.value)?;
+            Some((epoch, entry.mod_revision))
+        }
+        None => None,
+    };
+    let safe_mode = match entries.next().flatten() {
+        Some(entry) => Some((codec::decode(&keys[1], &entry.value)?, entry.mod_revision)),
+        None => None,
+    };
+    Ok(Found { at, epoch, safe_mode })
+}
+
+fn words(record: &SafeModeRecord) -> String {
+    Evidence {
+        epoch: record.epoch,
+        revision: record.revision,
+        seen_epoch: record.seen_epoch,
+        seen_revision: record.seen_revision,
+        seen_by: record.seen_by.clone(),
+    }
+    .to_string()
+}
+
+/// Follows the epoch and the safe mode, for ever.
+pub(crate) async fn keep_following(shared: Arc<Shared>) {
+    let mut watch: Option<WatchStream> = None;
+    loop {
+        if let Err(error) = look(&shared).await {
+            tracing::info!(%error, "the store's epoch could not be looked at; again soon");
+        }
+        if watch.is_none() {
+            watch = shared.options.state.watch(Keyspace::Meta, "", shared.health.seen() + 1).await.ok();
+        }
+        let changed = async {
+            match &mut watch {
+                Some(watch) => watch.next().await,
+                None => std::future::pending().await,
+            }
+        };
+        // Sooner when somebody here has reason to doubt, or when something was written beside the epoch.
+        let ended = tokio::select! {
+            () = shared.health.look.notified() => false,
+            batch = changed => !matches!(batch, Some(Ok(_))),
+            () = tokio::time::sleep(LOOK_EVERY) => false,
+        };
+        if ended {
+            watch = None;
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+/// One look, and what follows from it.
+pub(crate) async fn look(shared: &Shared) -> Result<(), Error> {
+    let health = &shared.health;
+    // Before the question is sent: what it is answered with cannot be older than this.
+    let seen = health.seen();
+    let found = find(&*shared.options.state).await?;
+    let identity = shared.presence().identity;
+    if let Some((record, _)) = &found.safe_mode {
+        health.doubt_is_recorded(words(record));
+        return Ok(());
+    }
+    let same = found.epoch == Some((identity.epoch, identity.epoch_revision));
+    if let Some((epoch, _)) = found.epoch.filter(|(epoch, _)| *epoch > identity.epoch) {
+        // A new epoch was begun, and whatever was seen in the old one does not count any more.
+        tracing::warn!(epoch, "the store has a new epoch: beginning anew, under a new session");
+        health.begin_epoch(epoch, found.at);
+        shared.presence().session.close().await;
+        return Ok(());
+    }
+    if found.at < seen || found.epoch.is_none_or(|(epoch, _)| epoch < identity.epoch) {
+        health.doubt(Evidence {
+            epoch: found.epoch.map_or(0, |(epoch, _)| epoch),
+            revision: found.at,
+            seen_epoch: identity.epoch,
+            seen_revision: seen,
+            seen_by: format!("scheduler {}", shared.options.scheduler_id),
+        });
+    }
+    match health.trust() {
+        Trust::Doubted(evidence) => return record(shared, &evidence, &found).await,
+        Trust::Trusted => {}
+        // Recorded before, and the record is gone without a new epoch: somebody has removed it by hand.
+        Trust::Recorded(_) => health.begin_epoch(identity.epoch, found.at),
+    }
+    health.has_seen(found.at);
+    if !same {
+        tracing::warn!("the record of the store's epoch has moved: beginning anew, under a new session");
+        shared.presence().session.close().await;
+    }
+    Ok(())
+}
+
+/// Writes down that the store is not to be trusted, for everybody.
+async fn record(shared: &Shared, evidence: &Evidence, found: &Found) -> Result<(), Error> {
+    let (epoch, guard) = match found.epoch {
+        Some((epoch, revision)) => (epoch, Guard::AtRevision(keys::epoch(), revision)),
+        // Nothing is left of the store; its first epoch is begun in doubt.
+        None => (1, Guard::Absent(keys::epoch())),
+    };
+    let record = SafeModeRecord {
+        epoch,
+        revision: evidence.revision,
+        seen_epoch: evidence.seen_epoch,
+        seen_revision: evidence.seen_revision,
+        seen_by: evidence.seen_by.clone(),
+        scheduler_id: shared.options.scheduler_id.clone(),
+        since_ms: shared.now(),
+    };
+    let txn = Txn {
+        guards: vec![guard, Guard::Absent(keys::safe_mode())],
+        ops: vec![
+            Op::Put { key: keys::safe_mode(), value: codec::encode(&record)?, session: None },
+            Op::Put { key: keys::epoch(), value: codec::encode(&Epoch(epoch))?, session: None },
+        ],
+        read_on_failure: Vec::new(),
+    };
+    match send_until_known(&*shared.options.state, txn).await? {
+        TxnOutcome::Committed(_) => shared.health.doubt_is_recorded(words(&record)),
+        // A peer was first, or an earlier sending had landed: the next look shows it.
+        TxnOutcome::Refused { .. } => shared.health.look.notify_one(),
+    }
+    Ok(())
+}
+
+/// An executor says how far it has seen the store come.
+pub(crate) async fn hear(shared: &Shared, executor: &str, epoch: u64, revision: Revision) -> Result<(), Error> {
+    let identity = shared.presence().identity;
+    let behind = match epoch.cmp(&identity.epoch) {
+        std::cmp::Ordering::Less => return Ok(()),
+        std::cmp::Ordering::Equal if revision <= shared.health.seen() => return Ok(()),
+        _ => shared.options.state.revision().await?,
+    };
+    if epoch == identity.epoch && revision <= behind {
+        shared.health.has_seen(behind);
+        return Ok(());
+    }
+    // It may know of an epoch that this scheduler has not noticed yet.
+    let known = find(&*shared.options.state).await?.epoch.map_or(0, |(epoch, _)| epoch);
+    if (known, behind) >= (epoch, revision) {
+        shared.health.look.notify_one();
+        return Ok(());
+    }
+    shared.health.doubt(Evidence {
+        epoch: known,
+        revision: behind,
+        seen_epoch: epoch,
+        seen_revision: revision,
+        seen_by: format!("executor {executor}"),
+    });
+    Ok(())
+}
+
+/// Begins a new epoch, and ends the safe mode if there is one. Answers the epoch, and what was wrong.
+pub(crate) async fn recover(shared: &Shared) -> Result<(u64, String), Error> {
+    let state = &*shared.options.state;
+    loop {
+        let found = find(state).await?;
+        let Some((epoch, revision)) = found.epoch else {
+            return Err(Error::Fatal("the store has no epoch yet; try again".to_owned()));
+        };
+        let mut txn = Txn { guards: vec![Guard::AtRevision(keys::epoch(), revision)], ..Txn::default() };
+        let (mut next, mut why) = (epoch + 1, String::new());
+        match &found.safe_mode {
+            Some((record, revision)) => {
+                txn.guards.push(Guard::AtRevision(keys::safe_mode(), *revision));
+                txn.ops.push(Op::Delete(keys::safe_mode()));
+                next = record.seen_epoch.max(epoch) + 1;
+                why = words(record);
+            }
+            None => txn.guards.push(Guard::Absent(keys::safe_mode())),
+        }
+        txn.ops.push(Op::Put { key: keys::epoch(), value: codec::encode(&Epoch(next))?, session: None });
+        match send_until_known(state, txn).await? {
+            TxnOutcome::Committed(_) => {
+                tracing::warn!(epoch = next, why, "an operator has begun a new epoch");
+                shared.health.look.notify_one();
+                return Ok((next, why));
+            }
+            TxnOutcome::Refused { .. } => {
+                // An earlier sending had landed, or somebody else did the same at this moment: it is done.
+                if find(state).await?.epoch.is_some_and(|(found, _)| found >= next) {
+                    shared.health.look.notify_one();
+                    return Ok((next, why));
+                }
+            }
+        }
+    }
+}
