@@ -67,8 +67,15 @@ async fn scan(shared: &Arc<Shared>) -> Result<(), Error> {
         let page = state.scan(Keyspace::JobOwners, scan.clone()).await?;
         for entry in page.entries {
             let Ok(id) = entry.name.parse::<JobId>() else { continue };
-            let owner: OwnerRecord = codec::decode(&Key::new(Keyspace::JobOwners, entry.name.clone()), &entry.value)?;
+            let key = Key::new(Keyspace::JobOwners, entry.name.clone());
             owned.insert(entry.name);
+            let owner: OwnerRecord = match codec::decode(&key, &entry.value) {
+                Ok(owner) => owner,
+                Err(error) => {
+                    note_unreadable(shared, id, &error);
+                    continue;
+                }
+            };
             if owner.session_id == mine.0 {
                 if !held.contains(&id) {
                     reload(shared, id).await;
@@ -100,7 +107,15 @@ pub(crate) async fn claim(shared: &Arc<Shared>, id: JobId) {
             reload(shared, id).await;
         }
         Ok(false) => {}
+        Err(error @ Error::Record { .. }) => note_unreadable(shared, id, &error),
         Err(error) => tracing::info!(job = %id, %error, "could not claim the job; the next scan tries again"),
+    }
+}
+
+/// A record of the job is damaged, or a newer version's. It is left alone, and said once.
+fn note_unreadable(shared: &Shared, id: JobId, error: &dyn std::fmt::Display) {
+    if shared.unreadable.insert(id, error.to_string()).is_none() {
+        tracing::error!(job = %id, %error, "the job cannot be read; it is left alone");
     }
 }
 
@@ -182,9 +197,7 @@ pub(crate) async fn reload_for(shared: &Arc<Shared>, id: JobId, retry: Option<on
             }
             Err(error) => {
                 // Left alone, with its owner's name on it: nobody can do better, and nothing is overwritten.
-                if shared.unreadable.insert(id, error.to_string()).is_none() {
-                    tracing::error!(job = %id, %error, "the job cannot be read");
-                }
+                note_unreadable(shared, id, &error);
                 let _ = shared.engine.send(Input::Dropped { job: id, why: error.to_string() }).await;
                 return;
             }

@@ -28,7 +28,9 @@ impl Peers {
     }
 
     pub(crate) fn addresses(&self) -> Vec<String> {
-        self.live.read().expect("no code panics while holding it").values().map(|peer| peer.address.clone()).collect()
+        let live = self.live.read().expect("no code panics while holding it");
+        // One whose record cannot be read has none.
+        live.values().map(|peer| peer.address.clone()).filter(|address| !address.is_empty()).collect()
     }
 
     /// A channel to a peer, shared by all calls to it.

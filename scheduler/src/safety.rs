@@ -20,7 +20,7 @@ use muster_state::codec::{self, Epoch};
 use muster_state::{Error, Guard, Keyspace, Op, Revision, StateBackend, Txn, TxnOutcome, WatchStream, keys};
 
 use crate::load::send_until_known;
-use crate::shared::Shared;
+use crate::shared::{Presence, Shared};
 use crate::store_health::{Evidence, Trust};
 
 /// Between two looks, if neither the watch nor anybody here gives a reason for one.
@@ -33,7 +33,8 @@ struct Found {
     /// The revision that was read.
     at: Revision,
     epoch: Option<(u64, Revision)>,
-    safe_mode: Option<(SafeModeRecord, Revision)>,
+    /// Or why it cannot be read.
+    safe_mode: Option<(Result<SafeModeRecord, Error>, Revision)>,
 }
 
 async fn find(state: &dyn StateBackend) -> Result<Found, Error> {
@@ -47,10 +48,8 @@ async fn find(state: &dyn StateBackend) -> Result<Found, Error> {
         }
         None => None,
     };
-    let safe_mode = match entries.next().flatten() {
-        Some(entry) => Some((codec::decode(&keys[1], &entry.value)?, entry.mod_revision)),
-        None => None,
-    };
+    let safe_mode = entries.next().flatten();
+    let safe_mode = safe_mode.map(|entry| (codec::decode(&keys[1], &entry.value), entry.mod_revision));
     Ok(Found { at, epoch, safe_mode })
 }
 
@@ -100,17 +99,21 @@ pub(crate) async fn look(shared: &Shared) -> Result<(), Error> {
     // Before the question is sent: what it is answered with cannot be older than this.
     let seen = health.seen();
     let found = find(&*shared.options.state).await?;
-    let identity = shared.presence().identity;
+    // Read once: the session that is closed below is to be the one of this identity, and none that came after it.
+    let Presence { session, identity } = shared.presence();
     if let Some((record, _)) = &found.safe_mode {
-        health.doubt_is_recorded(words(record));
+        // That there is one says enough; one that cannot be read is a newer version's, and no less in force.
+        health.doubt_is_recorded(record.as_ref().map_or_else(ToString::to_string, words));
         return Ok(());
     }
     let same = found.epoch == Some((identity.epoch, identity.epoch_revision));
     if let Some((epoch, _)) = found.epoch.filter(|(epoch, _)| *epoch > identity.epoch) {
-        // A new epoch was begun, and whatever was seen in the old one does not count any more.
-        tracing::warn!(epoch, "the store has a new epoch: beginning anew, under a new session");
-        health.begin_epoch(epoch, found.at);
-        shared.presence().session.close().await;
+        if !health.is_in_epoch(epoch) {
+            // Whatever was seen in the old one does not count any more.
+            tracing::warn!(epoch, "the store has a new epoch: beginning anew, under a new session");
+            health.begin_epoch(epoch, found.at);
+        }
+        session.close().await;
         return Ok(());
     }
     if found.at < seen || found.epoch.is_none_or(|(epoch, _)| epoch < identity.epoch) {
@@ -131,7 +134,7 @@ pub(crate) async fn look(shared: &Shared) -> Result<(), Error> {
     health.has_seen(found.at);
     if !same {
         tracing::warn!("the record of the store's epoch has moved: beginning anew, under a new session");
-        shared.presence().session.close().await;
+        session.close().await;
     }
     Ok(())
 }
@@ -196,18 +199,31 @@ pub(crate) async fn hear(shared: &Shared, executor: &str, epoch: u64, revision: 
     Ok(())
 }
 
-/// Begins a new epoch, and ends the safe mode if there is one. Answers the epoch, and what was wrong.
+/// Begins a new epoch, and ends the safe mode if there is one. Answers the epoch, and what was wrong, when this scheduler
+/// has noticed; its peers do at the same time.
 pub(crate) async fn recover(shared: &Shared) -> Result<(u64, String), Error> {
-    let state = &*shared.options.state;
+    /// A look and a new session.
+    const NOTICED_WITHIN: Duration = Duration::from_secs(5);
+    let (epoch, why) = begin_epoch(&*shared.options.state).await?;
+    tracing::warn!(epoch, why, "an operator has begun a new epoch");
+    shared.health.look.notify_one();
+    let mut epochs = shared.health.epochs();
+    // Later is as good: it is begun.
+    let _ = tokio::time::timeout(NOTICED_WITHIN, epochs.wait_for(|noticed| *noticed >= epoch)).await;
+    Ok((epoch, why))
+}
+
+async fn begin_epoch(state: &dyn StateBackend) -> Result<(u64, String), Error> {
     loop {
         let found = find(state).await?;
         let Some((epoch, revision)) = found.epoch else {
-            return Err(Error::Fatal("the store has no epoch yet; try again".to_owned()));
+            return Err(Error::Unavailable("the store has no epoch yet; try again".to_owned()));
         };
         let mut txn = Txn { guards: vec![Guard::AtRevision(keys::epoch(), revision)], ..Txn::default() };
         let (mut next, mut why) = (epoch + 1, String::new());
         match &found.safe_mode {
-            Some((record, revision)) => {
+            Some((Err(error), _)) => return Err(error.clone()),
+            Some((Ok(record), revision)) => {
                 txn.guards.push(Guard::AtRevision(keys::safe_mode(), *revision));
                 txn.ops.push(Op::Delete(keys::safe_mode()));
                 next = record.seen_epoch.max(epoch) + 1;
@@ -216,19 +232,13 @@ pub(crate) async fn recover(shared: &Shared) -> Result<(u64, String), Error> {
             None => txn.guards.push(Guard::Absent(keys::safe_mode())),
         }
         txn.ops.push(Op::Put { key: keys::epoch(), value: codec::encode(&Epoch(next))?, session: None });
-        match send_until_known(state, txn).await? {
-            TxnOutcome::Committed(_) => {
-                tracing::warn!(epoch = next, why, "an operator has begun a new epoch");
-                shared.health.look.notify_one();
-                return Ok((next, why));
-            }
-            TxnOutcome::Refused { .. } => {
-                // An earlier sending had landed, or somebody else did the same at this moment: it is done.
-                if find(state).await?.epoch.is_some_and(|(found, _)| found >= next) {
-                    shared.health.look.notify_one();
-                    return Ok((next, why));
-                }
-            }
+        let done = match send_until_known(state, txn).await? {
+            TxnOutcome::Committed(_) => true,
+            // An earlier sending had landed, or somebody else did the same at this moment.
+            TxnOutcome::Refused { .. } => find(state).await?.epoch.is_some_and(|(found, _)| found >= next),
+        };
+        if done {
+            return Ok((next, why));
         }
     }
 }

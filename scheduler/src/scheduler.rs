@@ -198,11 +198,12 @@ async fn open_with_room(
     const PATIENCE: Duration = Duration::from_secs(30);
     const PAUSE: Duration = Duration::from_millis(500);
     let deadline = tokio::time::Instant::now() + PATIENCE;
+    let mut relief = janitor::Relief::default();
     loop {
         match membership::open(options, address, now).await {
             Err(error @ muster_state::Error::NoSpace(_)) if tokio::time::Instant::now() < deadline => {
                 tracing::error!(%error, "no session can be opened in the full store; making room");
-                if let Err(error) = janitor::relieve(&*options.state, options.store_quota).await {
+                if let Err(error) = relief.free(&*options.state, options.store_quota).await {
                     tracing::warn!(%error, "no room could be made in the store; again soon");
                 }
                 tokio::time::sleep(PAUSE).await;

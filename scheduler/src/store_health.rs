@@ -58,7 +58,7 @@ pub(crate) struct StoreHealth {
     /// This scheduler, in words.
     me: String,
     /// The life of the store.
-    epoch: AtomicU64,
+    epoch: watch::Sender<u64>,
     /// The highest revision of this epoch that was heard of.
     seen: AtomicU64,
     /// Why the store takes no writes.
@@ -72,7 +72,7 @@ impl StoreHealth {
     pub(crate) fn new(scheduler_id: &str, epoch: u64) -> Self {
         Self {
             me: format!("scheduler {scheduler_id}"),
-            epoch: AtomicU64::new(epoch),
+            epoch: watch::Sender::new(epoch),
             seen: AtomicU64::new(0),
             full: watch::Sender::new(None),
             trust: watch::Sender::default(),
@@ -92,7 +92,7 @@ impl StoreHealth {
 
     /// Something that was asked when `seen` was known has been answered as of `revision`.
     pub(crate) fn answered(&self, seen: Revision, revision: Revision) {
-        let epoch = self.epoch.load(Ordering::SeqCst);
+        let epoch = *self.epoch.borrow();
         if revision < seen {
             let seen_by = self.me.clone();
             self.doubt(Evidence { epoch, revision, seen_epoch: epoch, seen_revision: seen, seen_by });
@@ -102,9 +102,18 @@ impl StoreHealth {
 
     /// In a new epoch revisions may be lower.
     pub(crate) fn begin_epoch(&self, epoch: u64, revision: Revision) {
-        self.epoch.store(epoch, Ordering::SeqCst);
         self.seen.store(revision, Ordering::SeqCst);
         self.trust.send_replace(Trust::Trusted);
+        self.epoch.send_if_modified(|known| std::mem::replace(known, epoch) != epoch);
+    }
+
+    pub(crate) fn is_in_epoch(&self, epoch: u64) -> bool {
+        *self.epoch.borrow() == epoch
+    }
+
+    /// Waits until a new epoch has begun: what was listed before, and watches from there on, mean nothing in it.
+    pub(crate) fn epochs(&self) -> watch::Receiver<u64> {
+        self.epoch.subscribe()
     }
 
     /// The store has refused a write for lack of room, or says that it would.

@@ -27,8 +27,7 @@ use crate::load::send_until_known;
 use crate::shared::Shared;
 use crate::store_watch;
 use compaction::Compaction;
-pub(crate) use relief::relieve;
-use relief::Relief;
+pub(crate) use relief::Relief;
 use sweep::Sweep;
 
 /// The lock's name.
@@ -55,6 +54,7 @@ impl From<Error> for End {
 
 /// Is the janitor whenever it holds the lock, for ever.
 pub(crate) async fn keep(shared: Arc<Shared>) {
+    let mut relief = Relief::default();
     loop {
         let session = shared.presence().session;
         let lock = tokio::select! {
@@ -73,7 +73,7 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
             // Nobody who stands in the queue may be left, and nobody else can enter it now.
             Err(Error::NoSpace(why)) => {
                 shared.health.set_full(Some(why));
-                if let Err(error) = relieve(&*shared.options.state, shared.options.store_quota).await {
+                if let Err(error) = relief.free(&*shared.options.state, shared.options.store_quota).await {
                     tracing::warn!(%error, "no room could be made in the store; again soon");
                 }
             }

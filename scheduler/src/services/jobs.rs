@@ -210,10 +210,13 @@ impl Jobs for Api {
                 let Some(entry) = entry else { continue };
                 let view = match live.get(id) {
                     Some(view) => view.clone(),
-                    None => {
-                        let head: JobHead = codec::decode(key, &entry.value).map_err(store)?;
-                        head_view(*id, &head)
-                    }
+                    None => match codec::decode::<JobHead>(key, &entry.value) {
+                        Ok(head) => head_view(*id, &head),
+                        // One job that a newer version wrote must not hide the others.
+                        Err(error) => {
+                            v1::JobView { job_id: id.to_string(), message: error.to_string(), ..Default::default() }
+                        }
+                    },
                 };
                 let wanted = (message.namespace.is_empty() || message.namespace == view.namespace)
                     && (message.states.is_empty() || message.states.contains(&view.state));

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use etcd_client::{GetOptions, GetResponse};
+use etcd_client::{CompactionOptions, GetOptions, GetResponse};
 
 pub use options::{CALL_TIMEOUT, CONNECT_TIMEOUT, EtcdOptions};
 
@@ -299,7 +299,11 @@ impl StateBackend for Etcd {
         let compacted = self
             .inner
             .members
-            .call(Nature::Repeatable, |client| async move { client.kv_client().compact(revision_out(at), None).await })
+            .call(Nature::Repeatable, |client| async move {
+                // Answered when this member has really forgotten it, not only resolved to.
+                let options = CompactionOptions::new().with_physical();
+                client.kv_client().compact(revision_out(at), Some(options)).await
+            })
             .await;
         match compacted {
             Ok(_) | Err(Error::Compacted { .. }) => Ok(()),
