@@ -177,10 +177,8 @@ async fn new_schedulers_on_a_restored_store_are_told_by_an_executor_and_wait_for
 async fn running_schedulers_notice_by_themselves_that_the_store_has_gone_back() {
     let world = World::new();
     let mut etcd = Etcd::start().await.unwrap();
-    let schedulers = [
-        world.scheduler("first", &etcd.url(), &[]).await,
-        world.scheduler("second", &etcd.url(), &[]).await,
-    ];
+    let schedulers =
+        [world.scheduler("first", &etcd.url(), &[]).await, world.scheduler("second", &etcd.url(), &[]).await];
     let addresses = schedulers.each_ref().map(Process::address);
     let _executor = world.executor("e1", "push", &addresses, &["--cpus", "4"]).await;
     let client = client(&addresses).await;

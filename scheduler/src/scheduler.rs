@@ -189,11 +189,7 @@ impl Running {
 }
 
 /// Opens a session; if the store is too full even for that, and so may have nobody left to look after it, makes room first.
-async fn open_with_room(
-    options: &Options,
-    address: &str,
-    now: u64,
-) -> Result<Presence, muster_state::Error> {
+async fn open_with_room(options: &Options, address: &str, now: u64) -> Result<Presence, muster_state::Error> {
     /// After that the one who starts it is told: more room has to be given.
     const PATIENCE: Duration = Duration::from_secs(30);
     const PAUSE: Duration = Duration::from_millis(500);

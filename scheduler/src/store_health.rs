@@ -122,7 +122,9 @@ impl StoreHealth {
             let changed = known.is_some() != why.is_some();
             if changed {
                 match &why {
-                    Some(why) => tracing::error!(why, "the store is full: the cluster is read-mostly until there is room"),
+                    Some(why) => {
+                        tracing::error!(why, "the store is full: the cluster is read-mostly until there is room")
+                    }
                     None => tracing::info!("the store takes writes again"),
                 }
             }

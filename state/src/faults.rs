@@ -11,8 +11,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::{
-    Entry, Error, Key, Keyspace, Lock, Op, Page, Revision, Scan, Session, SessionId, StateBackend, StoreStatus, Txn, TxnOutcome,
-    WatchStream, lock,
+    Entry, Error, Key, Keyspace, Lock, Op, Page, Revision, Scan, Session, SessionId, StateBackend, StoreStatus, Txn,
+    TxnOutcome, WatchStream, lock,
 };
 
 /// What a rule applies to.

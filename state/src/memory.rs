@@ -13,8 +13,8 @@ use crate::liveness::check_ttl;
 use crate::local_session::{Host, LocalSession};
 use crate::mvcc::{Core, Shared};
 use crate::{
-    Entry, Error, Key, Keyspace, Lock, Member, Page, Revision, Scan, Session, SessionId, StateBackend, StoreStatus, Txn,
-    TxnOutcome, WatchStream, limits, lock,
+    Entry, Error, Key, Keyspace, Lock, Member, Page, Revision, Scan, Session, SessionId, StateBackend, StoreStatus,
+    Txn, TxnOutcome, WatchStream, limits, lock,
 };
 
 /// A store in memory. Clones share it.

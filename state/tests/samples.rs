@@ -193,12 +193,8 @@ fn samples_of_every_kind_and_version_are_read_as_they_were_written() {
         scheduler_id: "s-1".to_owned(),
         since_ms: 1_800_000_000_000,
     };
-    let janitor = JanitorRecord {
-        scheduler_id: "s-1".to_owned(),
-        at_ms: 1_800_000_000_000,
-        compacted_to: 600,
-        jobs_swept: 2,
-    };
+    let janitor =
+        JanitorRecord { scheduler_id: "s-1".to_owned(), at_ms: 1_800_000_000_000, compacted_to: 600, jobs_swept: 2 };
     let seen = [
         check(&head),
         check(&scheduler),

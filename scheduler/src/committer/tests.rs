@@ -10,8 +10,8 @@ use muster_state::faults::{Fault, Faulty, Operation};
 use muster_state::{Guard, Key, Keyspace, Memory, Op, Revision, StateBackend, keys};
 
 use super::{commit, take_group};
-use crate::store_health::StoreHealth;
 use crate::engine::{CommitName, CommitResult, JobCommit, Landed};
+use crate::store_health::StoreHealth;
 
 /// A store with some owned jobs of which nothing is written but their heads.
 struct Stage {
@@ -125,6 +125,30 @@ async fn a_commit_that_landed_counts_even_if_the_owner_has_moved_since() {
     let results = commit(&stage.store, &StoreHealth::new("s1", 1), group).await;
     let [(_, CommitResult::Committed(landed))] = first[..] else { panic!("{first:?}") };
     assert!(matches!(results[0].1, CommitResult::Committed(at) if at == landed), "{results:?}");
+}
+
+#[tokio::test]
+async fn a_moved_epoch_is_nobodys_fault_and_what_had_landed_before_stays() {
+    let stage = Stage::with_jobs(3).await;
+    let health = StoreHealth::new("s1", 1);
+    commit(&stage.store, &health, vec![stage.first(1)]).await;
+    // As entering the safe mode does: the same epoch, under another revision.
+    stage.store.put(keys::epoch(), codec::encode(&Epoch(1)).unwrap()).await.unwrap();
+    let results = commit(&stage.store, &health, stage.all()).await;
+    let landed: Vec<bool> = results.iter().map(|(_, result)| matches!(result, CommitResult::Committed(_))).collect();
+    assert_eq!(landed, [false, true, false], "{results:?}");
+    assert_eq!(results.iter().filter(|(_, result)| matches!(result, CommitResult::EpochMoved)).count(), 2);
+    assert_eq!(stage.revision_of(&keys::delta(stage.jobs[0].0, 1)).await, None);
+}
+
+#[tokio::test]
+async fn an_answer_from_before_what_was_seen_puts_the_store_in_doubt() {
+    let stage = Stage::with_jobs(1).await;
+    let health = StoreHealth::new("s1", 1);
+    let now = stage.store.revision().await.unwrap();
+    health.has_seen(now + 100);
+    commit(&stage.store, &health, stage.all()).await;
+    assert!(health.why_doubted().is_some_and(|why| why.contains(&format!("revision {} < {}", now + 1, now + 100))));
 }
 
 #[tokio::test]

@@ -36,7 +36,8 @@ impl Compaction {
         quota: Option<u64>,
     ) -> Option<Revision> {
         self.seen.push_back((now, revision));
-        let grows = quota.is_some_and(|quota| in_use_bytes.saturating_mul(100) >= quota.saturating_mul(GROWING_PERCENT));
+        let grows =
+            quota.is_some_and(|quota| in_use_bytes.saturating_mul(100) >= quota.saturating_mul(GROWING_PERCENT));
         let kept = if grows { HISTORY_KEPT_WHEN_GROWING } else { HISTORY_KEPT };
         let old = self.seen.iter().take_while(|(at, _)| now.duration_since(*at) >= kept).count();
         let (_, revision) = *self.seen.get(old.checked_sub(1)?)?;

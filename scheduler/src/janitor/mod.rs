@@ -39,7 +39,7 @@ const EVERY_WHEN_FULL: Duration = Duration::from_secs(1);
 /// After an error of the store.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Why it is the janitor no more.
+/// Why a round was not done.
 enum End {
     /// Its lock went to another one.
     Superseded,
@@ -64,11 +64,8 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
         match lock {
             Ok(lock) => {
                 tracing::info!("this scheduler looks after the store");
-                let held = lock.guard();
-                match work(&shared, session, held).await {
-                    End::Superseded => tracing::info!("another scheduler looks after the store now"),
-                    End::Store(error) => tracing::info!(%error, "looking after the store begins again"),
-                }
+                work(&shared, session, lock.guard()).await;
+                tracing::info!("another scheduler looks after the store now");
             }
             // Nobody who stands in the queue may be left, and nobody else can enter it now.
             Err(Error::NoSpace(why)) => {
@@ -84,7 +81,7 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
 }
 
 /// Rounds, as long as the lock is held.
-async fn work(shared: &Shared, session: Arc<dyn Session>, held: Guard) -> End {
+async fn work(shared: &Shared, session: Arc<dyn Session>, held: Guard) {
     let mut full = shared.health.full_changes();
     let mut janitor = Janitor {
         shared,
@@ -95,19 +92,18 @@ async fn work(shared: &Shared, session: Arc<dyn Session>, held: Guard) -> End {
         jobs_swept: 0,
     };
     loop {
+        // A store in doubt is left as it is: an operator may want to look at it.
+        if shared.health.is_trusted() {
+            match janitor.round().await {
+                Ok(()) => {}
+                Err(End::Store(error)) => tracing::info!(%error, "the store could not be looked after; again soon"),
+                Err(End::Superseded) => return,
+            }
+        }
         let pause = if full.borrow_and_update().is_some() { EVERY_WHEN_FULL } else { EVERY };
         tokio::select! {
-            () = session.lost() => return End::Superseded,
+            () = session.lost() => return,
             _ = tokio::time::timeout(pause, full.changed()) => {}
-        }
-        // A store in doubt is left as it is: an operator may want to look at it.
-        if !shared.health.is_trusted() {
-            continue;
-        }
-        match janitor.round().await {
-            Ok(()) => {}
-            Err(End::Store(error)) => tracing::info!(%error, "the store could not be looked after; again soon"),
-            Err(end @ End::Superseded) => return end,
         }
     }
 }

@@ -57,7 +57,11 @@ impl Relief {
             // One after the other, the leader last: a new one must be elected only once.
             members.sort_by_key(|member| member.is_leader);
             for member in members.into_iter().filter(|m| !percent_of(m.size_bytes, quota, ENOUGH_PERCENT)) {
-                tracing::warn!(member = member.name, size = member.size_bytes, "defragmenting a member of the full store");
+                tracing::warn!(
+                    member = member.name,
+                    size = member.size_bytes,
+                    "defragmenting a member of the full store"
+                );
                 state.defragment(member.id).await?;
             }
             self.defragmented = Some((revision, Instant::now()));

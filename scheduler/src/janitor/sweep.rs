@@ -18,9 +18,9 @@ use crate::load::send_until_known;
 const ACCEPTED_WITHIN_MS: Millis = 24 * 3600 * 1000;
 /// As `SubmitHeader.idempotency_key` promises.
 const IDEMPOTENCY_KEPT_MS: Millis = 7 * 24 * 3600 * 1000;
-/// Names looked at in one round.
+/// Names in one page.
 const NAMES: usize = 1_000;
-/// Deletions in one round.
+/// Deletions in one page.
 const DELETIONS: usize = 100;
 
 /// Where jobs leave something under their ids.
@@ -44,12 +44,15 @@ impl Sweep {
 }
 
 impl Janitor<'_> {
-    /// One page of one keyspace.
+    /// Some pages: of each keyspace one, where there is little in them.
     pub(super) async fn sweep(&mut self) -> Result<(), End> {
-        match OF_JOBS.get(self.sweep.keyspace) {
-            Some(keyspace) => self.sweep_jobs(*keyspace).await,
-            None => self.sweep_idempotency().await,
+        for _ in 0..=OF_JOBS.len() {
+            match OF_JOBS.get(self.sweep.keyspace) {
+                Some(keyspace) => self.sweep_jobs(*keyspace).await?,
+                None => self.sweep_idempotency().await?,
+            }
         }
+        Ok(())
     }
 
     async fn sweep_jobs(&mut self, keyspace: Keyspace) -> Result<(), End> {
@@ -66,7 +69,7 @@ impl Janitor<'_> {
         let mut deletions = 0;
         for job in old {
             if deletions == DELETIONS {
-                // The rest of this page comes in the next round.
+                // The rest of this page comes the next time.
                 return Ok(());
             }
             if exists(state, job).await? {

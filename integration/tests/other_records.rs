@@ -1,4 +1,4 @@
-//! Records that a newer version wrote: refused by name, left alone, and in nobody's way.
+//! What else lies in a store: records that a newer version wrote, which are left alone, and leftovers, which are not.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use muster_graph::ids::JobId;
 use muster_integration::jobs::{client, finished, job, submit};
 use muster_integration::simulated::{Simulated, succeed};
 use muster_integration::{cluster, eventually};
-use muster_proto::storage::{ExecutorRecord, JobHead, OwnerRecord, SchedulerRecord};
+use muster_proto::storage::{ExecutorRecord, IdempotencyRecord, JobHead, OwnerRecord, SchedulerRecord};
 use muster_proto::v1;
 use muster_state::codec::{self, Record};
 use muster_state::testing::of_a_newer_version;
@@ -67,6 +67,37 @@ async fn what_a_newer_version_wrote_is_named_left_alone_and_in_nobodys_way() -> 
     assert!(client.list_jobs(v1::ListJobsRequest::default()).await.is_ok());
     for (key, entry) in before.into_iter().flatten() {
         assert_eq!(state.get(&key).await?, Some(entry), "{} was touched", key.name);
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leftovers_of_jobs_that_were_never_accepted_are_deleted_and_no_others() -> anyhow::Result<()> {
+    let state: Arc<dyn StateBackend> = Arc::new(Memory::new());
+    let now = u64::try_from(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_millis())?;
+    let [old, over, fresh] = [JobId::new(1_000, 1), JobId::new(1_000, 2), JobId::new(now, 3)];
+    let head = codec::encode(&JobHead::default())?;
+    state.put(keys::completed_job(over), head).await?;
+    for job in [old, over, fresh] {
+        for piece in 0..3 {
+            state.put(keys::blob_chunk(job, "digest", piece), Bytes::from_static(b"piece")).await?;
+        }
+        state.put(keys::events(job, 1), Bytes::from_static(b"events")).await?;
+    }
+    let remembered = |at_ms| IdempotencyRecord { job_id: old.to_string(), at_ms, ..IdempotencyRecord::default() };
+    let [long_ago, lately] = [keys::idempotency("default", "a"), keys::idempotency("default", "b")];
+    state.put(long_ago.clone(), codec::encode(&remembered(1_000))?).await?;
+    state.put(lately.clone(), codec::encode(&remembered(now))?).await?;
+    let _scheduler = cluster::scheduler("one", Arc::clone(&state)).await?;
+    eventually("the last thing that is swept is gone", 20, || async {
+        state.get(&long_ago).await.ok()?.is_none().then_some(())
+    })
+    .await;
+    assert!(state.get(&lately).await?.is_some());
+    for (job, left) in [(old, 0), (over, 4), (fresh, 4)] {
+        let blobs = state.get_from_prefix(Keyspace::JobPlans, &keys::job_prefix(job)).await?.entries.len();
+        let events = state.get_from_prefix(Keyspace::JobEvents, &keys::job_prefix(job)).await?.entries.len();
+        assert_eq!(blobs + events, left, "{job}");
     }
     Ok(())
 }
