@@ -193,3 +193,26 @@ async fn running_schedulers_notice_by_themselves_that_the_store_has_gone_back() 
     trusted_again(&addresses).await;
     goes_on_from_the_backup(&world, &client, &before).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_epoch_that_nobody_needed_disturbs_nothing_that_runs() {
+    let world = World::new();
+    let etcd = Etcd::start().await.unwrap();
+    let schedulers =
+        [world.scheduler("first", &etcd.url(), &[]).await, world.scheduler("second", &etcd.url(), &[]).await];
+    let addresses = schedulers.each_ref().map(Process::address);
+    let _push = world.executor("pushed", "push", &addresses, &["--cpus", "1"]).await;
+    let _pull = world.executor("pulling", "pull", &addresses, &["--cpus", "1"]).await;
+    let client = client(&addresses).await;
+    ready(&client, 2).await;
+    let job = submitted(&client, waiting(&world)).await;
+    world.started("wait", 2).await;
+    let answer = client.recover().await.unwrap();
+    assert_eq!((answer.epoch, answer.safe_mode.as_str()), (2, ""));
+    trusted_again(&addresses).await;
+    world.open("0");
+    world.open("1");
+    succeeded(&client, job).await;
+    assert_eq!(world.output(&client, job, "sum", "n").await, "1\n");
+    assert_eq!(world.starts().into_values().collect::<Vec<_>>(), [vec![1], vec![1]]);
+}

@@ -72,7 +72,7 @@ pub(crate) async fn keep_following(shared: Arc<Shared>) {
             tracing::info!(%error, "the store's epoch could not be looked at; again soon");
         }
         if watch.is_none() {
-            watch = shared.options.state.watch(Keyspace::Meta, "", shared.health.seen() + 1).await.ok();
+            watch = shared.options.state.watch(Keyspace::Meta, "", shared.health.seen().revision + 1).await.ok();
         }
         let changed = async {
             match &mut watch {
@@ -97,7 +97,7 @@ pub(crate) async fn keep_following(shared: Arc<Shared>) {
 pub(crate) async fn look(shared: &Shared) -> Result<(), Error> {
     let health = &shared.health;
     // Before the question is sent: what it is answered with cannot be older than this.
-    let seen = health.seen();
+    let seen = health.seen().revision;
     let found = find(&*shared.options.state).await?;
     // Read once: the session that is closed below is to be the one of this identity, and none that came after it.
     let Presence { session, identity } = shared.presence();
@@ -176,7 +176,7 @@ pub(crate) async fn hear(shared: &Shared, executor: &str, epoch: u64, revision: 
     let identity = shared.presence().identity;
     let behind = match epoch.cmp(&identity.epoch) {
         std::cmp::Ordering::Less => return Ok(()),
-        std::cmp::Ordering::Equal if revision <= shared.health.seen() => return Ok(()),
+        std::cmp::Ordering::Equal if revision <= shared.health.seen().revision => return Ok(()),
         _ => shared.options.state.revision().await?,
     };
     if epoch == identity.epoch && revision <= behind {

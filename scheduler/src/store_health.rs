@@ -15,6 +15,13 @@ use tonic::Status;
 
 use crate::accept::retry_later;
 
+/// How far a store had come, in which of its lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) epoch: u64,
+    pub(crate) revision: Revision,
+}
+
 /// Why somebody thinks that the store is older than it was.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Evidence {
@@ -81,8 +88,10 @@ impl StoreHealth {
     }
 
     /// How far the store had come: what is asked of it from now on cannot be answered with less.
-    pub(crate) fn seen(&self) -> Revision {
-        self.seen.load(Ordering::SeqCst)
+    pub(crate) fn seen(&self) -> Seen {
+        // In this order: a revision of the epoch before is then never taken for one of this.
+        let revision = self.seen.load(Ordering::SeqCst);
+        Seen { epoch: *self.epoch.borrow(), revision }
     }
 
     /// The store has come so far.
@@ -90,21 +99,28 @@ impl StoreHealth {
         self.seen.fetch_max(revision, Ordering::SeqCst);
     }
 
-    /// Something that was asked when `seen` was known has been answered as of `revision`.
-    pub(crate) fn answered(&self, seen: Revision, revision: Revision) {
-        let epoch = *self.epoch.borrow();
-        if revision < seen {
-            let seen_by = self.me.clone();
-            self.doubt(Evidence { epoch, revision, seen_epoch: epoch, seen_revision: seen, seen_by });
+    /// Something that was asked when `before` was known has been answered as of `revision`.
+    pub(crate) fn answered(&self, before: Seen, revision: Revision) {
+        if !self.is_in_epoch(before.epoch) {
+            return;
+        }
+        if revision < before.revision {
+            self.doubt(Evidence {
+                epoch: before.epoch,
+                revision,
+                seen_epoch: before.epoch,
+                seen_revision: before.revision,
+                seen_by: self.me.clone(),
+            });
         }
         self.has_seen(revision);
     }
 
     /// In a new epoch revisions may be lower.
     pub(crate) fn begin_epoch(&self, epoch: u64, revision: Revision) {
+        self.epoch.send_if_modified(|known| std::mem::replace(known, epoch) != epoch);
         self.seen.store(revision, Ordering::SeqCst);
         self.trust.send_replace(Trust::Trusted);
-        self.epoch.send_if_modified(|known| std::mem::replace(known, epoch) != epoch);
     }
 
     pub(crate) fn is_in_epoch(&self, epoch: u64) -> bool {
@@ -209,13 +225,17 @@ mod tests {
     #[test]
     fn a_doubted_store_is_told_with_both_revisions_and_the_remedy_until_a_new_epoch_begins() {
         let health = StoreHealth::new("s1", 1);
-        health.answered(0, 9);
+        let nothing = health.seen();
+        health.answered(nothing, 9);
+        let nine = health.seen();
         assert!(health.check_writable().is_ok());
-        health.answered(9, 5);
+        health.answered(nine, 5);
         let said = health.check_trusted().expect_err("it is doubted").message().to_owned();
         assert!(said.contains("revision 5 < 9") && said.contains("muster admin recover"), "{said}");
         health.begin_epoch(2, 6);
-        assert_eq!((health.seen(), health.is_trusted()), (6, true));
+        assert_eq!((health.seen(), health.is_trusted()), (Seen { epoch: 2, revision: 6 }, true));
+        health.answered(nine, 7);
+        assert!(health.is_trusted(), "what was seen in the old epoch does not count any more");
     }
 
     #[test]
