@@ -97,7 +97,7 @@ pub(crate) async fn keep_following(shared: Arc<Shared>) {
 pub(crate) async fn look(shared: &Shared) -> Result<(), Error> {
     let health = &shared.health;
     // Before the question is sent: what it is answered with cannot be older than this.
-    let seen = health.seen().revision;
+    let seen = health.seen();
     let found = find(&*shared.options.state).await?;
     // Read once: the session that is closed below is to be the one of this identity, and none that came after it.
     let Presence { session, identity } = shared.presence();
@@ -106,22 +106,17 @@ pub(crate) async fn look(shared: &Shared) -> Result<(), Error> {
         health.doubt_is_recorded(record.as_ref().map_or_else(ToString::to_string, words));
         return Ok(());
     }
-    let same = found.epoch == Some((identity.epoch, identity.epoch_revision));
-    if let Some((epoch, _)) = found.epoch.filter(|(epoch, _)| *epoch > identity.epoch) {
-        if !health.is_in_epoch(epoch) {
-            // Whatever was seen in the old one does not count any more.
-            tracing::warn!(epoch, "the store has a new epoch: beginning anew, under a new session");
-            health.begin_epoch(epoch, found.at);
-        }
-        session.close().await;
-        return Ok(());
-    }
-    if found.at < seen || found.epoch.is_none_or(|(epoch, _)| epoch < identity.epoch) {
+    let epoch = found.epoch.map_or(0, |(epoch, _)| epoch);
+    if epoch > seen.epoch {
+        // Whatever was seen in the old one does not count any more.
+        tracing::warn!(epoch, "the store has a new epoch: beginning anew, under a new session");
+        health.begin_epoch(epoch, found.at);
+    } else if epoch < seen.epoch || found.at < seen.revision {
         health.doubt(Evidence {
-            epoch: found.epoch.map_or(0, |(epoch, _)| epoch),
+            epoch,
             revision: found.at,
-            seen_epoch: identity.epoch,
-            seen_revision: seen,
+            seen_epoch: seen.epoch,
+            seen_revision: seen.revision,
             seen_by: format!("scheduler {}", shared.options.scheduler_id),
         });
     }
@@ -129,11 +124,11 @@ pub(crate) async fn look(shared: &Shared) -> Result<(), Error> {
         Trust::Doubted(evidence) => return record(shared, &evidence, &found).await,
         Trust::Trusted => {}
         // Recorded before, and the record is gone without a new epoch: somebody has removed it by hand.
-        Trust::Recorded(_) => health.begin_epoch(identity.epoch, found.at),
+        Trust::Recorded(_) => health.begin_epoch(epoch, found.at),
     }
-    health.has_seen(found.at);
-    if !same {
-        tracing::warn!("the record of the store's epoch has moved: beginning anew, under a new session");
+    health.answered(seen, found.at);
+    if found.epoch != Some((identity.epoch, identity.epoch_revision)) {
+        // With the record of the epoch, whatever was read under it. Its keeper opens another one.
         session.close().await;
     }
     Ok(())
@@ -173,25 +168,20 @@ async fn record(shared: &Shared, evidence: &Evidence, found: &Found) -> Result<(
 
 /// An executor says how far it has seen the store come.
 pub(crate) async fn hear(shared: &Shared, executor: &str, epoch: u64, revision: Revision) -> Result<(), Error> {
-    let identity = shared.presence().identity;
-    let behind = match epoch.cmp(&identity.epoch) {
-        std::cmp::Ordering::Less => return Ok(()),
-        std::cmp::Ordering::Equal if revision <= shared.health.seen().revision => return Ok(()),
-        _ => shared.options.state.revision().await?,
-    };
-    if epoch == identity.epoch && revision <= behind {
-        shared.health.has_seen(behind);
+    let seen = shared.health.seen();
+    if (epoch, revision) <= (seen.epoch, seen.revision) {
         return Ok(());
     }
-    // It may know of an epoch that this scheduler has not noticed yet.
-    let known = find(&*shared.options.state).await?.epoch.map_or(0, |(epoch, _)| epoch);
-    if (known, behind) >= (epoch, revision) {
+    let found = find(&*shared.options.state).await?;
+    let known = found.epoch.map_or(0, |(epoch, _)| epoch);
+    if (epoch, revision) <= (known, found.at) {
+        // It may know of an epoch that this scheduler has not noticed yet.
         shared.health.look.notify_one();
         return Ok(());
     }
     shared.health.doubt(Evidence {
         epoch: known,
-        revision: behind,
+        revision: found.at,
         seen_epoch: epoch,
         seen_revision: revision,
         seen_by: format!("executor {executor}"),

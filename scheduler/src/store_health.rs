@@ -7,7 +7,7 @@
 //! - **Safe mode:** the store is older than what somebody has seen of it: it was restored from a backup. Nothing is
 //!   launched, claimed, committed or accepted by anybody, until an operator begins a new epoch ([`crate::safety`]).
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard};
 
 use muster_state::Revision;
 use tokio::sync::{Notify, watch};
@@ -64,10 +64,11 @@ pub(crate) enum Trust {
 pub(crate) struct StoreHealth {
     /// This scheduler, in words.
     me: String,
-    /// The life of the store.
+    /// The life of the store, and the highest revision of it that was heard of: locked together, for an instant, so that
+    /// none of an earlier life is taken for one of this.
+    seen: Mutex<Seen>,
+    /// Told when a new epoch begins.
     epoch: watch::Sender<u64>,
-    /// The highest revision of this epoch that was heard of.
-    seen: AtomicU64,
     /// Why the store takes no writes.
     full: watch::Sender<Option<String>>,
     trust: watch::Sender<Trust>,
@@ -79,8 +80,8 @@ impl StoreHealth {
     pub(crate) fn new(scheduler_id: &str, epoch: u64) -> Self {
         Self {
             me: format!("scheduler {scheduler_id}"),
+            seen: Mutex::new(Seen { epoch, revision: 0 }),
             epoch: watch::Sender::new(epoch),
-            seen: AtomicU64::new(0),
             full: watch::Sender::new(None),
             trust: watch::Sender::default(),
             look: Notify::new(),
@@ -89,20 +90,21 @@ impl StoreHealth {
 
     /// How far the store had come: what is asked of it from now on cannot be answered with less.
     pub(crate) fn seen(&self) -> Seen {
-        // In this order: a revision of the epoch before is then never taken for one of this.
-        let revision = self.seen.load(Ordering::SeqCst);
-        Seen { epoch: *self.epoch.borrow(), revision }
+        *self.lock()
     }
 
-    /// The store has come so far.
-    pub(crate) fn has_seen(&self, revision: Revision) {
-        self.seen.fetch_max(revision, Ordering::SeqCst);
+    fn lock(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().expect("no code panics while holding it")
     }
 
     /// Something that was asked when `before` was known has been answered as of `revision`.
     pub(crate) fn answered(&self, before: Seen, revision: Revision) {
-        if !self.is_in_epoch(before.epoch) {
-            return;
+        {
+            let mut seen = self.lock();
+            if seen.epoch != before.epoch {
+                return;
+            }
+            seen.revision = seen.revision.max(revision);
         }
         if revision < before.revision {
             self.doubt(Evidence {
@@ -113,18 +115,13 @@ impl StoreHealth {
                 seen_by: self.me.clone(),
             });
         }
-        self.has_seen(revision);
     }
 
     /// In a new epoch revisions may be lower.
     pub(crate) fn begin_epoch(&self, epoch: u64, revision: Revision) {
-        self.epoch.send_if_modified(|known| std::mem::replace(known, epoch) != epoch);
-        self.seen.store(revision, Ordering::SeqCst);
+        *self.lock() = Seen { epoch, revision };
         self.trust.send_replace(Trust::Trusted);
-    }
-
-    pub(crate) fn is_in_epoch(&self, epoch: u64) -> bool {
-        *self.epoch.borrow() == epoch
+        self.epoch.send_if_modified(|known| std::mem::replace(known, epoch) != epoch);
     }
 
     /// Waits until a new epoch has begun: what was listed before, and watches from there on, mean nothing in it.
@@ -159,8 +156,11 @@ impl StoreHealth {
         self.full.subscribe()
     }
 
-    /// Somebody has seen more of the store than there is.
+    /// Somebody has seen more of the store than there is. What was seen in an earlier epoch is no evidence.
     pub(crate) fn doubt(&self, evidence: Evidence) {
+        if evidence.seen_epoch < self.lock().epoch {
+            return;
+        }
         let news = self.trust.send_if_modified(|trust| {
             let news = *trust == Trust::Trusted;
             if news {

@@ -146,7 +146,7 @@ async fn an_answer_from_before_what_was_seen_puts_the_store_in_doubt() {
     let stage = Stage::with_jobs(1).await;
     let health = StoreHealth::new("s1", 1);
     let now = stage.store.revision().await.unwrap();
-    health.has_seen(now + 100);
+    health.answered(health.seen(), now + 100);
     commit(&stage.store, &health, stage.all()).await;
     assert!(health.why_doubted().is_some_and(|why| why.contains(&format!("revision {} < {}", now + 1, now + 100))));
 }
