@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use prost::Message as _;
 
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
+    "muster/v1/admin.proto",
     "muster/v1/job.proto",
     "muster/v1/jobs.proto",
     "muster/v1/executor.proto",

@@ -123,13 +123,14 @@ pub(crate) async fn claim(shared: &Arc<Shared>, id: JobId) {
             }
         }
         Ok(false) => {}
+        Err(error @ Error::Record { .. }) => ownership::note_unreadable(shared, id, &error),
         Err(error) => tracing::info!(job = %id, %error, "could not claim the job; the next scan tries again"),
     }
 }
 
 async fn try_claim(shared: &Shared, id: JobId) -> Result<bool, Error> {
     let jobs = shared.engine.read(|engine| engine.jobs_owned()).await.unwrap_or(usize::MAX);
-    if jobs >= JOBS_OWNED_MAX {
+    if jobs >= JOBS_OWNED_MAX || !shared.health.is_trusted() {
         return Ok(false);
     }
     let state = &*shared.options.state;

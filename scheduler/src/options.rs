@@ -27,7 +27,12 @@ pub struct Options {
     pub scan_every: Duration,
     /// Listen beyond loopback, though nothing is authenticated yet.
     pub allow_remote: bool,
+    /// Bytes beyond which the store takes no writes, where it does not say so itself (etcd before 3.6).
+    pub store_quota: u64,
 }
+
+/// etcd's own, if it is not told another one (`--quota-backend-bytes`).
+pub const STORE_QUOTA_DEFAULT: u64 = 2 << 30;
 
 impl Options {
     /// The defaults, over a store.
@@ -43,6 +48,7 @@ impl Options {
             heartbeat: Duration::from_secs(1),
             scan_every: Duration::from_secs(2),
             allow_remote: false,
+            store_quota: STORE_QUOTA_DEFAULT,
         }
     }
 }
@@ -77,3 +83,7 @@ pub const CALL_DEADLINE: Duration = Duration::from_secs(30);
 pub const POLL_WAIT_MAX: Duration = Duration::from_secs(30);
 /// An idempotency key, at most.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 256;
+/// Attempts of a task within one epoch of the store, at most. In a new epoch numbers begin above all those that may have
+/// been given out in the one before and that the restored store does not know of. Retries are counted in tens; this leaves room for
+/// four thousand epochs.
+pub const ATTEMPTS_PER_EPOCH: u32 = 1 << 20;

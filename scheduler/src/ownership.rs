@@ -38,6 +38,9 @@ pub(crate) async fn keep_scanning(shared: Arc<Shared>, sessions_changed: Arc<tok
     loop {
         // Sooner when a session came or went.
         let _ = tokio::time::timeout(shared.options.scan_every, sessions_changed.notified()).await;
+        if !shared.health.is_trusted() {
+            continue;
+        }
         if let Err(error) = scan(&shared, &mut unclaimed).await {
             tracing::info!(%error, "scan for jobs without an owner failed; again soon");
         }
@@ -68,10 +71,11 @@ struct Owners {
 }
 
 async fn owners(
-    state: &dyn StateBackend,
+    shared: &Shared,
     mine: &SessionId,
     live: &BTreeMap<SessionId, SchedulerRecord>,
 ) -> Result<Owners, Error> {
+    let state = &*shared.options.state;
     let mut found = Owners::default();
     let mut owned: BTreeSet<String> = BTreeSet::new();
     let mut scan = Scan::default();
@@ -79,8 +83,15 @@ async fn owners(
         let page = state.scan(Keyspace::JobOwners, scan.clone()).await?;
         for entry in page.entries {
             let Ok(job) = entry.name.parse::<JobId>() else { continue };
-            let owner: OwnerRecord = codec::decode(&Key::new(Keyspace::JobOwners, entry.name.clone()), &entry.value)?;
+            let key = Key::new(Keyspace::JobOwners, entry.name.clone());
             owned.insert(entry.name);
+            let owner: OwnerRecord = match codec::decode(&key, &entry.value) {
+                Ok(owner) => owner,
+                Err(error) => {
+                    note_unreadable(shared, job, &error);
+                    continue;
+                }
+            };
             let session = SessionId(owner.session_id);
             if session == *mine {
                 found.ours.push(job);
@@ -114,7 +125,7 @@ async fn scan(shared: &Arc<Shared>, unclaimed: &mut BTreeSet<JobId>) -> Result<(
         .read(|engine| engine.job_ids().collect())
         .await
         .map_err(|stopped| Error::Fatal(stopped.to_string()))?;
-    let Owners { ours, orphans, counts } = owners(state, &mine, &live).await?;
+    let Owners { ours, orphans, counts } = owners(shared, &mine, &live).await?;
     for job in ours.into_iter().filter(|job| !held.contains(job) && !shared.is_in_transit(*job)) {
         tokio::spawn(read_again(Arc::clone(shared), job));
     }
@@ -163,6 +174,13 @@ async fn even_out(
             let to = Successor { session, record: record.clone() };
             let _ = shared.engine.send(Input::HandOver { jobs: some, to }).await;
         }
+    }
+}
+
+/// A record of the job is damaged, or a newer version's. It is left alone, and said once.
+pub(crate) fn note_unreadable(shared: &Shared, id: JobId, error: &dyn std::fmt::Display) {
+    if shared.unreadable.insert(id, error.to_string()).is_none() {
+        tracing::error!(job = %id, %error, "the job cannot be read; it is left alone");
     }
 }
 
@@ -230,6 +248,10 @@ async fn bring_in(
     const PAUSE: Duration = Duration::from_millis(500);
     let id = transit.job();
     loop {
+        if !shared.health.is_trusted() {
+            // The scan comes back to it when the doubt is over.
+            return;
+        }
         let read = async {
             let _one_of_few = shared.loads.acquire().await;
             if renew {
@@ -257,9 +279,7 @@ async fn bring_in(
             }
             Err(error) => {
                 // Left alone, with its owner's name on it: nobody can do better, and nothing is overwritten.
-                if shared.unreadable.insert(id, error.to_string()).is_none() {
-                    tracing::error!(job = %id, %error, "the job cannot be read");
-                }
+                note_unreadable(shared, id, &error);
                 let _ = shared.engine.send(Input::Dropped { job: id, why: error.to_string() }).await;
                 return;
             }

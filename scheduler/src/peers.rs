@@ -31,7 +31,8 @@ impl Peers {
     pub(crate) fn addresses(&self) -> Vec<String> {
         let live = self.live.read().expect("no code panics while holding it");
         let addresses = |draining| {
-            let some = live.values().filter(move |peer| peer.draining == draining);
+            // One whose record cannot be read has none.
+            let some = live.values().filter(move |peer| peer.draining == draining && !peer.address.is_empty());
             some.map(|peer| peer.address.clone()).collect::<Vec<String>>()
         };
         Some(addresses(false)).filter(|some| !some.is_empty()).unwrap_or_else(|| addresses(true))

@@ -11,9 +11,11 @@ use tokio_util::task::TaskTracker;
 
 use crate::engine::{Engine, Input};
 use crate::options::Options;
-use crate::shared::Shared;
+use crate::shared::{Presence, Shared};
 use crate::shell::{EngineHandle, Shell};
-use crate::{compaction, demand, draining, isolation, membership, ownership, requests, self_fencing, services};
+use crate::{
+    demand, draining, isolation, janitor, membership, ownership, requests, safety, self_fencing, services, store_watch,
+};
 
 /// A scheduler could not start, or ended early.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -102,7 +104,7 @@ impl Scheduler {
         let started_at = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
-        let presence = membership::open(&options, &advertised, false, started_at).await?;
+        let presence = open_with_room(&options, &advertised, false, started_at).await?;
         let (handle, inputs) = EngineHandle::new();
         // Where executors are lost soon they send heartbeats more often, without being told.
         let silent_after = (options.heartbeat * HEARTBEATS_MISSED_MAX).min(options.lost_after / 2);
@@ -110,6 +112,8 @@ impl Scheduler {
         let engine = Engine::new(presence.identity.clone(), millis(options.lost_after), millis(silent_after));
         let scheduler_id = options.scheduler_id.clone();
         let shared = Arc::new(Shared::new(options, handle, advertised, presence));
+        // Before anything is claimed: the store may be in safe mode.
+        safety::look(&shared).await?;
         let (leave, stop) = (CancellationToken::new(), CancellationToken::new());
         let (ended_sender, ended) = watch::channel(None);
         let running = Running {
@@ -153,7 +157,9 @@ impl Running {
         let mut schedulers =
             tokio::spawn(membership::follow_schedulers(Arc::clone(&shared), Arc::clone(&sessions_changed)));
         let mut executors = tokio::spawn(membership::follow_executors(Arc::clone(&shared)));
-        let mut compacting = tokio::spawn(compaction::keep_compacting(Arc::clone(&shared)));
+        let mut cleaning = tokio::spawn(janitor::keep(Arc::clone(&shared)));
+        let mut watching = tokio::spawn(store_watch::keep_looking(Arc::clone(&shared)));
+        let mut trusting = tokio::spawn(safety::keep_following(Arc::clone(&shared)));
         let mut telling = tokio::spawn(demand::keep_telling(Arc::clone(&shared)));
         let mut demands = tokio::spawn(demand::follow(Arc::clone(&shared)));
         let mut requests = tokio::spawn(requests::follow(Arc::clone(&shared)));
@@ -171,7 +177,9 @@ impl Running {
             _ = &mut scanning => Err(Error::Ended("the scan for jobs")),
             _ = &mut schedulers => Err(Error::Ended("the watch of the schedulers")),
             _ = &mut executors => Err(Error::Ended("the watch of the executors")),
-            _ = &mut compacting => Err(Error::Ended("the compaction")),
+            _ = &mut cleaning => Err(Error::Ended("the janitor")),
+            _ = &mut watching => Err(Error::Ended("the watch of the store's room")),
+            _ = &mut trusting => Err(Error::Ended("the watch of the store's epoch")),
             _ = &mut telling => Err(Error::Ended("the telling of demand")),
             _ = &mut demands => Err(Error::Ended("the watch of the peers' demand")),
             _ = &mut requests => Err(Error::Ended("the watch of requests")),
@@ -186,8 +194,8 @@ impl Running {
         stop.cancel();
         spawned.cancel();
         for part in [
-            scanning, schedulers, executors, compacting, telling, demands, requests, fencing, isolation, draining,
-            presence,
+            scanning, schedulers, executors, cleaning, watching, trusting, telling, demands, requests, fencing, isolation,
+            draining, presence,
         ] {
             part.abort();
         }
@@ -206,6 +214,32 @@ impl Running {
     }
 }
 
+/// Opens a session; if the store is too full even for that, and so may have nobody left to look after it, makes room first.
+async fn open_with_room(
+    options: &Options,
+    address: &str,
+    draining: bool,
+    now: u64,
+) -> Result<Presence, muster_state::Error> {
+    /// After that the one who starts it is told: more room has to be given.
+    const PATIENCE: Duration = Duration::from_secs(30);
+    const PAUSE: Duration = Duration::from_millis(500);
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let mut relief = janitor::Relief::default();
+    loop {
+        match membership::open(options, address, draining, now).await {
+            Err(error @ muster_state::Error::NoSpace(_)) if tokio::time::Instant::now() < deadline => {
+                tracing::error!(%error, "no session can be opened in the full store; making room");
+                if let Err(error) = relief.free(&*options.state, options.store_quota).await {
+                    tracing::warn!(%error, "no room could be made in the store; again soon");
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+            other => return other,
+        }
+    }
+}
+
 /// Opens a new session whenever the present one is lost.
 async fn keep_present(shared: Arc<Shared>, sessions_changed: Arc<tokio::sync::Notify>) {
     loop {
@@ -216,7 +250,7 @@ async fn keep_present(shared: Arc<Shared>, sessions_changed: Arc<tokio::sync::No
         }
         let presence = loop {
             let draining = *shared.draining.borrow();
-            match membership::open(&shared.options, &shared.address, draining, shared.now()).await {
+            match open_with_room(&shared.options, &shared.address, draining, shared.now()).await {
                 Ok(presence) => break presence,
                 Err(error) => {
                     tracing::warn!(%error, "no new session yet");

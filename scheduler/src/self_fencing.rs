@@ -17,6 +17,9 @@ use crate::shared::Shared;
 const STUCK_LEAST: Duration = Duration::from_secs(5);
 /// How often the pulse is felt.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// What can be stuck.
+const COMMIT: &str = "a commit does not come back";
+const ENGINE: &str = "the engine does not turn";
 /// No commit is in flight.
 const NONE: u64 = u64::MAX;
 
@@ -53,9 +56,9 @@ impl Pulse {
             at != NONE && u128::from(now.saturating_sub(at)) > after.as_millis()
         };
         if long_ago(&self.oldest_commit_ms) {
-            Some("a commit does not come back")
+            Some(COMMIT)
         } else if long_ago(&self.turned_ms) {
-            Some("the engine does not turn")
+            Some(ENGINE)
         } else {
             None
         }
@@ -68,7 +71,9 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
     let mut renewing = true;
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
-        let stuck = shared.pulse.stuck(Instant::now(), after);
+        // In a full store every commit waits, whoever owns its job; and a session given up could not be opened again.
+        let full = shared.health.full().is_some();
+        let stuck = shared.pulse.stuck(Instant::now(), after).filter(|why| !(full && *why == COMMIT));
         match stuck {
             Some(why) if renewing => tracing::error!(why, "stuck: the session is not renewed until it goes on"),
             None if !renewing => tracing::info!("no longer stuck: the session is renewed again"),
@@ -94,9 +99,9 @@ mod tests {
             assert_eq!(pulse.stuck(at(ms), after), None);
         }
         pulse.beat(at(5_500), Some(began));
-        assert_eq!(pulse.stuck(at(5_500), after), Some("a commit does not come back"));
+        assert_eq!(pulse.stuck(at(5_500), after), Some(COMMIT));
         pulse.beat(at(5_600), None);
         assert_eq!(pulse.stuck(at(5_600), after), None);
-        assert_eq!(pulse.stuck(at(11_000), after), Some("the engine does not turn"));
+        assert_eq!(pulse.stuck(at(11_000), after), Some(ENGINE));
     }
 }

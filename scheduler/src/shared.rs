@@ -16,6 +16,7 @@ use crate::options::{LOADS_AT_ONCE, Options};
 use crate::peers::Peers;
 use crate::self_fencing::Pulse;
 use crate::shell::EngineHandle;
+use crate::store_health::StoreHealth;
 
 /// See the module.
 #[derive(Debug)]
@@ -24,6 +25,7 @@ pub(crate) struct Shared {
     pub(crate) engine: EngineHandle,
     pub(crate) peers: Peers,
     pub(crate) demand: Demand,
+    pub(crate) health: StoreHealth,
     /// Jobs of ours that cannot be read, with the reason, for those who ask about them.
     pub(crate) unreadable: DashMap<JobId, String>,
     /// Jobs between the store and memory.
@@ -74,11 +76,13 @@ impl Drop for Transit {
 
 impl Shared {
     pub(crate) fn new(options: Options, engine: EngineHandle, address: String, presence: Presence) -> Self {
+        let health = StoreHealth::new(&options.scheduler_id, presence.identity.epoch);
         Self {
             options,
             engine,
             peers: Peers::default(),
             demand: Demand::default(),
+            health,
             unreadable: DashMap::new(),
             in_transit: Arc::default(),
             loads: Semaphore::new(LOADS_AT_ONCE),

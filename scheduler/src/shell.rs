@@ -95,12 +95,8 @@ impl Shell {
                 () = tokio::time::sleep(wakeup) => input = Some(Input::Tick),
             }
             let now = self.shared.now();
-            if self.shared.slack().is_zero() && self.engine.jobs_owned() > 0 {
-                // Others may have taken the jobs over: nothing is launched in their name, not even what came back
-                // committed just now.
-                tracing::error!("the session's time is up; letting go of all jobs");
-                self.engine.handle(Input::SessionLost, now);
-            }
+            // Nothing is launched in the jobs' name, not even what came back committed just now.
+            self.let_go_in_doubt(now);
             if let Some((group, results)) = came_back {
                 sent.remove(&group);
                 faults::die_at("after-commit-before-acknowledgement");
@@ -116,6 +112,8 @@ impl Shell {
                 let Ok(input) = self.inputs.try_recv() else { break };
                 self.engine.handle(input, now);
             }
+            // What was read before the doubt may have come in with the inputs.
+            self.let_go_in_doubt(now);
             let (outputs, commits) = self.engine.settle(now);
             self.shared.demand.set_unmet(self.engine.has_unmet_demand());
             waiting.extend(commits);
@@ -125,7 +123,9 @@ impl Shell {
                 let state = Arc::clone(&self.shared.options.state);
                 let number = sent.last_key_value().map_or(0, |(last, _)| last + 1);
                 sent.insert(number, Instant::now());
-                in_flight.push(Box::pin(async move { (number, committer::commit(&*state, group).await) }));
+                let shared = Arc::clone(&self.shared);
+                in_flight
+                    .push(Box::pin(async move { (number, committer::commit(&*state, &shared.health, group).await) }));
             }
             self.shared.pulse.beat(Instant::now(), sent.values().next().copied());
             for output in outputs {
@@ -134,6 +134,19 @@ impl Shell {
         }
         // What was sent may land; nobody acts on it any more, and the next owner reads it.
         let _ = tokio::time::timeout(Duration::from_secs(2), async { while in_flight.next().await.is_some() {} }).await;
+    }
+
+    /// Lets go of all jobs if others may have taken them over, or if the store cannot be trusted.
+    fn let_go_in_doubt(&mut self, now: Millis) {
+        if self.engine.jobs_owned() == 0 {
+            return;
+        }
+        if !self.shared.health.is_trusted() {
+            self.engine.handle(Input::StoreDoubted, now);
+        } else if self.shared.slack().is_zero() {
+            tracing::error!("the session's time is up; letting go of all jobs");
+            self.engine.handle(Input::SessionLost, now);
+        }
     }
 
     fn wakeup(&self) -> Duration {

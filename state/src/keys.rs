@@ -13,6 +13,18 @@ pub fn epoch() -> Key {
     Key::new(Keyspace::Meta, "epoch")
 }
 
+/// Says that the store was restored from a backup that is older than what was seen since.
+#[must_use]
+pub fn safe_mode() -> Key {
+    Key::new(Keyspace::Meta, "safe-mode")
+}
+
+/// What the janitor did last.
+#[must_use]
+pub fn janitor() -> Key {
+    Key::new(Keyspace::Meta, "janitor")
+}
+
 /// A session's own key, as `open_session` writes it.
 #[must_use]
 pub fn session(id: &SessionId) -> Key {

@@ -6,6 +6,7 @@
 
 pub(crate) mod detail;
 pub(crate) mod scheduler;
+pub(crate) mod store;
 mod table;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -125,6 +125,8 @@ pub enum Input {
     Commits(Vec<(CommitName, CommitResult)>),
     /// The session is lost: nothing here is ours any more.
     SessionLost,
+    /// The store is older than what was seen of it: what is in memory may not be true of it.
+    StoreDoubted,
     /// Time went on.
     Tick,
 }

@@ -30,12 +30,13 @@ pub(crate) mod view;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use muster_graph::execution::Event;
-use muster_graph::ids::{JobId, Millis};
+use muster_graph::ids::{Attempt, JobId, Millis};
 use muster_proto::v1;
 use muster_state::Revision;
 use tokio::sync::oneshot;
 
 use crate::faults;
+use crate::options::ATTEMPTS_PER_EPOCH;
 pub(crate) use commit::commit_id_of;
 pub use commit::{CommitName, CommitResult, JobCommit, Landed};
 pub use executors::{Executor, Link, Registration};
@@ -91,6 +92,12 @@ pub struct Engine {
     watchers: HashMap<JobId, tokio::sync::watch::Sender<Changed>>,
 }
 
+/// Attempts that are begun in an epoch have numbers above this.
+fn first_attempt_of(epoch: u64) -> Attempt {
+    let earlier = u32::try_from(epoch.saturating_sub(1)).unwrap_or(u32::MAX);
+    earlier.saturating_mul(ATTEMPTS_PER_EPOCH)
+}
+
 impl Engine {
     /// An engine that owns nothing yet.
     #[must_use]
@@ -143,12 +150,8 @@ impl Engine {
                     self.commit_came_back(name, result);
                 }
             }
-            Input::SessionLost => {
-                let jobs: Vec<JobId> = self.jobs.keys().copied().collect();
-                for job in jobs {
-                    self.drop_job(job, "this scheduler lost its session");
-                }
-            }
+            Input::SessionLost => self.drop_all_jobs("this scheduler lost its session"),
+            Input::StoreDoubted => self.drop_all_jobs("the store may have been restored from a backup"),
             Input::Tick => self.tick(now),
         }
     }
@@ -187,8 +190,17 @@ impl Engine {
         self.jobs.keys().copied()
     }
 
-    /// Goes on under a new session.
+    /// Goes on under a new session. In a new epoch, with nothing: revisions of before mean nothing in it, so what is known
+    /// of executors has to be told anew.
     pub fn take_identity(&mut self, identity: Identity) {
+        if identity.epoch != self.identity.epoch {
+            self.drop_all_jobs("the store has a new epoch");
+            for executor in std::mem::take(&mut self.executors).into_values() {
+                if executor.linked.is_some() {
+                    self.outputs.push(Output::Disconnect { executor: executor.key });
+                }
+            }
+        }
         self.identity = identity;
     }
 
@@ -228,7 +240,8 @@ impl Engine {
             self.forget_job(id, "it was claimed anew");
         }
         let fresh = loaded.fresh;
-        let job = Job::new(loaded, now);
+        let mut job = Job::new(loaded, now);
+        job.graph.number_attempts_above(first_attempt_of(self.identity.epoch));
         self.jobs.insert(id, job);
         if fresh {
             self.apply(id, Event::Submitted, now);
@@ -383,6 +396,13 @@ impl Engine {
         if let Some(watcher) = self.watchers.get(&id) {
             // Not modified in value: every send wakes the watchers, who look for themselves.
             watcher.send_replace(Changed::Now);
+        }
+    }
+
+    fn drop_all_jobs(&mut self, why: &str) {
+        let jobs: Vec<JobId> = self.jobs.keys().copied().collect();
+        for job in jobs {
+            self.drop_job(job, why);
         }
     }
 

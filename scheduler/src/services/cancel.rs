@@ -39,6 +39,7 @@ impl Api {
                 message.reason.len()
             )));
         }
+        self.shared.health.check_writable()?;
         match self.place_of(id, forward).await? {
             Place::Over(stored) => Ok(Response::new(v1::CancelJobResponse { state: stored.head.state })),
             Place::Here => self.cancel_here(id, message.reason).await,

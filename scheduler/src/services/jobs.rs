@@ -151,6 +151,7 @@ impl Jobs for Api {
         &self,
         request: Request<Streaming<v1::SubmitRequest>>,
     ) -> Result<Response<v1::SubmitResponse>, Status> {
+        self.shared.health.check_writable()?;
         let (spec, key) = Self::whole_submit(request.into_inner()).await?;
         let accepted = accept::accept(&self.shared, spec, key).await?;
         Ok(Response::new(v1::SubmitResponse { job_id: accepted.id.to_string(), existed: accepted.existed }))
@@ -210,10 +211,13 @@ impl Jobs for Api {
                 let Some(entry) = entry else { continue };
                 let view = match live.get(id) {
                     Some(view) => view.clone(),
-                    None => {
-                        let head: JobHead = codec::decode(key, &entry.value).map_err(store)?;
-                        head_view(*id, &head)
-                    }
+                    None => match codec::decode::<JobHead>(key, &entry.value) {
+                        Ok(head) => head_view(*id, &head),
+                        // One job that a newer version wrote must not hide the others.
+                        Err(error) => {
+                            v1::JobView { job_id: id.to_string(), message: error.to_string(), ..Default::default() }
+                        }
+                    },
                 };
                 let wanted = (message.namespace.is_empty() || message.namespace == view.namespace)
                     && (message.states.is_empty() || message.states.contains(&view.state));
@@ -281,6 +285,7 @@ impl Jobs for Api {
         let forward = is_forwarded(&request);
         let message = request.into_inner();
         let id = job_id(&message.job_id)?;
+        self.shared.health.check_writable()?;
         let transit = match self.place_of(id, forward).await? {
             Place::Peer(address) => return self.jobs_at(&address)?.retry_job(forwarded(message)).await,
             Place::Here => {

@@ -1,5 +1,6 @@
 //! The gRPC services. They translate, look jobs up and forward; every decision is the engine's.
 
+mod admin;
 mod attempts;
 mod cancel;
 mod cluster;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use muster_graph::execution::ExecutionGraph;
 use muster_graph::ids::JobId;
+use muster_proto::v1::admin_server::AdminServer;
 use muster_proto::v1::cluster_server::ClusterServer;
 use muster_proto::v1::executors_server::ExecutorsServer;
 use muster_proto::v1::jobs_server::JobsServer;
@@ -56,6 +58,7 @@ pub(crate) async fn serve(
         .max_encoding_message_size(16 * MESSAGE_BYTES_MAX);
     reporter.set_serving::<ExecutorsServer<Api>>().await;
     let peers = PeerServer::new(api.clone());
+    let admin = AdminServer::new(api.clone());
     let cluster = ClusterServer::new(api).max_encoding_message_size(MESSAGE_BYTES_MAX);
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)
@@ -72,6 +75,7 @@ pub(crate) async fn serve(
         .add_service(executors)
         .add_service(cluster)
         .add_service(peers)
+        .add_service(admin)
         .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stop.cancelled_owned())
         .await
 }
@@ -135,6 +139,7 @@ impl Api {
             if stored.keyspace != Keyspace::ActiveJobs {
                 return Ok(Place::Over(Box::new(stored)));
             }
+            self.shared.health.check_trusted()?;
             let mine = self.shared.presence().identity.session;
             match &stored.owner {
                 Some((owner, _)) if owner.session_id == mine.0 => {

@@ -54,11 +54,15 @@ pub enum Kind {
     JobPlan = 13,
     /// `storage.CancelMark`.
     CancelMark = 14,
+    /// `storage.SafeModeRecord`.
+    SafeMode = 20,
+    /// `storage.JanitorRecord`.
+    Janitor = 21,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::JobHead,
         Self::Scheduler,
         Self::Executor,
@@ -73,6 +77,8 @@ impl Kind {
         Self::JobSpec,
         Self::JobPlan,
         Self::CancelMark,
+        Self::SafeMode,
+        Self::Janitor,
     ];
 
     /// For messages.
@@ -93,6 +99,8 @@ impl Kind {
             Self::JobSpec => "job spec",
             Self::JobPlan => "job plan",
             Self::CancelMark => "cancel mark",
+            Self::SafeMode => "safe mode record",
+            Self::Janitor => "janitor record",
         }
     }
 

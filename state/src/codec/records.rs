@@ -105,4 +105,6 @@ protobuf_record! {
     storage::StoredSpec => JobSpec,
     storage::StoredPlan => JobPlan,
     storage::CancelMark => CancelMark,
+    storage::SafeModeRecord => SafeMode,
+    storage::JanitorRecord => Janitor,
 }

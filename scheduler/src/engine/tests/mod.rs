@@ -22,6 +22,7 @@ use muster_state::{Memory, Op, Revision, Session, SessionId, StateBackend, Txn, 
 use tokio::sync::oneshot;
 
 use super::{CommitName, CommitResult, Engine, Identity, Input, JobCommit, Output, Registration, StatusAnswer};
+use crate::store_health::StoreHealth;
 use crate::{committer, load};
 
 pub(crate) const LOST_AFTER: Millis = 30_000;
@@ -139,7 +140,7 @@ impl Bench {
     /// Sends all transactions that wait, and those that follow from them.
     pub(crate) async fn commit_all(&mut self) {
         while let Some(commit) = self.commits.pop_front() {
-            let results = committer::commit(&*self.store, vec![commit]).await;
+            let results = committer::commit(&*self.store, &StoreHealth::new("s1", 1), vec![commit]).await;
             self.input(Input::Commits(results));
         }
     }
@@ -147,7 +148,7 @@ impl Bench {
     /// Sends the oldest transaction and keeps its result.
     pub(crate) async fn commit_one(&mut self) -> Vec<(CommitName, CommitResult)> {
         let commit = self.commits.pop_front().expect("a transaction waits");
-        committer::commit(&*self.store, vec![commit]).await
+        committer::commit(&*self.store, &StoreHealth::new("s1", 1), vec![commit]).await
     }
 
     /// A push executor registers here.

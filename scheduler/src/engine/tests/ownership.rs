@@ -139,3 +139,37 @@ async fn a_reading_of_a_packed_job_continues_its_sequence_of_deltas() {
     let sequences: Vec<_> = deltas.iter().filter_map(|entry| keys::sequence_of(&entry.name)).collect();
     assert_eq!(sequences, (1..=11).collect::<Vec<_>>());
 }
+
+#[tokio::test]
+async fn a_new_epoch_begins_with_nothing_and_with_numbers_that_were_never_given() {
+    let mut bench = Bench::new().await;
+    bench.register(key("e", 1), 1);
+    let id = bench.submit(1, spec(&[("a", 2, &[])])).await;
+    bench.commit_all().await;
+    assert_eq!(bench.launches(), [(id.to_string(), 0, 0, 1)]);
+    let identity = Identity { epoch: 2, ..bench.identity.clone() };
+    bench.input(Input::Read(Box::new(move |engine| engine.take_identity(identity))));
+    assert!(bench.engine.job(id).is_none() && bench.engine.executor("e").is_none(), "it has to be told anew");
+    let gone = |output: &Output| matches!(output, Output::Disconnect { executor } if executor.id == "e");
+    assert!(bench.outputs.iter().any(gone), "nothing more is sent to it");
+    bench.load(id).await;
+    // Its record's revision is lower in a store that was restored.
+    bench.register(key("e", 1), 2);
+    bench.commit_all().await;
+    assert_eq!(bench.launches(), [(id.to_string(), 0, 1, crate::options::ATTEMPTS_PER_EPOCH + 1)]);
+}
+
+#[tokio::test]
+async fn a_moved_epoch_drops_the_job_and_lets_nothing_out() {
+    let mut bench = Bench::new().await;
+    bench.register(key("e", 1), 1);
+    let id = bench.submit(1, spec(&[("a", 1, &[])])).await;
+    bench.store.put(keys::epoch(), codec::encode(&Epoch(1)).unwrap()).await.unwrap();
+    bench.commit_all().await;
+    assert!(bench.engine.job(id).is_none());
+    assert_eq!(bench.launches(), []);
+    assert!(
+        !bench.outputs.iter().any(|output| matches!(output, Output::Reload { .. })),
+        "it would only be refused again"
+    );
+}
