@@ -144,6 +144,7 @@ impl Executor {
             finished: CancellationToken::new(),
             stopping: CancellationToken::new(),
         };
+        core.note_beginning().await;
         handle.start_parts(listener, keeper);
         tracing::info!(executor = core.id(), incarnation = core.incarnation(), %address, "started");
         Ok(handle)

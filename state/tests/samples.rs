@@ -138,6 +138,7 @@ fn samples_of_every_kind_and_version_are_read_as_they_were_written() {
         session_id: "session".to_owned(),
         scheduler_id: "s-1".to_owned(),
         address: "127.0.0.1:7070".to_owned(),
+        ..OwnerRecord::default()
     };
     let idempotency =
         IdempotencyRecord { job_id: "0123456789abc".to_owned(), request_digest: "ef".repeat(32), at_ms: 5 };

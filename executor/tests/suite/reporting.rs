@@ -230,13 +230,18 @@ async fn the_journal_says_what_ran() {
     world.handle.stop().await;
     let text = std::fs::read_to_string(world.place.path().join("journal.jsonl")).unwrap();
     let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(lines.len(), 2);
-    for (line, event) in lines.iter().zip(["start", "end"]) {
-        assert_eq!((line["event"].as_str(), line["job"].as_str()), (Some(event), Some(attempt.job_id.as_str())));
-        assert_eq!((line["incarnation"].as_u64(), line["token"].as_u64()), (Some(1), Some(10)));
+    assert_eq!(lines.len(), 4);
+    let job = attempt.job_id.as_str();
+    for (line, (event, job, token)) in
+        lines.iter().zip([("begin", "", 0), ("fence", job, 10), ("start", job, 10), ("end", job, 10)])
+    {
+        assert_eq!((line["event"].as_str(), line["job"].as_str()), (Some(event), Some(job)));
+        assert_eq!((line["incarnation"].as_u64(), line["token"].as_u64()), (Some(1), Some(token)));
     }
-    assert!(lines[0]["boot_us"].as_u64() <= lines[1]["boot_us"].as_u64());
-    assert_eq!(lines[1]["outcome"], "OUTCOME_SUCCEEDED");
+    let [_, heard, started, ended] = [0, 1, 2, 3].map(|line: usize| lines[line]["boot_us"].as_u64().unwrap());
+    let admitted = lines[2]["admitted_us"].as_u64().unwrap();
+    assert!(heard <= admitted && admitted <= started && started <= ended, "{text}");
+    assert_eq!(lines[3]["outcome"], "OUTCOME_SUCCEEDED");
 }
 
 #[tokio::test(flavor = "multi_thread")]
