@@ -96,7 +96,7 @@ impl Cluster for Api {
     }
 }
 
-/// How many jobs each session owns, also those that are over.
+/// How many jobs each session owns, also one that is over.
 pub(super) async fn jobs_by_session(shared: &Shared) -> Result<BTreeMap<String, u32>, muster_state::Error> {
     let mut jobs: BTreeMap<String, u32> = BTreeMap::new();
     let mut scan = Scan::default();
