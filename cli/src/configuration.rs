@@ -64,6 +64,7 @@ pub(crate) struct SchedulerSection {
     pub(crate) session_ttl: Option<Duration>,
     #[serde(deserialize_with = "duration")]
     pub(crate) lost_after: Option<Duration>,
+    pub(crate) metrics: Option<SocketAddr>,
     pub(crate) allow_remote: Option<bool>,
 }
 
@@ -81,6 +82,7 @@ pub(crate) struct ExecutorSection {
     pub(crate) memory: Option<u64>,
     pub(crate) resources: BTreeMap<String, u32>,
     pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) metrics: Option<SocketAddr>,
     pub(crate) allow_remote: Option<bool>,
 }
 
@@ -243,6 +245,7 @@ mod tests {
             advertise = "node-1:7077"
             session_ttl = 10
             lost_after = "30s"
+            metrics = "127.0.0.1:9464"
             allow_remote = true
             [executor]
             id = "node-1"
@@ -251,6 +254,7 @@ mod tests {
             advertise = "node-1:7100"
             cpus = 3.5
             memory = "4GiB"
+            metrics = "127.0.0.1:9465"
             allow_remote = false
             resources = { gpu = 2 }
             labels = { zone = "a" }

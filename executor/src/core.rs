@@ -19,6 +19,7 @@ use crate::load::blobs::Blobs;
 use crate::load::inputs::Inputs;
 use crate::load::upstreams::Upstreams;
 use crate::load::{Advisors, Backoff};
+use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::resources::Resources;
 use crate::runtime::TaskRuntime;
@@ -61,6 +62,7 @@ pub(crate) struct Core {
     /// A scheduler asked it to stop when it has nothing left to do.
     pub(crate) drain_asked: CancellationToken,
     pub(crate) tasks: Tasks,
+    pub(crate) metrics: Metrics,
 }
 
 impl Core {
@@ -93,6 +95,7 @@ impl Core {
                     refused.push(refusal(key, v1::RefusalReason::OtherIncarnation, message.clone()));
                 }
             }
+            self.metrics.refused(&refused);
             return Ok(refused);
         }
         let heard: Vec<(JobId, Fence)> = groups.iter().map(|(group, _)| (group.job, group.fence)).collect();
@@ -111,6 +114,7 @@ impl Core {
                 }
             }
         }
+        self.metrics.refused(&refused);
         Ok(refused)
     }
 

@@ -23,6 +23,7 @@ mod faults;
 mod identity;
 mod keys;
 mod load;
+mod metrics;
 mod options;
 mod output;
 mod resources;

@@ -3,6 +3,7 @@
 pub mod cluster;
 pub mod jobs;
 pub mod journal;
+pub mod metrics;
 pub mod processes;
 pub mod simulated;
 pub mod word_count;

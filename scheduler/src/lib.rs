@@ -14,6 +14,8 @@ mod faults;
 mod links;
 mod load;
 mod membership;
+mod metered;
+mod metrics;
 pub mod options;
 mod ownership;
 mod peers;

@@ -1,7 +1,7 @@
 //! A whole scheduler: its session, its engine and its services, started and stopped together.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -9,6 +9,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::engine::{Engine, Input};
+use crate::metered::Metered;
+use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::shared::Shared;
 use crate::shell::{EngineHandle, Shell};
@@ -49,9 +51,21 @@ pub struct Handle {
     scheduler_id: String,
     stop: CancellationToken,
     ended: watch::Receiver<Option<Result<(), Error>>>,
+    metrics: Arc<Metrics>,
+    /// Gone when the scheduler has ended: a handle keeps no store open.
+    shared: Weak<Shared>,
 }
 
 impl Handle {
+    /// What it counts and measures, in OpenMetrics' text form. Asks neither the engine nor the store.
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        match self.shared.upgrade() {
+            Some(shared) => self.metrics.text(shared.slack(), shared.engine.queued()),
+            None => self.metrics.text(Duration::ZERO, 0),
+        }
+    }
+
     /// Where it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
@@ -83,7 +97,7 @@ impl Handle {
 
 impl Scheduler {
     /// Starts a scheduler; answers when it serves.
-    pub async fn start(options: Options) -> Result<Handle, Error> {
+    pub async fn start(mut options: Options) -> Result<Handle, Error> {
         if !options.listen.ip().is_loopback() && !options.allow_remote {
             return Err(Error::NotLoopback(options.listen));
         }
@@ -94,6 +108,8 @@ impl Scheduler {
         let started_at = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
+        let metrics = Arc::new(Metrics::new());
+        options.state = Arc::new(Metered::new(options.state, Arc::clone(&metrics)));
         let presence = membership::open(&options, &advertised, started_at).await?;
         let (handle, inputs) = EngineHandle::new();
         let engine = Engine::new(
@@ -102,8 +118,8 @@ impl Scheduler {
             u64::try_from(options.heartbeat.as_millis()).unwrap_or(u64::MAX).saturating_mul(HEARTBEATS_MISSED_MAX),
         );
         let scheduler_id = options.scheduler_id.clone();
-        let shared = Arc::new(Shared::new(options, handle, advertised, presence));
-        let stop = CancellationToken::new();
+        let shared = Arc::new(Shared::new(options, handle, advertised, presence, Arc::clone(&metrics)));
+        let (stop, weak) = (CancellationToken::new(), Arc::downgrade(&shared));
         let (ended_sender, ended) = watch::channel(None);
         let running = Running {
             shared: Arc::clone(&shared),
@@ -118,7 +134,7 @@ impl Scheduler {
             }
             ended_sender.send_replace(Some(result));
         });
-        Ok(Handle { address, scheduler_id, stop, ended })
+        Ok(Handle { address, scheduler_id, stop, ended, metrics, shared: weak })
     }
 }
 
@@ -186,6 +202,7 @@ impl Running {
 async fn keep_present(shared: Arc<Shared>, sessions_changed: Arc<tokio::sync::Notify>) {
     loop {
         shared.presence().session.lost().await;
+        shared.metrics.sessions_lost.inc();
         tracing::error!("session lost: all jobs are let go; opening a new one");
         if shared.engine.send(Input::SessionLost).await.is_err() {
             return;

@@ -9,6 +9,7 @@ use muster_state::Session;
 
 use crate::demand::Demand;
 use crate::engine::Identity;
+use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::peers::Peers;
 use crate::shell::EngineHandle;
@@ -20,6 +21,7 @@ pub(crate) struct Shared {
     pub(crate) engine: EngineHandle,
     pub(crate) peers: Peers,
     pub(crate) demand: Demand,
+    pub(crate) metrics: Arc<Metrics>,
     /// Jobs of ours that cannot be read, with the reason, for those who ask about them.
     pub(crate) unreadable: DashMap<JobId, String>,
     /// How others reach this scheduler.
@@ -38,12 +40,19 @@ pub(crate) struct Presence {
 }
 
 impl Shared {
-    pub(crate) fn new(options: Options, engine: EngineHandle, address: String, presence: Presence) -> Self {
+    pub(crate) fn new(
+        options: Options,
+        engine: EngineHandle,
+        address: String,
+        presence: Presence,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             options,
             engine,
             peers: Peers::default(),
             demand: Demand::default(),
+            metrics,
             unreadable: DashMap::new(),
             address,
             presence: RwLock::new(presence),

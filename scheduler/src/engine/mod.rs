@@ -11,6 +11,7 @@
 
 mod account;
 mod commit;
+mod counts;
 mod executors;
 mod inputs;
 mod job;
@@ -35,6 +36,7 @@ use tokio::sync::oneshot;
 use crate::faults;
 pub(crate) use commit::commit_id_of;
 pub use commit::{CommitName, CommitResult, JobCommit, Landed};
+pub use counts::Counts;
 pub use executors::{Executor, Link, Registration};
 pub use job::{Changed, Job, Loaded};
 pub use losses::Loss;
@@ -77,6 +79,7 @@ pub struct Engine {
     next_batch: u64,
     next_commit: u64,
     outputs: Vec<Output>,
+    counts: Counts,
     /// Told to those who watch a job's life from outside; rises with everything.
     watchers: HashMap<JobId, tokio::sync::watch::Sender<Changed>>,
 }
@@ -100,6 +103,7 @@ impl Engine {
             next_batch: 0,
             next_commit: 0,
             outputs: Vec::new(),
+            counts: Counts::default(),
             watchers: HashMap::new(),
         }
     }
@@ -306,7 +310,7 @@ impl Engine {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         // A start is a hint for viewers: it goes along with the next commit, and is not worth one of its own.
         let hint = matches!(event, Event::AttemptStarted { .. });
-        job.apply(event, now);
+        self.counts.events_ignored += job.apply(event, now);
         if !hint {
             self.dirty.insert(id);
         }
