@@ -29,6 +29,10 @@ impl Metrics {
         let attempts = Family::<Label, Gauge>::default();
         let (outbox, silence) = (Gauge::default(), Gauge::<f64, AtomicU64>::default());
         let launches_refused = Family::<Label, Counter>::default();
+        // There from the start, so that their first rise is seen as one.
+        for reason in convert::refusal_reasons() {
+            drop(launches_refused.get_or_create(&[("reason", convert::refusal_name(reason))]));
+        }
         let mut registry = Registry::with_prefix("muster_executor");
         registry.register("attempts", "Attempts held, by state", attempts.clone());
         registry.register("outbox_results", "Results on disk that no scheduler has settled yet", outbox.clone());

@@ -85,6 +85,10 @@ impl Metrics {
             drop(fenced.get_or_create(&label("guard", guard)));
         }
 
+        for reason in convert::refusal_reasons() {
+            drop(launches_refused.get_or_create(&label("reason", &convert::refusal_name(reason))));
+        }
+
         let mut registry = Registry::with_prefix("muster");
         let seconds = || Unit::Seconds;
         registry.register(
@@ -276,6 +280,10 @@ mod tests {
         assert!(text.contains("muster_session_slack_seconds 1.5\n"), "{text}");
         assert!(text.contains("muster_engine_queue_inputs 7\n"), "{text}");
         assert!(text.contains("muster_launches_refused_total{reason=\"stale_fence\"} 1\n"), "{text}");
+        for reason in convert::refusal_reasons().map(convert::refusal_name) {
+            assert!(text.contains(&format!("{{reason=\"{reason}\"}}")), "{reason} in {text}");
+            assert!(section.contains(&format!("`{reason}`")), "docs/metrics.md explains no {reason}");
+        }
         assert!(text.contains("muster_store_transactions_total{outcome=\"unknown\"} 0\n"), "{text}");
     }
 

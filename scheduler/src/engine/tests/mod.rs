@@ -1,6 +1,7 @@
 //! The engine, driven by inputs alone, its transactions sent to a store in memory when the test says so: between a
 //! decision and its commit a test can look at what has left, which must be nothing.
 
+mod counts;
 mod executors;
 mod ownership;
 mod promises;
