@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use muster_graph::ids::JobId;
 use muster_proto::v1;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -13,8 +13,10 @@ use tonic::Status;
 use crate::attempt;
 use crate::clock;
 use crate::control::StopCause;
+use crate::group::Group;
 use crate::identity::Identity;
 use crate::keys::{AttemptKey, Fence};
+use crate::leave::Leave;
 use crate::load::blobs::Blobs;
 use crate::load::inputs::Inputs;
 use crate::load::upstreams::Upstreams;
@@ -27,7 +29,7 @@ use crate::store::fences::Fences;
 use crate::store::journal::{Journal, Line};
 use crate::store::layout::Layout;
 use crate::store::outbox::Outbox;
-use crate::table::{Group, Table, Verdict};
+use crate::table::{Table, Verdict};
 use crate::tasks::Tasks;
 use crate::uplink::channels::Channels;
 use crate::uplink::home::Home;
@@ -59,8 +61,8 @@ pub(crate) struct Core {
     pub(crate) register_again: Notify,
     /// A scheduler asked the executor to stop.
     pub(crate) stop_asked: CancellationToken,
-    /// A scheduler asked it to stop when it has nothing left to do.
-    pub(crate) drain_asked: CancellationToken,
+    /// The wish that it leaves when it has nothing left to do.
+    pub(crate) leave: watch::Sender<Option<Leave>>,
     pub(crate) tasks: Tasks,
     pub(crate) metrics: Metrics,
 }
@@ -100,15 +102,18 @@ impl Core {
         }
         let heard: Vec<(JobId, Fence)> = groups.iter().map(|(group, _)| (group.job, group.fence)).collect();
         // The table compares again: this is for the disk.
-        self.fences.raise(&heard).await.map_err(|error| Status::unavailable(error.to_string()))?;
+        self.hear(&heard).await?;
         for (group, attempts) in groups {
+            self.home.shorten_limit(group.lost_after_ms);
             for launch in attempts {
                 let key = key(&group, &launch);
+                let admitted_us = clock::boot_us();
                 match self.table.admit(&group, key, || self.fences.get(group.job)) {
                     Verdict::Known => {}
                     Verdict::Refused(reason, message) => refused.push(refusal(key, reason, message)),
                     Verdict::Accepted(control) => {
-                        let accepted = attempt::Accepted { key, group: group.clone(), each: launch.each, control };
+                        let accepted =
+                            attempt::Accepted { key, group: group.clone(), each: launch.each, control, admitted_us };
                         self.tasks.spawn(attempt::run(self.clone(), accepted));
                     }
                 }
@@ -116,6 +121,21 @@ impl Core {
         }
         self.metrics.refused(&refused);
         Ok(refused)
+    }
+
+    /// Hears of fences: see [`Fences::raise`]. Those that are news go into the executor's own record as well.
+    pub(crate) async fn hear(&self, heard: &[(JobId, Fence)]) -> Result<Vec<bool>, Status> {
+        let news: Vec<(JobId, Fence)> = heard
+            .iter()
+            .filter(|(job, fence)| self.fences.get(*job).is_none_or(|known| known < *fence))
+            .copied()
+            .collect();
+        let counts = self.fences.raise(heard).await.map_err(|error| Status::unavailable(error.to_string()))?;
+        for (job, fence) in news {
+            let about = AttemptKey { job, stage: 0, index: 0, attempt: 0 };
+            self.journal.note(self.line("fence", about, fence)).await;
+        }
+        Ok(counts)
     }
 
     /// Asks attempts to end, if the one who asks owns the job.
@@ -132,8 +152,7 @@ impl Core {
             return Err(Status::invalid_argument(format!("attempts: {key} is not of job {job}, whose fence this is")));
         }
         let fence = Fence::from_wire(request.fence.as_ref());
-        let counts =
-            self.fences.raise(&[(job, fence)]).await.map_err(|error| Status::unavailable(error.to_string()))?;
+        let counts = self.hear(&[(job, fence)]).await?;
         if !counts[0] {
             return Err(Status::failed_precondition(format!(
                 "fence {fence} of job {job} is stale: a newer owner was heard of"
@@ -143,6 +162,13 @@ impl Core {
             self.table.stop(key, StopCause::Cancelled);
         }
         Ok(())
+    }
+
+    /// Takes no new work from now on, or takes it again; schedulers hear of it by a new registration.
+    pub(crate) fn set_draining(&self, draining: bool) {
+        if self.table.set_draining(draining) {
+            self.register_again.notify_one();
+        }
     }
 
     /// Drops all that is kept of jobs that are over.
@@ -207,16 +233,16 @@ impl Core {
         self.table.set_finished(key);
     }
 
-    /// Writes a line of the executor's own record.
-    pub(crate) async fn note(
-        &self,
-        event: &'static str,
-        key: AttemptKey,
-        fence: Fence,
-        pid: Option<u32>,
-        outcome: Option<&'static str>,
-    ) {
-        let line = Line {
+    /// Notes that this life of the executor has begun.
+    pub(crate) async fn note_beginning(&self) {
+        let nothing = AttemptKey { job: JobId(0), stage: 0, index: 0, attempt: 0 };
+        let line = self.line("begin", nothing, Fence::default());
+        self.journal.note(Line { job: String::new(), ..line }).await;
+    }
+
+    /// A line of the executor's own record, of now.
+    pub(crate) fn line(&self, event: &'static str, key: AttemptKey, fence: Fence) -> Line {
+        Line {
             event,
             boot_us: clock::boot_us(),
             incarnation: self.incarnation(),
@@ -226,10 +252,10 @@ impl Core {
             attempt: key.attempt,
             epoch: fence.epoch,
             token: fence.token,
-            pid,
-            outcome,
-        };
-        self.journal.note(line).await;
+            admitted_us: None,
+            pid: None,
+            outcome: None,
+        }
     }
 }
 

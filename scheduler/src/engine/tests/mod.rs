@@ -3,6 +3,7 @@
 
 mod counts;
 mod executors;
+mod losses;
 mod ownership;
 mod promises;
 mod pull;
