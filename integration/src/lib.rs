@@ -4,6 +4,7 @@ pub mod checker;
 pub mod cluster;
 pub mod jobs;
 pub mod journal;
+pub mod metrics;
 pub mod processes;
 pub mod recorder;
 pub mod simulated;
