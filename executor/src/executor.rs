@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
+use muster_proto::network::Listener;
 use muster_proto::v1;
-use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -18,6 +19,7 @@ use crate::load::blobs::Blobs;
 use crate::load::inputs::Inputs;
 use crate::load::upstreams::Upstreams;
 use crate::options::{Mode, Options};
+use crate::runtime::TaskRuntime;
 use crate::runtime::cgroup::Home as CgroupHome;
 use crate::runtime::process::{ProcessRuntime, Setup};
 use crate::store::fences::Fences;
@@ -91,28 +93,15 @@ impl Executor {
         let outbox = Outbox::open(&layout.outbox(), identity.incarnation, Some(identity.lock.clone()))
             .map_err(Error::data_dir("read", layout.outbox()))?;
         let journal = Journal::open(&layout.journal()).map_err(Error::data_dir("open", layout.journal()))?;
-        let listener = TcpListener::bind(options.listen)
+        let listener = options
+            .network
+            .listen(options.listen)
             .await
             .map_err(|source| Error::Listen { address: options.listen, source })?;
-        let address = listener.local_addr().map_err(|source| Error::Listen { address: options.listen, source })?;
+        let address = listener.address;
 
-        let cgroup = CgroupHome::detect(&identity.id);
-        match &cgroup {
-            Some(home) => tracing::info!(cgroup = home.describe(), "memory limits are enforced"),
-            None => tracing::warn!("no cgroups can be made here: memory limits are not enforced"),
-        }
-        let setup = Setup {
-            argv: options.supervisor.clone(),
-            lock: layout.supervisor_lock(),
-            mark: format!("{}.{}", identity.id, identity.incarnation),
-            cgroup,
-        };
-        let (runtime, keeper) = ProcessRuntime::start(setup).map_err(|source| Error::Supervisor {
-            program: options.supervisor.iter().map(|part| part.to_string_lossy()).collect::<Vec<_>>().join(" "),
-            source,
-        })?;
-
-        let channels = Channels::default();
+        let (runtime, keeper) = runtime(&options, &identity, &layout)?;
+        let channels = Channels::new(options.network.clone());
         let table = Table::new(options.resources.clone(), options.backlog);
         table.adopt_finished(outbox.keys());
         let core = Arc::new(Core {
@@ -125,7 +114,7 @@ impl Executor {
             items: Blobs::new(layout.blobs()),
             upstreams: Upstreams::default(),
             inputs: Inputs::new(identity.id.clone(), layout.clone(), channels.clone()),
-            runtime: Arc::new(runtime),
+            runtime,
             home: Arc::new(Home::new(&options.schedulers)),
             channels,
             register_again: Notify::new(),
@@ -150,8 +139,35 @@ impl Executor {
     }
 }
 
+/// What runs tasks, and what must be run to keep it alive.
+fn runtime(
+    options: &Options,
+    identity: &Identity,
+    layout: &Layout,
+) -> Result<(Arc<dyn TaskRuntime>, BoxFuture<'static, ()>), Error> {
+    if let Some(given) = &options.runtime {
+        return Ok((given.clone(), Box::pin(std::future::pending())));
+    }
+    let cgroup = CgroupHome::detect(&identity.id);
+    match &cgroup {
+        Some(home) => tracing::info!(cgroup = home.describe(), "memory limits are enforced"),
+        None => tracing::warn!("no cgroups can be made here: memory limits are not enforced"),
+    }
+    let setup = Setup {
+        argv: options.supervisor.clone(),
+        lock: layout.supervisor_lock(),
+        mark: format!("{}.{}", identity.id, identity.incarnation),
+        cgroup,
+    };
+    let (runtime, keeper) = ProcessRuntime::start(setup).map_err(|source| Error::Supervisor {
+        program: options.supervisor.iter().map(|part| part.to_string_lossy()).collect::<Vec<_>>().join(" "),
+        source,
+    })?;
+    Ok((Arc::new(runtime), Box::pin(keeper)))
+}
+
 impl Handle {
-    fn start_parts(&self, listener: TcpListener, keeper: impl Future<Output = ()> + Send + 'static) {
+    fn start_parts(&self, listener: Listener, keeper: impl Future<Output = ()> + Send + 'static) {
         let core = &self.core;
         let tasks = &core.tasks;
         let until = || self.closing.clone();

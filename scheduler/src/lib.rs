@@ -7,6 +7,7 @@ pub mod engine;
 pub mod placement;
 
 mod accept;
+mod blocking;
 mod committer;
 mod compaction;
 mod demand;

@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::committer;
-use crate::faults;
 use crate::engine::{CommitName, CommitResult, Engine, Input, JobCommit, Output};
+use crate::faults;
 use crate::links::{self, Link};
 use crate::options::{COMMITS_IN_FLIGHT, ENGINE_QUEUE};
 use crate::shared::Shared;

@@ -38,7 +38,7 @@ fn named(field: &str, text: &str) -> Result<(), Status> {
 
 impl Api {
     fn executors_at(&self, address: &str) -> Result<ExecutorsClient<Channel>, Status> {
-        Ok(ExecutorsClient::new(self.shared.peers.channel(address)?)
+        Ok(ExecutorsClient::new(self.shared.peers.channel(&self.shared.options.network, address)?)
             .max_decoding_message_size(16 * MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX))
     }

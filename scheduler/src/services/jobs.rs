@@ -34,7 +34,7 @@ pub(super) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send
 
 impl Api {
     pub(super) fn jobs_at(&self, address: &str) -> Result<JobsClient<Channel>, Status> {
-        Ok(JobsClient::new(self.shared.peers.channel(address)?)
+        Ok(JobsClient::new(self.shared.peers.channel(&self.shared.options.network, address)?)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX))
     }

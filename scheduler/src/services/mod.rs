@@ -12,13 +12,13 @@ use std::time::Duration;
 
 use muster_graph::execution::ExecutionGraph;
 use muster_graph::ids::JobId;
+use muster_proto::network::Listener;
 use muster_proto::v1::cluster_server::ClusterServer;
 use muster_proto::v1::executors_server::ExecutorsServer;
 use muster_proto::v1::jobs_server::JobsServer;
 use muster_proto::{DESCRIPTORS, MESSAGE_BYTES_MAX, storage};
 use muster_state::{Keyspace, SessionId};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Status};
 
 use crate::accept::{store, unavailable};
@@ -36,7 +36,7 @@ const FORWARDED: &str = "muster-forwarded";
 /// Serves until stopped.
 pub(crate) async fn serve(
     shared: Arc<Shared>,
-    listener: tokio::net::TcpListener,
+    listener: Listener,
     stop: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
     let (reporter, health) = tonic_health::server::health_reporter();
@@ -66,7 +66,7 @@ pub(crate) async fn serve(
         .add_service(jobs)
         .add_service(executors)
         .add_service(cluster)
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stop.cancelled_owned())
+        .serve_with_incoming_shutdown(listener.incoming(), stop.cancelled_owned())
         .await
 }
 

@@ -4,6 +4,7 @@
 use muster_graph::execution::{ExecutionGraph, ExecutorRef, TaskState};
 use muster_graph::ids::{Attempt, JobId, StageIndex, TaskId};
 use muster_graph::plan::Edge;
+use muster_proto::network::Network;
 use muster_proto::v1::data_client::DataClient;
 use muster_proto::{MESSAGE_BYTES_MAX, convert, v1};
 use tonic::transport::Channel;
@@ -89,11 +90,11 @@ fn find(
     }))
 }
 
-fn data(found: &Found) -> Result<DataClient<Channel>, Status> {
+fn data(network: &Network, found: &Found) -> Result<DataClient<Channel>, Status> {
     if found.address.is_empty() {
         return Err(Status::unavailable(format!("executor {} is out of reach, and so are its files", found.executor)));
     }
-    let channel = crate::links::channel(&found.address)
+    let channel = crate::links::channel(network, &found.address)
         .map_err(|error| Status::internal(format!("{} is not an address: {error}", found.address)))?;
     Ok(DataClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX))
 }
@@ -222,7 +223,7 @@ impl Api {
                 }
             }
         };
-        let stream = data(&found)?
+        let stream = data(&self.shared.options.network, &found)?
             .read_log(v1::ReadLogRequest {
                 attempt: Some(found.attempt),
                 stream: message.stream,
@@ -311,7 +312,7 @@ impl Api {
             .ok_or_else(|| moved(id))??
             .ok_or_else(|| Status::not_found(format!("task {}/{} has no output", message.stage, message.index)))?;
         let request = v1::FetchOutputRequest { attempt: Some(found.attempt.clone()), part: None };
-        let stream = data(&found)?.fetch_output(request).await?.into_inner();
+        let stream = data(&self.shared.options.network, &found)?.fetch_output(request).await?.into_inner();
         Ok(Response::new(Box::pin(stream)))
     }
 }
