@@ -3,7 +3,7 @@
 //! **Invariant:** what is heard of an executor's record is taken in the order of the record's revisions, whichever way
 //! it comes: a registration here, the watch, or a loss that this scheduler declared itself.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use muster_graph::execution::{AnswerScope, Event, TaskState};
 use muster_graph::ids::{Attempt, ExecutorKey, JobId, Millis, TaskId};
@@ -100,6 +100,8 @@ pub struct Executor {
     pub(crate) asking: bool,
     pub(crate) poll: Option<WaitingPoll>,
     pub(crate) newest_poll: u64,
+    /// Launches for its polls that none of its tables has listed yet: the answer with them may have been lost.
+    pub(crate) on_their_way: HashSet<HeldKey>,
     /// Launches and cancels for its next poll.
     pub(crate) to_fetch: v1::PollWorkResponse,
 }
@@ -128,6 +130,7 @@ impl Executor {
             asking: false,
             poll: None,
             newest_poll: 0,
+            on_their_way: HashSet::new(),
             to_fetch: v1::PollWorkResponse::default(),
         }
     }
@@ -245,6 +248,7 @@ impl Engine {
                 if restarted {
                     self.earlier_lives_ended(&key, &held, now);
                 }
+                self.arrived(&key.id, &held);
                 self.end_unwanted(&key, &held);
             }
             // It registered with a peer; only it can say what survived.

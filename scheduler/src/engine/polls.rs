@@ -56,6 +56,7 @@ impl Engine {
         if !asked.is_empty() {
             self.answered(&key, &asked, &held, &[], now);
         }
+        self.arrived(&key.id, &held);
         self.end_unwanted(&key, &held);
         self.give_again(&key, &held);
     }
@@ -67,11 +68,20 @@ impl Engine {
         }
     }
 
-    /// Whether tasks wait that no executor takes: none is free, or the one that they were given to has gone elsewhere.
+    /// The executor has listed these, by whatever way they came.
+    pub(super) fn arrived(&mut self, id: &str, held: &[HeldKey]) {
+        if let Some(executor) = self.executors.get_mut(id) {
+            for key in held {
+                executor.on_their_way.remove(key);
+            }
+        }
+    }
+
+    /// Whether tasks wait that no executor takes: none is free, or the one that they were given to has gone elsewhere,
+    /// perhaps without the answer that they were in.
     #[must_use]
     pub fn has_unmet_demand(&self) -> bool {
-        let uncollected =
-            |executor: &super::Executor| executor.poll.is_none() && !executor.to_fetch.launches.is_empty();
+        let uncollected = |executor: &super::Executor| executor.poll.is_none() && !executor.on_their_way.is_empty();
         !self.ready.is_empty() || self.executors.values().any(uncollected)
     }
 
