@@ -15,7 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Api, Place, forwarded, is_forwarded, job_id, moved};
+use super::{Api, Place, forwarded, from_peer, is_forwarded, job_id, moved};
 use crate::accept::{self, store, unavailable};
 use crate::engine::{Input, head_view, view};
 use crate::load::send_until_known;
@@ -161,7 +161,7 @@ impl Jobs for Api {
         let id = job_id(&message.job_id)?;
         let place = self.place_of(id, forward).await?;
         if let Place::Peer(address) = &place {
-            return self.jobs_at(address)?.get_job(forwarded(message)).await;
+            return self.jobs_at(address)?.get_job(forwarded(message)).await.map_err(from_peer);
         }
         if let Some(view) = self.view(id, &place).await? {
             return Ok(Response::new(view));
@@ -239,7 +239,7 @@ impl Jobs for Api {
         if let Place::Peer(address) = &place {
             let mut request = forwarded(message);
             request.metadata_mut().remove("grpc-timeout");
-            let stream = self.jobs_at(address)?.watch_job(request).await?.into_inner();
+            let stream = self.jobs_at(address)?.watch_job(request).await.map_err(from_peer)?.into_inner();
             return Ok(Response::new(Box::pin(stream)));
         }
         let (sender, receiver) = mpsc::channel(4);
@@ -287,7 +287,7 @@ impl Jobs for Api {
             )));
         }
         match self.place_of(id, forward).await? {
-            Place::Peer(address) => self.jobs_at(&address)?.cancel_job(forwarded(message)).await,
+            Place::Peer(address) => self.jobs_at(&address)?.cancel_job(forwarded(message)).await.map_err(from_peer),
             Place::Over(stored) => Ok(Response::new(v1::CancelJobResponse { state: stored.head.state })),
             Place::Here => {
                 let (reply, answer) = oneshot::channel();
@@ -307,7 +307,9 @@ impl Jobs for Api {
         let message = request.into_inner();
         let id = job_id(&message.job_id)?;
         match self.place_of(id, forward).await? {
-            Place::Peer(address) => return self.jobs_at(&address)?.retry_job(forwarded(message)).await,
+            Place::Peer(address) => {
+                return self.jobs_at(&address)?.retry_job(forwarded(message)).await.map_err(from_peer);
+            }
             Place::Here => {
                 return Err(Status::failed_precondition(format!(
                     "job {id} is still running: only a finished job can be retried"

@@ -70,6 +70,15 @@ pub(crate) async fn serve(
         .await
 }
 
+/// What a peer said, for the caller. A connection that ended in the middle of the call, as when a peer stops, is told
+/// here as a fault inside; for the caller it is no more than a reason to ask again.
+fn from_peer(status: Status) -> Status {
+    match std::error::Error::source(&status) {
+        Some(_) if status.code() == tonic::Code::Internal => unavailable(status.message()),
+        _ => status,
+    }
+}
+
 /// All services of one scheduler.
 #[derive(Debug, Clone)]
 pub(crate) struct Api {

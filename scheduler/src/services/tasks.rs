@@ -11,7 +11,7 @@ use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
 use super::jobs::Answers;
-use super::{Api, Place, forwarded, is_forwarded, job_id, moved};
+use super::{Api, Place, forwarded, from_peer, is_forwarded, job_id, moved};
 use crate::accept::unavailable;
 use crate::engine::{Engine, view};
 
@@ -119,7 +119,7 @@ impl Api {
         let id = job_id(&message.job_id)?;
         let place = self.place_of(id, forward).await?;
         if let Place::Peer(address) = &place {
-            return self.jobs_at(address)?.list_tasks(forwarded(message)).await;
+            return self.jobs_at(address)?.list_tasks(forwarded(message)).await.map_err(from_peer);
         }
         let from = match message.page_token.as_str() {
             "" => (0, 0),
@@ -202,7 +202,7 @@ impl Api {
             let mut request = forwarded(message);
             // A log that is followed has no deadline.
             request.metadata_mut().remove("grpc-timeout");
-            let stream = self.jobs_at(&address)?.read_log(request).await?.into_inner();
+            let stream = self.jobs_at(&address)?.read_log(request).await.map_err(from_peer)?.into_inner();
             return Ok(Response::new(Box::pin(stream)));
         }
         let found = loop {
@@ -244,7 +244,7 @@ impl Api {
         let id = job_id(&message.job_id)?;
         let place = self.place_of(id, forward).await?;
         if let Place::Peer(address) = &place {
-            return self.jobs_at(address)?.list_outputs(forwarded(message)).await;
+            return self.jobs_at(address)?.list_outputs(forwarded(message)).await.map_err(from_peer);
         }
         let listed = self
             .look(id, &place, move |_, _, graph| -> Result<v1::ListOutputsResponse, Status> {
@@ -288,7 +288,7 @@ impl Api {
         let id = job_id(&message.job_id)?;
         let place = self.place_of(id, forward).await?;
         if let Place::Peer(address) = &place {
-            let stream = self.jobs_at(address)?.read_output(forwarded(message)).await?.into_inner();
+            let stream = self.jobs_at(address)?.read_output(forwarded(message)).await.map_err(from_peer)?.into_inner();
             return Ok(Response::new(Box::pin(stream)));
         }
         let (stage, index) = (message.stage.clone(), message.index);
