@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use muster_client::{Client, Error, JobId};
+use muster_client::{Client, Error, JobId, TaskFilter};
 use muster_proto::v1;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -114,6 +114,25 @@ async fn connect(world: &Arc<World>, index: usize, schedulers: usize) -> Client 
         }
         sleep(AGAIN_AFTER).await;
     }
+}
+
+/// Says what the cluster tells of the jobs that are not over: for reading a failed seed.
+pub(crate) async fn tell_unfinished(world: Arc<World>, schedulers: usize) -> turmoil::Result {
+    let cluster = connect(&world, 0, schedulers).await;
+    let jobs = cluster.list_jobs(v1::ListJobsRequest::default()).await?.jobs;
+    for job in jobs.iter().filter(|job| job.finished_at_ms == 0) {
+        let id: JobId = job.job_id.parse()?;
+        world.complain(format_args!("not over: {id} {:?} of {}", job.state(), job.owner));
+        let (tasks, _) = cluster.tasks(id, &TaskFilter::default(), 100).await?;
+        for task in tasks {
+            let (state, attempt, on) = (task.state(), task.attempt, &task.executor);
+            world.complain(format_args!(
+                "  {}/{}#{attempt} {state:?} on '{on}' {}",
+                task.stage, task.index, task.message
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// One job, from the wish to the end.

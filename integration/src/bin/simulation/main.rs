@@ -112,6 +112,7 @@ fn main() -> ExitCode {
             }
         }
         let elapsed = sim.elapsed();
+        world.set_elapsed(elapsed);
         if elapsed >= calm_at && !world.is_calm() {
             world.calm_down();
             nemesis.end_all(&mut sim);
@@ -119,6 +120,9 @@ fn main() -> ExitCode {
         nemesis.act(&mut sim);
         if elapsed > calm_at + PROGRESS_WITHIN {
             world.complain(format_args!("not everything was over {PROGRESS_WITHIN:?} after the last fault"));
+            sim.client("reader", load::tell_unfinished(Arc::clone(&world), size.schedulers));
+            let until = elapsed + Duration::from_secs(10);
+            while sim.elapsed() < until && !matches!(sim.step(), Ok(true) | Err(_)) {}
             break;
         }
     }

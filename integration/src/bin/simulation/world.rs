@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -27,6 +27,8 @@ pub(crate) struct World {
     pub(crate) folder: PathBuf,
     /// No more faults from now on.
     calm: AtomicBool,
+    /// The time as of the last step, for what happens between the hosts' turns.
+    elapsed_ms: AtomicU64,
     chance: Mutex<SmallRng>,
     faults: Mutex<BTreeMap<&'static str, u64>>,
     trace: Mutex<Trace>,
@@ -73,6 +75,7 @@ impl World {
             memory: Memory::with_clock(Arc::new(SimulatedClock)),
             folder,
             calm: AtomicBool::new(false),
+            elapsed_ms: AtomicU64::new(0),
             chance: Mutex::new(SmallRng::seed_from_u64(seed)),
             faults: Mutex::default(),
             trace: Mutex::new(Trace { hash: blake3::Hasher::new(), told, events: 0 }),
@@ -124,9 +127,15 @@ impl World {
         self.calm.store(true, Ordering::Relaxed);
     }
 
+    /// A step was made.
+    pub(crate) fn set_elapsed(&self, elapsed: Duration) {
+        self.elapsed_ms.store(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
     /// Adds an event to the trace.
     pub(crate) fn note(&self, event: impl fmt::Display) {
-        let line = format!("{:>7} {event}\n", now().as_millis());
+        let at = turmoil::sim_elapsed().map_or(self.elapsed_ms.load(Ordering::Relaxed).into(), |now| now.as_millis());
+        let line = format!("{at:>7} {event}\n");
         let mut trace = self.trace.lock().expect("nothing panics while holding it");
         trace.hash.update(line.as_bytes());
         trace.events += 1;
