@@ -17,6 +17,7 @@ need cc build-essential                                     # zstd's and blake3'
 if [ "$what" = all ]; then
     need etcd etcd-server                                   # tests start their own
     need etcdctl etcd-client
+    python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv) # checks the chart
 fi
 if [ ${#missing[@]} -gt 0 ]; then
     echo "setup: installing ${missing[*]}"
@@ -36,3 +37,4 @@ tool() { # crate version
 }
 tool cargo-nextest 0.9.143
 tool cargo-deny 0.20.2
+[ "$what" != all ] || "$(dirname "$0")/helm-tools.sh"

@@ -54,15 +54,30 @@ impl Process {
     /// # Panics
     /// When it ends or tells nothing; the message has its log.
     pub async fn start(arguments: &[String], data_dir: &Path, home: &Path, log: &Path) -> Self {
+        Self::start_with(arguments, &[], data_dir, home, log).await
+    }
+
+    /// The same with more in its environment than every process gets here.
+    ///
+    /// # Panics
+    /// As [`Process::start`].
+    pub async fn start_with(
+        arguments: &[String],
+        environment: &[(String, String)],
+        data_dir: &Path,
+        home: &Path,
+        log: &Path,
+    ) -> Self {
         let out = log.with_extension("out");
         let log_file = File::options().create(true).append(true).open(log).expect("the test's folder can be written");
         let child = Command::new(muster())
             .args(arguments)
-            .args(["--output", "jsonl"])
             .env_clear()
+            .env("MUSTER_OUTPUT", "jsonl")
             .env("HOME", home)
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("MUSTER_LOG", std::env::var_os("MUSTER_LOG").unwrap_or_else(|| "info".into()))
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(File::create(&out).expect("the test's folder can be written"))
             .stderr(log_file)
