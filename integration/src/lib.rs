@@ -1,9 +1,11 @@
 //! What whole-cluster tests are made of.
 
+pub mod checker;
 pub mod cluster;
 pub mod jobs;
 pub mod journal;
 pub mod processes;
+pub mod recorder;
 pub mod simulated;
 pub mod word_count;
 pub mod world;

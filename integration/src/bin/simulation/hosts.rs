@@ -145,12 +145,14 @@ pub(crate) async fn run_store(
         next += STORE_TICK;
         sleep_until(next).await;
         world.memory.expire();
+        world.record.writes(now());
         while let Ok((after, txn)) = late.try_recv() {
             waiting.push((Instant::now() + after, txn));
         }
         let due: Vec<(Instant, Txn)> = waiting.extract_if(.., |(at, _)| *at <= Instant::now()).collect();
         for (_, txn) in due {
             let outcome = world.memory.put_txn(txn).await;
+            world.record.writes(now());
             world.note(format_args!("late write {}", describe(&outcome)));
         }
         if now() > END_OF_TIME {

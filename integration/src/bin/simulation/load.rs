@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use muster_client::{Client, Error, JobId, TaskFilter};
+use muster_integration::checker::{Cancelled, Submitted};
 use muster_proto::v1;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::hosts::{client, network, scheduler};
+use crate::judge::micros;
 use crate::tasks::GRACE;
-use crate::world::{World, address};
+use crate::world::{World, address, now};
 
 /// Between two tries of a user whose call failed.
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
@@ -35,7 +37,7 @@ fn wish(world: &World, client: usize, job: usize) -> Wish {
     Wish {
         key: format!("key-{client}-{job}"),
         spec: spec(world, &format!("job-{client}-{job}")),
-        submit_after: world.millis(0, 6000),
+        submit_after: world.millis(0, 9000),
         cancel_after: world.odds(150).then(|| world.millis(0, 3000)),
     }
 }
@@ -43,7 +45,7 @@ fn wish(world: &World, client: usize, job: usize) -> Wish {
 /// A job of some small stages, each reading some of those before it.
 fn spec(world: &World, name: &str) -> v1::JobSpec {
     let stages = world.between(1, 4);
-    let width = u32::try_from(world.between(1, 6)).expect("small");
+    let width = u32::try_from(world.between(1, 8)).expect("small");
     let stages = (0..stages)
         .map(|stage| {
             let mut inputs = Vec::new();
@@ -139,7 +141,6 @@ pub(crate) async fn tell_unfinished(world: Arc<World>, schedulers: usize) -> tur
 async fn follow(world: &Arc<World>, index: usize, schedulers: usize, wish: Wish) {
     sleep(wish.submit_after).await;
     let mut cluster = connect(world, index, schedulers).await;
-    let mut known: Option<JobId> = None;
     let job = loop {
         // A user that crashes between the submit and its answer, and comes back with the same key.
         let patience = if world.strikes(300) {
@@ -151,10 +152,13 @@ async fn follow(world: &Arc<World>, index: usize, schedulers: usize, wish: Wish)
         match timeout(patience, cluster.submit(wish.spec.clone(), Some(wish.key.clone()))).await {
             Ok(Ok(submitted)) => {
                 world.note(format_args!("accepted {} {}", wish.key, submitted.job));
-                if known.is_some_and(|known| known != submitted.job) {
-                    world.complain(format_args!("{} was accepted twice: {known:?}, {}", wish.key, submitted.job));
-                }
-                known = Some(submitted.job);
+                world.record.submitted(Submitted {
+                    job: submitted.job,
+                    namespace: "default".to_owned(),
+                    key: wish.key.clone(),
+                    spec: wish.spec.name.clone(),
+                    at_us: micros(now()),
+                });
                 if !world.strikes(200) {
                     break submitted.job;
                 }
@@ -199,6 +203,7 @@ async fn cancel(world: &World, cluster: &Client, job: JobId) {
         match cluster.cancel_job(job, "the user wishes it").await {
             Ok(state) => {
                 world.fault("cancelled", format_args!("{job} {state:?} after {} ms", began.elapsed().as_millis()));
+                world.record.cancelled(Cancelled { job, at_us: micros(now()) });
                 return;
             }
             Err(Error::Precondition(why)) => {

@@ -6,6 +6,7 @@
 //! failpoint `one-thread`), so the same seed gives the same trace.
 
 mod hosts;
+mod judge;
 mod load;
 mod nemesis;
 mod store;
@@ -96,7 +97,7 @@ fn main() -> ExitCode {
         sim.host(hosts::executor(index), move || hosts::run_executor(Arc::clone(&world), about.clone()));
     }
     for index in 0..size.clients {
-        let jobs = roll(1, 4);
+        let jobs = roll(2, 6);
         sim.client(hosts::client(index), load::run_client(Arc::clone(&world), index, size.schedulers, jobs));
     }
 
@@ -127,6 +128,7 @@ fn main() -> ExitCode {
         }
     }
     let elapsed = sim.elapsed();
+    let statistics = judge::judge(&world, size, elapsed);
     let (trace, events) = world.trace();
     let complaints = world.complaints();
     let report = serde_json::json!({
@@ -136,6 +138,11 @@ fn main() -> ExitCode {
         "simulated_ms": u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
         "calm_at_ms": u64::try_from(calm_at.as_millis()).unwrap_or(u64::MAX),
         "faults": world.faults(),
+        "revisions": statistics.revisions,
+        "jobs": statistics.jobs,
+        "takeovers": statistics.takeovers.len(),
+        "starts": statistics.starts,
+        "run_more_than_once": statistics.run_more_than_once,
         "wrong": complaints,
     });
     println!("{report}");

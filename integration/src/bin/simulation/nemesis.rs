@@ -130,7 +130,9 @@ impl Nemesis {
         }
         self.world.fault(kind, &host);
         sim.crash(host.as_str());
-        self.ends.push((now + self.world.millis(down.0, down.1), End::Bounce(host)));
+        let until = now + self.world.millis(down.0, down.1);
+        self.keeps_away(&host, now, until);
+        self.ends.push((until, End::Bounce(host)));
     }
 
     /// A pair of hosts that talk to each other: two schedulers, or one and an executor.
@@ -159,6 +161,8 @@ impl Nemesis {
             return;
         }
         self.world.fault(kind, format_args!("{a} {b}"));
+        self.keeps_away(&a, sim.elapsed(), until);
+        self.keeps_away(&b, sim.elapsed(), until);
         match kind {
             "partition-to" => sim.partition_oneway(a.as_str(), b.as_str()),
             "partition-from" => sim.partition_oneway(b.as_str(), a.as_str()),
@@ -179,8 +183,19 @@ impl Nemesis {
             return;
         }
         self.world.fault(kind, format_args!("{a} {b}"));
+        self.keeps_away(&a, sim.elapsed(), until);
+        self.keeps_away(&b, sim.elapsed(), until);
         sim.hold(a.as_str(), b.as_str());
         self.ends.push((until, End::Release(a, b)));
+    }
+
+    /// Whatever strikes a host may keep executors from schedulers: itself, if it is one, else any.
+    fn keeps_away(&self, host: &str, from: Duration, until: Duration) {
+        for index in 0..self.size.executors {
+            if host == executor(index) || !host.starts_with("executor") {
+                self.world.record.away(index, from, until);
+            }
+        }
     }
 
     fn pairs_of_scheduler(&self, index: usize) -> Vec<(String, String)> {

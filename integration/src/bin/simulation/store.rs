@@ -14,7 +14,7 @@ use muster_state::{
 };
 use tokio::time::sleep;
 
-use crate::world::World;
+use crate::world::{World, now};
 
 /// A call that does not get through fails after this long.
 const CALL_TIMEOUT: Duration = Duration::from_millis(1500);
@@ -97,6 +97,7 @@ impl StateBackend for Store {
             if let Some(session) = sessions.last() {
                 world.fault("session-revoked-before-commit", &who);
                 world.memory.revoke(session.id());
+                world.record.writes(now());
             }
         }
         if world.strikes(5) {
@@ -118,6 +119,7 @@ impl StateBackend for Store {
             return Err(unknown());
         }
         let outcome = world.memory.put_txn(txn).await;
+        world.record.writes(now());
         world.note(format_args!("write {who} {}", describe(&outcome)));
         if world.strikes(15) {
             world.fault("unknown-done", &who);
@@ -157,6 +159,7 @@ impl StateBackend for Store {
     async fn open_session(&self, id: SessionId, ttl: Duration, value: Bytes) -> Result<Arc<dyn Session>, Error> {
         self.way().await?;
         let session = self.world.memory.open_session(id, ttl, value).await?;
+        self.world.record.writes(now());
         let link = &self.world.store_links[self.scheduler];
         link.sessions.lock().expect("nothing panics while holding it").push(Arc::clone(&session));
         if link.cut.load(Ordering::Relaxed) {

@@ -18,11 +18,15 @@ use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::sync::mpsc;
 
+use crate::judge::Record;
+
 /// See the module.
 pub(crate) struct World {
     pub(crate) seed: u64,
     /// The cluster's store, as it would be without faults.
     pub(crate) memory: Memory,
+    /// What the checker will decide from.
+    pub(crate) record: Record,
     /// Files of the executors.
     pub(crate) folder: PathBuf,
     /// No more faults from now on.
@@ -70,9 +74,11 @@ impl World {
         told: bool,
         late: mpsc::UnboundedSender<(Duration, Txn)>,
     ) -> Self {
+        let memory = Memory::with_clock(Arc::new(SimulatedClock));
         Self {
             seed,
-            memory: Memory::with_clock(Arc::new(SimulatedClock)),
+            record: Record::new(&memory),
+            memory,
             folder,
             calm: AtomicBool::new(false),
             elapsed_ms: AtomicU64::new(0),
