@@ -35,6 +35,8 @@ enum End {
     Repair(String, String),
     Release(String, String),
     StoreBack(usize),
+    /// Not an end, but the second half of a fault.
+    Overtake(usize),
 }
 
 impl Nemesis {
@@ -62,16 +64,17 @@ impl Nemesis {
         }
         self.next_at = now + self.world.millis(50, 700);
         match self.world.between(0, 99) {
-            0..=14 => self.crash_scheduler(sim, now),
-            15..=29 => self.crash_executor(sim, now),
-            30..=49 => self.cut_pair(sim, now),
-            50..=64 => self.hold_pair(sim, now),
-            65..=69 => self.isolate_scheduler(sim, now),
-            70..=76 => self.isolate_executor(sim, now),
-            77..=82 => self.stall_scheduler(sim, now),
-            83..=89 => self.cut_store(now),
-            90..=94 => self.revoke(),
-            _ => self.stop_scheduler(),
+            0..=12 => self.crash_scheduler(sim, now),
+            13..=25 => self.crash_executor(sim, now),
+            26..=43 => self.cut_pair(sim, now),
+            44..=56 => self.hold_pair(sim, now),
+            57..=62 => self.isolate_scheduler(sim, now),
+            63..=69 => self.isolate_executor(sim, now),
+            70..=75 => self.stall_scheduler(sim, now),
+            76..=81 => self.cut_store(now),
+            82..=85 => self.revoke(self.any_scheduler()),
+            86..=96 => self.hold_launches(sim, now),
+            _ => self.stop_scheduler(self.any_scheduler()),
         }
     }
 
@@ -97,6 +100,8 @@ impl Nemesis {
                 sim.release(a.as_str(), b.as_str());
                 self.troubled.remove(&(a, b));
             }
+            End::Overtake(_) if self.world.is_calm() => {}
+            End::Overtake(index) => self.overtake(sim, index),
             End::StoreBack(index) => {
                 self.struck.remove(&scheduler(index));
                 self.cut_off(index, false);
@@ -198,6 +203,28 @@ impl Nemesis {
         }
     }
 
+    /// What a scheduler sends to some executors waits on the way; meanwhile it loses its jobs to a peer, which asks the
+    /// executors; then it arrives.
+    fn hold_launches(&mut self, sim: &mut Sim<'_>, now: Duration) {
+        let index = self.any_scheduler();
+        self.world.fault("launches-overtaken", scheduler(index));
+        let until = now + self.world.millis(1500, 4500);
+        for other in 0..self.size.executors {
+            if self.world.odds(700) {
+                self.hold(sim, until, "held", (scheduler(index), executor(other)));
+            }
+        }
+        self.ends.push((now + self.world.millis(50, 800), End::Overtake(index)));
+    }
+
+    fn overtake(&mut self, sim: &mut Sim<'_>, index: usize) {
+        match self.world.between(0, 2) {
+            0 => self.revoke(index),
+            1 => self.stop_scheduler(index),
+            _ => self.crash(sim, sim.elapsed(), "scheduler-crashed", scheduler(index), (50, 3000)),
+        }
+    }
+
     fn pairs_of_scheduler(&self, index: usize) -> Vec<(String, String)> {
         let others = (0..self.size.schedulers).filter(|other| *other != index);
         let peers = others.map(|other| (scheduler(index.min(other)), scheduler(index.max(other))));
@@ -259,8 +286,7 @@ impl Nemesis {
     }
 
     /// The store ends a session; its holder learns of it at its next renewal.
-    fn revoke(&self) {
-        let index = self.any_scheduler();
+    fn revoke(&self, index: usize) {
         let sessions = self.world.store_links[index].sessions.lock().expect("nothing panics while holding it");
         if let Some(session) = sessions.last() {
             self.world.fault("session-revoked", scheduler(index));
@@ -268,8 +294,7 @@ impl Nemesis {
         }
     }
 
-    fn stop_scheduler(&self) {
-        let index = self.any_scheduler();
+    fn stop_scheduler(&self, index: usize) {
         if !self.struck.contains(&scheduler(index)) {
             self.world.fault("scheduler-stopped", scheduler(index));
             self.stops[index].send_modify(|count| *count += 1);

@@ -55,7 +55,12 @@ pub(in crate::checker) fn end(evidence: &Evidence, store: &Store, attempts: &Att
         let own_limit = evidence.scenario.outages.as_ref().zip(limit).is_some_and(|(outages, limit)| {
             outages.times.iter().any(|outage| outage.executor == given.on.id && outage.from_us + limit * 1000 <= at_us)
         });
-        if !said && !gone(writes, given, up) && !own_limit {
+        // Its next life may answer an owner before its record says that there is one.
+        let restarted = evidence
+            .executors
+            .get(&given.on.id)
+            .is_some_and(|lines| lines.iter().any(|l| l.incarnation > given.on.incarnation && l.boot_us <= at_us));
+        if !said && !restarted && !gone(writes, given, up) && !own_limit {
             let what = format!(
                 "attempt {} was given up ({:?}), and {}@{} had started it, was not lost, and said nothing of its end",
                 name.2, up.classes, given.on.id, given.on.incarnation
