@@ -28,7 +28,7 @@ use nemesis::Nemesis;
 use world::World;
 
 /// How much time passes in one step of all hosts.
-const TICK: Duration = Duration::from_millis(5);
+const TICK: Duration = Duration::from_millis(10);
 /// After the last fault, everything must be over within this: broken connections are noticed after 10 s, sessions and
 /// executors are lost after some more, and then the work itself has to be done.
 const PROGRESS_WITHIN: Duration = Duration::from_secs(60);
