@@ -127,15 +127,43 @@ impl Process {
     /// # Panics
     /// When it does not end.
     pub async fn terminate(&mut self) -> ExitStatus {
+        self.signal(Signal::TERM);
+        self.ended().await
+    }
+
+    /// SIGSTOP: it is there, and does nothing. What it started goes on.
+    ///
+    /// # Panics
+    /// When it has ended.
+    pub fn freeze(&mut self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// SIGCONT: it goes on, as if no time had passed for it.
+    ///
+    /// # Panics
+    /// When it has ended.
+    pub fn thaw(&mut self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&mut self, signal: Signal) {
         self.assert_alive();
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a child has a pid");
-        kill_process(pid, Signal::TERM).expect("our own child can be told to end");
+        kill_process(pid, signal).expect("our own child can be sent a signal");
+    }
+
+    /// Waits until it has ended by itself.
+    ///
+    /// # Panics
+    /// When it does not end in time.
+    pub async fn ended(&mut self) -> ExitStatus {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().expect("our own child can be asked") {
                 return status;
             }
-            assert!(tokio::time::Instant::now() < deadline, "it did not end within {PATIENCE:?} after SIGTERM");
+            assert!(tokio::time::Instant::now() < deadline, "it did not end within {PATIENCE:?}");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }

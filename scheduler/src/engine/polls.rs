@@ -40,6 +40,8 @@ impl Engine {
         executor.newest_poll = poll.sequence;
         executor.draining = poll.draining;
         executor.since = now;
+        // Its session may be broken; it is not out of reach.
+        executor.away_since = executor.away_since.map(|_| now);
         let free = poll.free.as_ref().map(Resources::from).unwrap_or_default();
         executor.account(&free);
         if let Some(older) = executor.poll.replace(WaitingPoll { sequence: poll.sequence, reply }) {
@@ -78,10 +80,13 @@ impl Engine {
     }
 
     /// Whether tasks wait that no executor takes: none is free, or the one that they were given to has gone elsewhere,
-    /// perhaps without the answer that they were in.
+    /// perhaps without the answer that they were in; or whether such a one does not know yet that it should end some.
     #[must_use]
     pub fn has_unmet_demand(&self) -> bool {
-        let uncollected = |executor: &super::Executor| executor.poll.is_none() && !executor.on_their_way.is_empty();
+        let uncollected = |executor: &super::Executor| {
+            let unheard = executor.is_reachable() && !executor.to_fetch.cancels.is_empty();
+            executor.poll.is_none() && (unheard || !executor.on_their_way.is_empty())
+        };
         !self.ready.is_empty() || self.executors.values().any(uncollected)
     }
 

@@ -88,11 +88,15 @@ fn spec(world: &World, name: &str) -> v1::JobSpec {
             }
         })
         .collect();
-    let lost_after_ms = if world.odds(300) { world.between(1000, 4000) } else { 0 };
+    let disconnect = match world.between(0, 9) {
+        0..=2 => v1::Disconnect { lost_after_ms: world.between(1000, 4000), wait: false },
+        3 => v1::Disconnect { lost_after_ms: 0, wait: true },
+        _ => v1::Disconnect::default(),
+    };
     v1::JobSpec {
         name: name.to_owned(),
         stages,
-        disconnect: Some(v1::Disconnect { lost_after_ms }),
+        disconnect: Some(disconnect),
         // With so much in it a job takes the packed layout.
         env: if world.odds(400) { [("LARGE".to_owned(), "x".repeat(20_000))].into() } else { Default::default() },
         ..Default::default()
