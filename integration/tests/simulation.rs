@@ -248,6 +248,9 @@ fn check_caught(guard: &str, within: u64) {
     let caught = caught.unwrap_or_else(|| panic!("{ran} seeds found nothing wrong with {guard}"));
     // That the simulation itself broke down is not what was to be shown.
     assert!(!caught.why.contains("without a report") && !caught.why.contains("a panic"), "{caught:?}");
+    if let Err(whole) = run(caught.seed, "") {
+        panic!("seed {} fails with all guards in place: {}", whole.seed, whole.why);
+    }
     println!("{guard}: caught by seed {}: {}", caught.seed, caught.why.lines().next().unwrap_or_default());
 }
 
