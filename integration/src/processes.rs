@@ -135,7 +135,7 @@ impl Process {
     ///
     /// # Panics
     /// When it has ended.
-    pub fn freeze(&mut self) {
+    pub fn pause(&mut self) {
         self.signal(Signal::STOP);
     }
 
@@ -143,7 +143,7 @@ impl Process {
     ///
     /// # Panics
     /// When it has ended.
-    pub fn thaw(&mut self) {
+    pub fn resume(&mut self) {
         self.signal(Signal::CONT);
     }
 

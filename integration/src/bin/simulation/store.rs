@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use muster_state::{
-    Entry, Error, Key, Keyspace, Lock, Op, Page, Revision, Scan, Session, SessionId, StateBackend, Txn, TxnOutcome,
+    Entry, Error, Key, Keyspace, Lock, Op, Page, Revision, Scan, Session, SessionId, StateBackend, StoreStatus, Txn, TxnOutcome,
     WatchStream,
 };
 use tokio::time::sleep;
@@ -175,6 +175,10 @@ impl StateBackend for Store {
 
     async fn revision(&self) -> Result<Revision, Error> {
         self.read(self.world.memory.revision()).await
+    }
+
+    async fn status(&self) -> Result<StoreStatus, Error> {
+        self.read(self.world.memory.status()).await
     }
 
     async fn compact(&self, revision: Revision) -> Result<(), Error> {
