@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::attempt;
+use crate::blocking;
 use crate::clock;
 use crate::control::StopCause;
 use crate::group::Group;
@@ -186,7 +187,9 @@ impl Core {
                 // What ended just now has left its result, which nobody wants.
                 drop(core.table.forget(job));
                 core.outbox.forget(job).await;
-                if let Err(error) = tokio::fs::remove_dir_all(core.layout.job(job)).await
+                let files = core.layout.job(job);
+                // Only a closing runtime refuses; then the next clean-up does it.
+                if let Ok(Err(error)) = blocking::run(move || std::fs::remove_dir_all(files)).await
                     && error.kind() != std::io::ErrorKind::NotFound
                 {
                     tracing::warn!(%job, %error, "cannot remove a job's files");

@@ -14,6 +14,7 @@
 //! orphans.
 
 mod attempt;
+mod blocking;
 mod clock;
 mod control;
 mod core;

@@ -8,6 +8,7 @@ pub mod placement;
 
 mod accept;
 mod balance;
+mod blocking;
 mod claims;
 mod committer;
 mod demand;

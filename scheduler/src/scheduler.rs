@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use muster_graph::spec::limits::LOST_AFTER_MIN;
+use muster_proto::network::Listener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -112,8 +113,8 @@ impl Scheduler {
             return Err(Error::LostAfterTooShort(options.lost_after));
         }
         let listen = |why: std::io::Error| Error::Listen { address: options.listen, why: why.to_string() };
-        let listener = tokio::net::TcpListener::bind(options.listen).await.map_err(listen)?;
-        let address = listener.local_addr().map_err(listen)?;
+        let listener = options.network.listen(options.listen).await.map_err(listen)?;
+        let address = listener.address;
         let advertised = options.advertise.clone().unwrap_or_else(|| address.to_string());
         let started_at = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
@@ -160,7 +161,7 @@ struct Running {
     leave: CancellationToken,
     stop: CancellationToken,
     shell: Shell,
-    listener: tokio::net::TcpListener,
+    listener: Listener,
 }
 
 impl Running {

@@ -51,6 +51,7 @@ impl Executor {
     }
 
     pub(crate) fn release(&mut self, key: &HeldKey) {
+        self.on_their_way.remove(key);
         if let Some(booking) = self.held.remove(key) {
             placement::give_back(&mut self.free, &booking.resources, &self.total);
             if !booking.sent {
@@ -67,6 +68,7 @@ impl Executor {
             stays
         });
         if self.held.len() != before {
+            self.on_their_way.retain(|key| self.held.contains_key(key));
             self.answered(unsent);
             self.recount();
         }

@@ -3,7 +3,7 @@
 //! **Invariant:** what is heard of an executor's record is taken in the order of the record's revisions, whichever way
 //! it comes: a registration here, the watch, or a loss that this scheduler declared itself.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use muster_graph::execution::{AnswerScope, Event, TaskState};
 use muster_graph::ids::{Attempt, ExecutorKey, JobId, Millis, TaskId};
@@ -111,6 +111,8 @@ pub struct Executor {
     pub(crate) asking: Option<u64>,
     pub(crate) poll: Option<WaitingPoll>,
     pub(crate) newest_poll: u64,
+    /// Launches for its polls that none of its tables has listed yet: the answer with them may have been lost.
+    pub(crate) on_their_way: HashSet<HeldKey>,
     /// Launches and cancels for its next poll.
     pub(crate) to_fetch: v1::PollWorkResponse,
 }
@@ -144,6 +146,7 @@ impl Executor {
             asking: None,
             poll: None,
             newest_poll: 0,
+            on_their_way: HashSet::new(),
             to_fetch: v1::PollWorkResponse::default(),
         }
     }
@@ -218,6 +221,7 @@ impl Engine {
             return;
         }
         let restarted = key.incarnation > executor.key.incarnation;
+        let news = record > executor.record;
         if executor.address != address && concerned {
             self.addresses_revision += 1;
         }
@@ -231,7 +235,9 @@ impl Engine {
         (executor.home, executor.record) = (home, record);
         if link != Link::None {
             executor.is_back(link, now);
-        } else if executor.link != Link::None {
+        } else if executor.link != Link::None || news {
+            // It had a home when this was written, though that is gone too, or not known yet.
+            executor.away_since = None;
             executor.go_away(link, now);
         } else {
             // To hear once more that it has no home does not begin its absence anew.
@@ -268,6 +274,7 @@ impl Engine {
                 if restarted {
                     self.earlier_lives_ended(&key, &held, now);
                 }
+                self.arrived(&key.id, &held);
                 self.end_unwanted(&key, &held);
             }
             // It registered with a peer; only it can say what survived.

@@ -51,6 +51,21 @@ async fn a_lost_answer_is_given_again_even_while_the_job_has_a_commit_in_flight(
 }
 
 #[tokio::test]
+async fn an_answer_that_was_lost_is_asked_back_from_an_executor_that_has_moved_to_a_peer() {
+    let mut bench = Bench::new().await;
+    bench.register_with(key("p", 1), 2, true, Vec::new());
+    let mut lost = poll(&mut bench, 1, &[]);
+    let id = bench.submit(1, spec(&[("a", 1, &[])])).await;
+    bench.commit_all().await;
+    assert_eq!(given(&mut lost).len(), 1);
+    assert!(bench.engine.has_unmet_demand(), "it may never have arrived, and no poll comes here by itself any more");
+    let mut again = poll(&mut bench, 2, &[]);
+    assert_eq!(given(&mut again), [(id.to_string(), 0, 0, 1)]);
+    drop(poll(&mut bench, 3, &[(id, 0, 0, 1)]));
+    assert!(!bench.engine.has_unmet_demand());
+}
+
+#[tokio::test]
 async fn what_is_not_committed_is_not_given_to_any_poll() {
     let mut bench = Bench::new().await;
     bench.register_with(key("p", 1), 2, true, Vec::new());
