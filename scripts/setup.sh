@@ -17,6 +17,8 @@ need cc build-essential                                     # zstd's and blake3'
 if [ "$what" = all ]; then
     need etcd etcd-server                                   # tests start their own
     need etcdctl etcd-client
+    need ip iproute2                                        # the fault tests' own networks
+    need nft nftables
 fi
 if [ ${#missing[@]} -gt 0 ]; then
     echo "setup: installing ${missing[*]}"

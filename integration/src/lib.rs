@@ -1,8 +1,11 @@
 //! What whole-cluster tests are made of.
 
 pub mod cluster;
+pub mod cluster_of_processes;
 pub mod jobs;
 pub mod journal;
+pub mod load;
+pub mod network;
 pub mod processes;
 pub mod simulated;
 pub mod word_count;
@@ -24,4 +27,18 @@ where
         assert!(tokio::time::Instant::now() < deadline, "waited {seconds} s in vain: {what}");
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
+}
+
+/// Whether the long forms are wanted: many more tasks, and bounds on times.
+#[must_use]
+pub fn is_soak() -> bool {
+    std::env::var_os("MUSTER_SOAK").is_some_and(|value| value == "1")
+}
+
+/// Microseconds of the boot-time clock, which all processes of the machine share.
+#[must_use]
+pub fn boot_us() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let (seconds, nanos) = (u64::try_from(now.tv_sec), u64::try_from(now.tv_nsec));
+    seconds.unwrap_or_default() * 1_000_000 + nanos.unwrap_or_default() / 1_000
 }

@@ -3,12 +3,15 @@
 
 use std::fs::File;
 use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
+
+use crate::network::Namespace;
 
 /// How long a process may take to tell its address, or to end in good order.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -39,10 +42,20 @@ pub fn muster() -> &'static Path {
     })
 }
 
+/// Where a process lives, and how it is broken on purpose.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Setting<'a> {
+    /// None: the test's own.
+    pub network: Option<&'a Namespace>,
+    /// As the crate `fail` reads them. Empty: none.
+    pub failpoints: &'a str,
+}
+
 /// A running part of a cluster.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
+    stopped: bool,
     address: SocketAddr,
     /// Its data directory, if it has one.
     pub data_dir: PathBuf,
@@ -54,9 +67,24 @@ impl Process {
     /// # Panics
     /// When it ends or tells nothing; the message has its log.
     pub async fn start(arguments: &[String], data_dir: &Path, home: &Path, log: &Path) -> Self {
+        Self::start_in(Setting::default(), arguments, data_dir, home, log).await
+    }
+
+    /// The same, in a setting.
+    ///
+    /// # Panics
+    /// As [`Process::start`].
+    pub async fn start_in(
+        setting: Setting<'_>,
+        arguments: &[String],
+        data_dir: &Path,
+        home: &Path,
+        log: &Path,
+    ) -> Self {
         let out = log.with_extension("out");
         let log_file = File::options().create(true).append(true).open(log).expect("the test's folder can be written");
-        let child = Command::new(muster())
+        let mut command = Command::new(muster());
+        command
             .args(arguments)
             .args(["--output", "jsonl"])
             .env_clear()
@@ -65,11 +93,18 @@ impl Process {
             .env("MUSTER_LOG", std::env::var_os("MUSTER_LOG").unwrap_or_else(|| "info".into()))
             .stdin(Stdio::null())
             .stdout(File::create(&out).expect("the test's folder can be written"))
-            .stderr(log_file)
-            .spawn()
-            .expect("the binary can be started");
+            .stderr(log_file);
+        if !setting.failpoints.is_empty() {
+            command.env("FAILPOINTS", setting.failpoints);
+        }
+        let child = match setting.network {
+            Some(namespace) => namespace.spawn(&mut command),
+            None => command.spawn(),
+        };
+        let child = child.expect("the binary can be started");
         // From here on it is killed whatever happens.
-        let mut process = Self { child, address: ([127, 0, 0, 1], 0).into(), data_dir: data_dir.to_owned() };
+        let mut process =
+            Self { child, stopped: false, address: ([127, 0, 0, 1], 0).into(), data_dir: data_dir.to_owned() };
         let told = async {
             loop {
                 let text = std::fs::read_to_string(&out).unwrap_or_default();
@@ -104,7 +139,49 @@ impl Process {
         self.assert_alive();
         self.child.kill().expect("our own child can be killed");
         let status = self.child.wait().expect("our own child can be waited for");
-        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9), "it ended otherwise: {status}");
+        assert_eq!(status.signal(), Some(9), "it ended otherwise: {status}");
+    }
+
+    /// Waits until it has killed itself at a point that was set.
+    ///
+    /// # Panics
+    /// When it does not, or ends otherwise.
+    pub async fn dies(&mut self) {
+        let status = self.ended("the point was reached").await;
+        assert_eq!(status.signal(), Some(9), "it ended otherwise: {status}");
+    }
+
+    /// SIGSTOP: it is there, and does nothing. Returns when the system says that it has stopped.
+    ///
+    /// # Panics
+    /// When it has ended.
+    pub fn stop(&mut self) {
+        self.assert_alive();
+        self.signal(Signal::STOP);
+        self.stopped = true;
+        let state = || {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
+            stat.rsplit(") ").next().and_then(|rest| rest.chars().next())
+        };
+        while state() != Some('T') {
+            std::thread::yield_now();
+        }
+    }
+
+    /// SIGCONT.
+    ///
+    /// # Panics
+    /// When it was not stopped, or has ended.
+    pub fn resume(&mut self) {
+        assert!(self.stopped, "it was not stopped");
+        self.assert_alive();
+        self.stopped = false;
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a child has a pid");
+        kill_process(pid, signal).expect("our own child can be sent signals");
     }
 
     /// SIGTERM; waits for the end.
@@ -113,14 +190,17 @@ impl Process {
     /// When it does not end.
     pub async fn terminate(&mut self) -> ExitStatus {
         self.assert_alive();
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a child has a pid");
-        kill_process(pid, Signal::TERM).expect("our own child can be told to end");
+        self.signal(Signal::TERM);
+        self.ended("SIGTERM").await
+    }
+
+    async fn ended(&mut self, after: &str) -> ExitStatus {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().expect("our own child can be asked") {
                 return status;
             }
-            assert!(tokio::time::Instant::now() < deadline, "it did not end within {PATIENCE:?} after SIGTERM");
+            assert!(tokio::time::Instant::now() < deadline, "it did not end within {PATIENCE:?} after {after}");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }

@@ -2,10 +2,12 @@
 //! a condition with a deadline.
 
 mod etcd;
+mod operator;
 
 use std::time::Duration;
 
-pub use etcd::{Etcd, EtcdCluster};
+pub use etcd::{Etcd, EtcdCluster, Place};
+pub use operator::MemberStatus;
 
 /// How long a test waits for what should happen soon. Generous: test machines are busy.
 pub const PATIENCE: Duration = Duration::from_secs(30);

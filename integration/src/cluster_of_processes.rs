@@ -1,0 +1,320 @@
+//! A whole cluster of real processes: three etcd members, schedulers, and executors of both modes, each on a node of the
+//! test's own network. Every member can be killed, stopped, started again and cut off by name.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use muster_client::Client;
+use muster_state::testing::{EtcdCluster, Place};
+
+use crate::network::{Network, Node};
+use crate::processes::{Process, Setting};
+use crate::world::{self, World};
+
+/// Schedulers listen here, each on its own node.
+const SCHEDULER_PORT: u16 = 7077;
+/// How patient the test's client is: longer than any fault here lasts.
+const CALL_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// What a cluster is made of.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Schedulers, `s0`, `s1`, …
+    pub schedulers: usize,
+    /// Executors that are sent work, `push0`, …
+    pub push: usize,
+    /// Executors that ask for it, `pull0`, …
+    pub pull: usize,
+    /// Cores that each executor offers. They are words: the tests' tasks use little.
+    pub cpus: u32,
+    /// A session's time to live.
+    pub session_ttl: Duration,
+    /// After which an executor is declared lost.
+    pub lost_after: Duration,
+    /// More arguments for etcd's members.
+    pub etcd: Vec<String>,
+    /// Points to set in members, by their names.
+    pub failpoints: BTreeMap<&'static str, String>,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self {
+            schedulers: 3,
+            push: 2,
+            pull: 2,
+            cpus: 4,
+            session_ttl: Duration::from_secs(3),
+            lost_after: Duration::from_secs(5),
+            etcd: Vec::new(),
+            failpoints: BTreeMap::new(),
+        }
+    }
+}
+
+impl Plan {
+    /// Sets a point in one member.
+    #[must_use]
+    pub fn failpoint(mut self, member: &'static str, points: impl Into<String>) -> Self {
+        self.failpoints.insert(member, points.into());
+        self
+    }
+}
+
+/// A scheduler or an executor.
+#[derive(Debug)]
+pub struct Member {
+    /// Its id, too.
+    pub name: String,
+    /// Where it lives.
+    pub node: Node,
+    /// Points that are set in it at its next start.
+    pub failpoints: String,
+    arguments: Vec<String>,
+    data_dir: PathBuf,
+    process: Option<Process>,
+}
+
+impl Member {
+    async fn start(&mut self, world: &World) {
+        assert!(self.process.is_none(), "{} runs already", self.name);
+        let setting = Setting { network: Some(&self.node.namespace), failpoints: &self.failpoints };
+        let log = world.path("logs").join(format!("{}.log", self.name));
+        let home = world.path("");
+        self.process = Some(Process::start_in(setting, &self.arguments, &self.data_dir, &home, &log).await);
+    }
+
+    fn process(&mut self) -> &mut Process {
+        self.process.as_mut().unwrap_or_else(|| panic!("{} is not running", self.name))
+    }
+
+    /// SIGKILL.
+    ///
+    /// # Panics
+    /// When it was dead already.
+    pub fn kill(&mut self) {
+        self.process().kill();
+        self.process = None;
+    }
+
+    /// Waits until it has died at a point that was set.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub async fn dies(&mut self) {
+        self.process().dies().await;
+        self.process = None;
+        // Its next life is a healthy one.
+        self.failpoints.clear();
+    }
+
+    /// SIGTERM; waits for the end.
+    ///
+    /// # Panics
+    /// When it does not end in good order.
+    pub async fn terminate(&mut self) {
+        let status = self.process().terminate().await;
+        assert!(status.success(), "{} ended with {status}", self.name);
+        self.process = None;
+    }
+
+    /// SIGSTOP.
+    ///
+    /// # Panics
+    /// When it is dead.
+    pub fn stop(&mut self) {
+        self.process().stop();
+    }
+
+    /// SIGCONT.
+    ///
+    /// # Panics
+    /// When it was not stopped.
+    pub fn resume(&mut self) {
+        self.process().resume();
+    }
+
+    /// Whether it has a process.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.process.is_some()
+    }
+
+    /// Where an executor keeps everything.
+    #[must_use]
+    pub fn data_dir(&self) -> &PathBuf {
+        &self.data_dir
+    }
+}
+
+/// See the module. Dropping it ends everything.
+#[derive(Debug)]
+pub struct Cluster {
+    /// `s0`, …
+    pub schedulers: Vec<Member>,
+    /// `push0`, …, `pull0`, …
+    pub executors: Vec<Member>,
+    /// Three members.
+    pub etcd: EtcdCluster,
+    /// Where the members of etcd live.
+    pub etcd_nodes: Vec<Node>,
+    /// The test's folder.
+    pub world: World,
+    /// Everything is connected by it.
+    pub network: Network,
+    /// At the hub: no cut concerns it.
+    pub client: Client,
+}
+
+impl Cluster {
+    /// Starts everything on a network that this thread is at the hub of.
+    ///
+    /// # Panics
+    /// When something cannot be started.
+    pub async fn start(mut network: Network, plan: &Plan) -> Self {
+        let world = World::new();
+        let mut node = || network.node().expect("a node can be made");
+        let etcd_nodes: Vec<Node> = (0..3).map(|_| node()).collect();
+        let places = etcd_nodes.iter().map(|node| {
+            let namespace = Arc::clone(&node.namespace);
+            Place::at(node.address.to_string(), Arc::new(move |command| namespace.spawn(command)))
+        });
+        let more: Vec<&str> = plan.etcd.iter().map(String::as_str).collect();
+        let etcd = EtcdCluster::start_at(places.collect(), &more).await.expect("etcd can be started");
+        let member = |name: String, node: Node, arguments: Vec<String>| Member {
+            failpoints: plan.failpoints.get(name.as_str()).cloned().unwrap_or_default(),
+            data_dir: world.path(&name),
+            process: None,
+            name,
+            node,
+            arguments,
+        };
+        let millis = |duration: Duration| format!("{}ms", duration.as_millis());
+        let mut schedulers: Vec<Member> = (0..plan.schedulers)
+            .map(|number| {
+                let (name, node) = (format!("s{number}"), node());
+                let listen = format!("{}:{SCHEDULER_PORT}", node.address);
+                let (ttl, lost_after) = (millis(plan.session_ttl), millis(plan.lost_after));
+                let words = ["scheduler", "--id", &name, "--state", &etcd.url(), "--listen", &listen, "--allow-remote"];
+                let times = ["--session-ttl", &ttl, "--lost-after", &lost_after];
+                let arguments = words.iter().chain(&times).map(ToString::to_string).collect();
+                member(name, node, arguments)
+            })
+            .collect();
+        let addresses: Vec<SocketAddr> =
+            schedulers.iter().map(|member| (member.node.address, SCHEDULER_PORT).into()).collect();
+        let listed = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        let modes = (0..plan.push).map(|number| ("push", number)).chain((0..plan.pull).map(|number| ("pull", number)));
+        let mut executors: Vec<Member> = modes
+            .map(|(mode, number)| {
+                let (name, node) = (format!("{mode}{number}"), node());
+                let listen = format!("{}:0", node.address);
+                let data_dir = world.path(&name).display().to_string();
+                let cpus = plan.cpus.to_string();
+                let words = ["executor", "--id", &name, "--mode", mode, "--schedulers", &listed];
+                let more = ["--data-dir", &data_dir, "--listen", &listen, "--allow-remote", "--cpus", &cpus];
+                let arguments = words.iter().chain(&more).map(ToString::to_string).collect();
+                member(name, node, arguments)
+            })
+            .collect();
+        for member in schedulers.iter_mut().chain(&mut executors) {
+            member.start(&world).await;
+        }
+        let options = muster_client::Options {
+            first_contact_timeout: Duration::from_secs(20),
+            try_timeout: Duration::from_secs(10),
+            call_timeout: CALL_TIMEOUT,
+            ..muster_client::Options::default()
+        };
+        let client = Client::connect(addresses.iter().map(ToString::to_string), options).await;
+        let client = client.expect("a scheduler answers");
+        let cluster = Self { schedulers, executors, etcd, etcd_nodes, world, network, client };
+        world::ready(&cluster.client, plan.push + plan.pull).await;
+        cluster
+    }
+
+    /// The position of the scheduler that owns a job.
+    ///
+    /// # Panics
+    /// When nobody does for a long time.
+    pub async fn owner(&self, job: muster_client::JobId) -> usize {
+        crate::eventually(&format!("job {job} has an owner"), 60, || async {
+            let owner = self.client.get_job(job).await.ok()?.owner;
+            let at = |member: &&Member| owner == format!("{}:{SCHEDULER_PORT}", member.node.address);
+            self.schedulers.iter().position(|member| at(&member))
+        })
+        .await
+    }
+
+    /// Starts a scheduler that is dead.
+    pub async fn start_scheduler(&mut self, number: usize) {
+        self.schedulers[number].start(&self.world).await;
+    }
+
+    /// Starts an executor that is dead, on its old data.
+    pub async fn start_executor(&mut self, number: usize) {
+        self.executors[number].start(&self.world).await;
+    }
+
+    /// Starts whatever is dead.
+    pub async fn start_all(&mut self) {
+        for member in self.schedulers.iter_mut().chain(&mut self.executors) {
+            if !member.is_running() {
+                member.start(&self.world).await;
+            }
+        }
+    }
+
+    /// The position of an executor.
+    ///
+    /// # Panics
+    /// When there is none of that name.
+    #[must_use]
+    pub fn executor(&self, name: &str) -> usize {
+        let found = self.executors.iter().position(|member| member.name == name);
+        found.unwrap_or_else(|| panic!("there is no executor {name}"))
+    }
+
+    /// Cuts both directions between a node and some others.
+    ///
+    /// # Panics
+    /// When the system refuses.
+    pub fn cut(&self, node: &Node, others: &[&Node]) {
+        for other in others {
+            self.network.cut(node, other).expect("ways can be cut");
+            self.network.cut(other, node).expect("ways can be cut");
+        }
+    }
+
+    /// Heals what [`Cluster::cut`] cut, and answers how many packets were dropped.
+    ///
+    /// # Panics
+    /// When the system refuses.
+    pub fn heal(&self, node: &Node, others: &[&Node]) -> u64 {
+        let heal = |from, to| self.network.heal(from, to).expect("cut ways can be healed");
+        others.iter().map(|other| heal(node, other) + heal(other, node)).sum()
+    }
+
+    /// The nodes of all schedulers.
+    #[must_use]
+    pub fn scheduler_nodes(&self) -> Vec<&Node> {
+        self.schedulers.iter().map(|member| &member.node).collect()
+    }
+
+    /// What an executor is, as the schedulers say.
+    pub async fn state_of(&self, executor: &str) -> Option<String> {
+        let views = self.client.list_executors().await.ok()?;
+        views.into_iter().find(|view| view.executor_id == executor).map(|view| view.state)
+    }
+
+    /// Waits until an executor is in a state.
+    pub async fn executor_is(&self, executor: &str, state: &str) {
+        crate::eventually(&format!("{executor} is {state}"), 60, || async {
+            (self.state_of(executor).await? == state).then_some(())
+        })
+        .await;
+    }
+}

@@ -1,0 +1,52 @@
+//! What all scenarios share: a network, a runtime whose threads are on it, a cluster under load, and the verdict.
+
+use muster_integration::cluster_of_processes::{Cluster, Plan};
+use muster_integration::load::{Load, Size, Tally};
+use muster_integration::network::{self, Network};
+
+/// Runs a scenario on a network of its own.
+///
+/// # Panics
+/// When it fails; and where it cannot run, if nothing may be skipped.
+pub(crate) fn run<F: Future<Output = ()>>(scenario: impl FnOnce(Network) -> F) {
+    muster_integration::cluster::logs();
+    if let Some(why) = network::missing() {
+        assert!(std::env::var_os("CI").is_none(), "nothing is skipped in CI: {why}");
+        eprintln!("SKIPPED: {why}");
+        return;
+    }
+    let network = Network::enter().expect("it was found possible");
+    // Its threads are started by this one, so they are at the hub too.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.expect("a runtime can be made").block_on(scenario(network));
+}
+
+/// A cluster that is busy.
+pub(crate) struct Scene {
+    pub(crate) cluster: Cluster,
+    pub(crate) load: Load,
+    size: Size,
+}
+
+impl Scene {
+    /// Starts the cluster and its load, and waits until it is in full swing.
+    pub(crate) async fn start(network: Network, plan: &Plan) -> Self {
+        Self::of(Cluster::start(network, plan).await).await
+    }
+
+    /// The same for a cluster that runs.
+    pub(crate) async fn of(cluster: Cluster) -> Self {
+        let size = Size::of_environment();
+        let load = Load::start(&cluster.client, &cluster.world, size).await;
+        load.progress(2).await;
+        Self { cluster, load, size }
+    }
+
+    /// The fault is over: everything must end well.
+    pub(crate) async fn end(self) -> (Cluster, Tally) {
+        let Self { cluster, load, size } = self;
+        let tally = load.finish(&cluster.world, size).await;
+        assert!(tally.finished >= 4, "{tally:?}");
+        (cluster, tally)
+    }
+}
