@@ -1,7 +1,7 @@
 //! A whole cluster of real processes: three etcd members, schedulers, and executors of both modes, each on a node of the
 //! test's own network. Every member can be killed, stopped, started again and cut off by name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,11 +9,15 @@ use std::time::Duration;
 
 use muster_client::Client;
 use muster_state::testing::{EtcdCluster, Place};
+use muster_state::{Keyspace, StateBackend as _};
 
+use crate::load::Acknowledged;
 use crate::network::{Network, Node};
 use crate::processes::{Process, Setting};
 use crate::world::{self, World};
 
+/// The cluster's name where none is given.
+const CLUSTER: &str = "default";
 /// Schedulers listen here, each on its own node.
 const SCHEDULER_PORT: u16 = 7077;
 /// How patient the test's client is: longer than any fault here lasts.
@@ -56,7 +60,7 @@ impl Default for Plan {
 }
 
 impl Plan {
-    /// Sets a point in one member.
+    /// Sets a point in one member. `FOLDER/` becomes the test's folder.
     #[must_use]
     pub fn failpoint(mut self, member: &'static str, points: impl Into<String>) -> Self {
         self.failpoints.insert(member, points.into());
@@ -109,6 +113,19 @@ impl Member {
         self.process = None;
         // Its next life is a healthy one.
         self.failpoints.clear();
+    }
+
+    /// Whether it has died at a point that was set.
+    ///
+    /// # Panics
+    /// When it has ended otherwise.
+    pub fn has_died(&mut self) -> bool {
+        let died = self.process.as_mut().is_none_or(Process::has_died);
+        if died {
+            self.process = None;
+            self.failpoints.clear();
+        }
+        died
     }
 
     /// SIGTERM; waits for the end.
@@ -167,6 +184,25 @@ pub struct Cluster {
     pub network: Network,
     /// At the hub: no cut concerns it.
     pub client: Client,
+    /// Submits that clients were told of.
+    pub acknowledged: Vec<Acknowledged>,
+    /// When etcd elected a leader, in microseconds of the boot-time clock.
+    pub elections_us: Vec<u64>,
+    /// When executors were dead, stopped or cut off.
+    pub outages: Vec<Outage>,
+    /// Executors that were killed.
+    pub killed: BTreeSet<String>,
+}
+
+/// An executor was away.
+#[derive(Debug, Clone)]
+pub struct Outage {
+    /// Which one.
+    pub executor: String,
+    /// In microseconds of the boot-time clock.
+    pub from_us: u64,
+    /// None: it still is.
+    pub until_us: Option<u64>,
 }
 
 impl Cluster {
@@ -184,8 +220,12 @@ impl Cluster {
         });
         let more: Vec<&str> = plan.etcd.iter().map(String::as_str).collect();
         let etcd = EtcdCluster::start_at(places.collect(), &more).await.expect("etcd can be started");
+        let folder = world.path("").display().to_string();
         let member = |name: String, node: Node, arguments: Vec<String>| Member {
-            failpoints: plan.failpoints.get(name.as_str()).cloned().unwrap_or_default(),
+            failpoints: plan
+                .failpoints
+                .get(name.as_str())
+                .map_or_else(String::new, |points| points.replace("FOLDER/", &folder)),
             data_dir: world.path(&name),
             process: None,
             name,
@@ -231,7 +271,19 @@ impl Cluster {
         };
         let client = Client::connect(addresses.iter().map(ToString::to_string), options).await;
         let client = client.expect("a scheduler answers");
-        let cluster = Self { schedulers, executors, etcd, etcd_nodes, world, network, client };
+        let cluster = Self {
+            schedulers,
+            executors,
+            etcd,
+            etcd_nodes,
+            world,
+            network,
+            client,
+            acknowledged: Vec::new(),
+            elections_us: Vec::new(),
+            outages: Vec::new(),
+            killed: BTreeSet::new(),
+        };
         world::ready(&cluster.client, plan.push + plan.pull).await;
         cluster
     }
@@ -257,6 +309,89 @@ impl Cluster {
     /// Starts an executor that is dead, on its old data.
     pub async fn start_executor(&mut self, number: usize) {
         self.executors[number].start(&self.world).await;
+        self.back(number);
+    }
+
+    fn away(&mut self, executor: usize) {
+        let executor = self.executors[executor].name.clone();
+        self.outages.push(Outage { executor, from_us: crate::boot_us(), until_us: None });
+    }
+
+    fn back(&mut self, executor: usize) {
+        let (name, now) = (&self.executors[executor].name, crate::boot_us());
+        for outage in self.outages.iter_mut().filter(|outage| outage.executor == *name) {
+            outage.until_us.get_or_insert(now);
+        }
+    }
+
+    /// SIGKILL.
+    pub fn kill_executor(&mut self, number: usize) {
+        self.away(number);
+        self.executors[number].kill();
+        self.killed.insert(self.executors[number].name.clone());
+    }
+
+    /// Whether something else has killed it.
+    pub fn executor_died(&mut self, number: usize) -> bool {
+        let died = self.executors[number].has_died();
+        if died {
+            self.away(number);
+            self.killed.insert(self.executors[number].name.clone());
+        }
+        died
+    }
+
+    /// SIGSTOP.
+    pub fn stop_executor(&mut self, number: usize) {
+        self.away(number);
+        self.executors[number].stop();
+    }
+
+    /// SIGCONT.
+    pub fn resume_executor(&mut self, number: usize) {
+        self.executors[number].resume();
+        self.back(number);
+    }
+
+    /// Cuts an executor off from all schedulers.
+    pub fn cut_executor(&mut self, number: usize) {
+        self.away(number);
+        self.cut(&self.executors[number].node, &self.scheduler_nodes());
+    }
+
+    /// Connects it again, and answers how many packets were dropped.
+    pub fn heal_executor(&mut self, number: usize) -> u64 {
+        let dropped = self.heal(&self.executors[number].node, &self.scheduler_nodes());
+        self.back(number);
+        dropped
+    }
+
+    /// There was an election in etcd just now, which renews all leases.
+    pub fn elected(&mut self) {
+        self.elections_us.push(crate::boot_us());
+    }
+
+    /// The session of a scheduler, as stored.
+    ///
+    /// # Panics
+    /// When it has none for a long time.
+    pub async fn session_of(&self, scheduler: usize) -> String {
+        let prefix = format!("{}.", self.schedulers[scheduler].name);
+        let store = self.etcd.store(CLUSTER);
+        crate::eventually(&format!("{prefix} has a session"), 60, || async {
+            let page = store.get_from_prefix(Keyspace::Schedulers, &prefix).await.ok()?;
+            page.entries.into_iter().next_back().map(|entry| entry.name)
+        })
+        .await
+    }
+
+    /// Revokes a session's lease. Answers whether it had one.
+    ///
+    /// # Panics
+    /// When etcd does not answer.
+    pub async fn revoke(&self, session: &str) -> bool {
+        let key = format!("/muster/{CLUSTER}/{}/{session}", Keyspace::Schedulers.name());
+        self.etcd.revoke_lease_of(&key).await.expect("etcd answers")
     }
 
     /// Starts whatever is dead.
@@ -266,6 +401,7 @@ impl Cluster {
                 member.start(&self.world).await;
             }
         }
+        (0..self.executors.len()).for_each(|number| self.back(number));
     }
 
     /// The position of an executor.
@@ -308,6 +444,36 @@ impl Cluster {
     pub async fn state_of(&self, executor: &str) -> Option<String> {
         let views = self.client.list_executors().await.ok()?;
         views.into_iter().find(|view| view.executor_id == executor).map(|view| view.state)
+    }
+
+    /// Waits until so many schedulers have a session.
+    pub async fn live_schedulers(&self, count: usize) {
+        crate::eventually(&format!("{count} schedulers live"), 60, || async {
+            (self.client.list_schedulers().await.ok()?.len() == count).then_some(())
+        })
+        .await;
+    }
+
+    /// Makes the file at which members wait whose point names it.
+    ///
+    /// # Panics
+    /// When the test's folder cannot be written.
+    pub fn hold(&self, name: &str) {
+        std::fs::write(self.world.path(name), "").expect("the test's folder can be written");
+    }
+
+    /// Waits until a member waits there.
+    pub async fn held(&self, name: &str) {
+        let reached = self.world.path(name).with_extension("reached");
+        crate::eventually(&format!("somebody waits at {name}"), 60, || async { reached.exists().then_some(()) }).await;
+    }
+
+    /// Lets everybody go on.
+    ///
+    /// # Panics
+    /// When nobody was held.
+    pub fn release(&self, name: &str) {
+        std::fs::remove_file(self.world.path(name)).expect("it was held");
     }
 
     /// Waits until an executor is in a state.

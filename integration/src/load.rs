@@ -187,7 +187,8 @@ impl Load {
         };
         if tokio::time::timeout(self.patience, all).await.is_err() {
             let mut open = Vec::new();
-            for acknowledged in self.shared.acknowledged.lock().expect("no holder panics").clone() {
+            let all = self.shared.acknowledged.lock().expect("no holder panics").clone();
+            for acknowledged in all {
                 match self.shared.client.get_job(acknowledged.job).await {
                     Ok(view) if muster_client::is_finished(&view) => {}
                     other => open.push(format!("{}: {other:?}", acknowledged.key)),

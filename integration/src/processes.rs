@@ -151,6 +151,18 @@ impl Process {
         assert_eq!(status.signal(), Some(9), "it ended otherwise: {status}");
     }
 
+    /// Whether it has killed itself at a point that was set.
+    ///
+    /// # Panics
+    /// When it ended otherwise.
+    pub fn has_died(&mut self) -> bool {
+        let ended = self.child.try_wait().expect("our own child can be asked");
+        if let Some(status) = ended {
+            assert_eq!(status.signal(), Some(9), "it ended otherwise: {status}");
+        }
+        ended.is_some()
+    }
+
     /// SIGSTOP: it is there, and does nothing. Returns when the system says that it has stopped.
     ///
     /// # Panics

@@ -9,6 +9,7 @@ use muster_state::Session;
 
 use crate::demand::Demand;
 use crate::engine::Identity;
+use crate::faults;
 use crate::options::Options;
 use crate::peers::Peers;
 use crate::shell::EngineHandle;
@@ -68,6 +69,8 @@ impl Shared {
     pub(crate) fn now(&self) -> Millis {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let wall = u64::try_from(wall.as_millis()).unwrap_or(u64::MAX);
+        let wrong_by = faults::value_of("clock-wrong-by-ms").and_then(|ms| ms.parse().ok()).unwrap_or(0);
+        let wall = wall.saturating_add_signed(wrong_by);
         let mut newest = self.newest.lock().expect("no code panics while holding it");
         *newest = newest.max(wall);
         *newest

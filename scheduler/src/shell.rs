@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::committer;
-use crate::faults;
 use crate::engine::{CommitName, CommitResult, Engine, Input, JobCommit, Output};
+use crate::faults;
 use crate::links::{self, Link};
 use crate::options::{COMMITS_IN_FLIGHT, ENGINE_QUEUE};
 use crate::shared::Shared;
@@ -118,6 +118,10 @@ impl Shell {
                 let group = committer::take_group(&mut waiting);
                 faults::die_at("before-commit");
                 let state = Arc::clone(&self.shared.options.state);
+                if faults::is_set("repeat-commit") {
+                    let (state, group) = (Arc::clone(&state), group.clone());
+                    self.tasks.spawn(async move { committer::repeat(&*state, &group).await });
+                }
                 in_flight.push(Box::pin(async move { committer::commit(&*state, group).await }));
             }
             for output in outputs {

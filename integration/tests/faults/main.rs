@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod etcd;
+mod everything;
 mod executors;
 mod scenario;
 mod schedulers;

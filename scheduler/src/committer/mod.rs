@@ -10,6 +10,7 @@ use std::time::Duration;
 use muster_state::{Entry, Error, Op, StateBackend, TXN_BYTES_MAX, TXN_OPS_MAX, Txn, TxnOutcome};
 
 use crate::engine::{CommitName, CommitResult, JobCommit, commit_id_of};
+use crate::faults;
 
 /// What a refused group reads of each job.
 const READS_PER_JOB: usize = 3;
@@ -55,6 +56,7 @@ pub(crate) async fn commit(state: &dyn StateBackend, mut group: Vec<JobCommit>) 
     let mut results = Vec::with_capacity(group.len());
     let mut pause = RETRY_FIRST;
     while !group.is_empty() {
+        faults::hold_at("hold-commit").await;
         match state.put_txn(transaction(&group)).await {
             Ok(TxnOutcome::Committed(revision)) => {
                 results.extend(group.drain(..).map(|commit| (commit.name, CommitResult::Committed(revision))));
@@ -102,6 +104,16 @@ pub(crate) async fn commit(state: &dyn StateBackend, mut group: Vec<JobCommit>) 
         }
     }
     results
+}
+
+/// Sends a group that was sent before once more, much later, as a network may: whatever guards it lets nothing of it in.
+/// For tests alone.
+pub(crate) async fn repeat(state: &dyn StateBackend, group: &[JobCommit]) {
+    faults::hold_at("hold-repeated-commit").await;
+    match state.put_txn(transaction(group)).await {
+        Ok(TxnOutcome::Committed(revision)) => tracing::error!(revision, "a repeated commit was let in"),
+        other => tracing::info!(?other, "a repeated commit was not let in"),
+    }
 }
 
 fn transaction(group: &[JobCommit]) -> Txn {
