@@ -20,6 +20,7 @@ use crate::keys::AttemptKey;
 use crate::load::inputs::NotLoaded;
 use crate::output::publish::{self, Unpublishable};
 use crate::runtime::{Ended, HowEnded, NotStarted, RunningTask, Setting, TaskSignal};
+use crate::store::journal::Line;
 use crate::store::layout::Room;
 use crate::table::Group;
 
@@ -34,6 +35,8 @@ pub(crate) struct Accepted {
     pub(crate) group: Arc<Group>,
     pub(crate) each: Vec<v1::EachInput>,
     pub(crate) control: Arc<Control>,
+    /// When the admission began, by the boot-time clock.
+    pub(crate) admitted_us: u64,
 }
 
 /// Runs an attempt to its result.
@@ -45,7 +48,7 @@ pub(crate) async fn run(core: Arc<Core>, accepted: Accepted) {
     });
     core.table.release(key);
     let outcome = Outcome::try_from(finished.outcome).unwrap_or_default().as_str_name();
-    core.note("end", key, fence, None, Some(outcome)).await;
+    core.journal.note(Line { outcome: Some(outcome), ..core.line("end", key, fence) }).await;
     core.keep_result(key, &owner, finished).await;
 }
 
@@ -92,7 +95,7 @@ struct Ready {
 
 /// All that comes before the process. Given up at any await when the attempt is stopped.
 async fn get_ready(core: &Arc<Core>, accepted: &Accepted) -> Result<Ready, Box<v1::AttemptFinished>> {
-    let Accepted { key, group, each, control } = accepted;
+    let Accepted { key, group, each, control, .. } = accepted;
     let advisors = core.advisors(&group.owner_address);
     let fail = |outcome, message: String| Box::new(finished(outcome, message));
     let work = core
@@ -220,7 +223,8 @@ async fn run_process(core: &Arc<Core>, accepted: &Accepted, ready: Ready) -> v1:
     };
     let began = Instant::now();
     core.table.set_running(*key);
-    core.note("start", *key, group.fence, task.pid(), None).await;
+    let admitted_us = Some(accepted.admitted_us);
+    core.journal.note(Line { admitted_us, pid: task.pid(), ..core.line("start", *key, group.fence) }).await;
     core.outbox.started(*key, group.owner_address.clone(), task.started_at_ms());
     let grace = if control.cause() == Some(StopCause::ExecutorStops) { grace.min(GRACE_AT_STOP) } else { grace };
     let (ended, asked) = watch(task.as_mut(), control, timeout.map(|after| began + after), grace).await;

@@ -97,21 +97,38 @@ impl Core {
         }
         let heard: Vec<(JobId, Fence)> = groups.iter().map(|(group, _)| (group.job, group.fence)).collect();
         // The table compares again: this is for the disk.
-        self.fences.raise(&heard).await.map_err(|error| Status::unavailable(error.to_string()))?;
+        self.hear(&heard).await?;
         for (group, attempts) in groups {
             for launch in attempts {
                 let key = key(&group, &launch);
+                let admitted_us = clock::boot_us();
                 match self.table.admit(&group, key, || self.fences.get(group.job)) {
                     Verdict::Known => {}
                     Verdict::Refused(reason, message) => refused.push(refusal(key, reason, message)),
                     Verdict::Accepted(control) => {
-                        let accepted = attempt::Accepted { key, group: group.clone(), each: launch.each, control };
+                        let accepted =
+                            attempt::Accepted { key, group: group.clone(), each: launch.each, control, admitted_us };
                         self.tasks.spawn(attempt::run(self.clone(), accepted));
                     }
                 }
             }
         }
         Ok(refused)
+    }
+
+    /// Hears of fences: see [`Fences::raise`]. Those that are news go into the executor's own record as well.
+    pub(crate) async fn hear(&self, heard: &[(JobId, Fence)]) -> Result<Vec<bool>, Status> {
+        let news: Vec<(JobId, Fence)> = heard
+            .iter()
+            .filter(|(job, fence)| self.fences.get(*job).is_none_or(|known| known < *fence))
+            .copied()
+            .collect();
+        let counts = self.fences.raise(heard).await.map_err(|error| Status::unavailable(error.to_string()))?;
+        for (job, fence) in news {
+            let about = AttemptKey { job, stage: 0, index: 0, attempt: 0 };
+            self.journal.note(self.line("fence", about, fence)).await;
+        }
+        Ok(counts)
     }
 
     /// Asks attempts to end, if the one who asks owns the job.
@@ -128,8 +145,7 @@ impl Core {
             return Err(Status::invalid_argument(format!("attempts: {key} is not of job {job}, whose fence this is")));
         }
         let fence = Fence::from_wire(request.fence.as_ref());
-        let counts =
-            self.fences.raise(&[(job, fence)]).await.map_err(|error| Status::unavailable(error.to_string()))?;
+        let counts = self.hear(&[(job, fence)]).await?;
         if !counts[0] {
             return Err(Status::failed_precondition(format!(
                 "fence {fence} of job {job} is stale: a newer owner was heard of"
@@ -203,16 +219,9 @@ impl Core {
         self.table.set_finished(key);
     }
 
-    /// Writes a line of the executor's own record.
-    pub(crate) async fn note(
-        &self,
-        event: &'static str,
-        key: AttemptKey,
-        fence: Fence,
-        pid: Option<u32>,
-        outcome: Option<&'static str>,
-    ) {
-        let line = Line {
+    /// A line of the executor's own record, of now.
+    pub(crate) fn line(&self, event: &'static str, key: AttemptKey, fence: Fence) -> Line {
+        Line {
             event,
             boot_us: clock::boot_us(),
             incarnation: self.incarnation(),
@@ -222,10 +231,10 @@ impl Core {
             attempt: key.attempt,
             epoch: fence.epoch,
             token: fence.token,
-            pid,
-            outcome,
-        };
-        self.journal.note(line).await;
+            admitted_us: None,
+            pid: None,
+            outcome: None,
+        }
     }
 }
 

@@ -7,20 +7,27 @@ use serde::Deserialize;
 /// A line of an executor's journal.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Line {
-    /// `start` or `end`.
+    /// `start`, `end`, or `fence`: an owner was heard of that is newer than all before.
     pub event: String,
+    /// When, in microseconds since the machine started.
+    pub boot_us: u64,
     /// The executor's life.
     pub incarnation: u64,
     /// The job.
     pub job: String,
-    /// Position of the stage.
+    /// Position of the stage. Of a fence: 0, as the two below.
     pub stage: u32,
     /// The task.
     pub index: u32,
     /// The attempt.
     pub attempt: u32,
+    /// The life of the cluster's store.
+    pub epoch: u64,
     /// The owner's proof.
     pub token: u64,
+    /// Of a start: when its launch came to be admitted, before the fence was compared.
+    #[serde(default)]
+    pub admitted_us: u64,
     /// How it ended.
     pub outcome: Option<String>,
 }

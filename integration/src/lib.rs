@@ -1,5 +1,6 @@
 //! What whole-cluster tests are made of.
 
+pub mod checker;
 pub mod cluster;
 pub mod cluster_of_processes;
 pub mod jobs;
@@ -7,6 +8,7 @@ pub mod journal;
 pub mod load;
 pub mod network;
 pub mod processes;
+pub mod recorder;
 pub mod simulated;
 pub mod word_count;
 pub mod world;

@@ -13,7 +13,9 @@ use muster_graph::spec::{Format, NoFiles};
 use muster_proto::v1;
 use tempfile::TempDir;
 
+use crate::checker::{Evidence, Scenario, Write};
 use crate::processes::Process;
+use crate::{journal, recorder};
 
 /// The end of each log that a failing test shows.
 const LOG_LINES: usize = 60;
@@ -173,6 +175,19 @@ impl World {
             (self.starts_of(stage) >= times).then_some(())
         })
         .await;
+    }
+
+    /// What is known of this test's cluster: the store's past, and what these executors (by the names of their data
+    /// directories) recorded.
+    #[must_use]
+    pub fn evidence(&self, writes: Vec<Write>, executors: &[&str]) -> Evidence {
+        let of = |name: &&str| ((*name).to_owned(), journal::read(&self.path(name)));
+        Evidence {
+            writes,
+            executors: executors.iter().map(of).collect(),
+            scenario: Scenario { ended_at_us: recorder::boot_us(), ..Scenario::default() },
+            ..Evidence::default()
+        }
     }
 
     /// What the only file of a task's output says.

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use muster_client::{Client, JobId};
+use muster_integration::checker;
 use muster_integration::processes::Process;
+use muster_integration::recorder::Etcd as Recorder;
 use muster_integration::world::{World, client, ready, succeeded, tasks};
 use muster_integration::{eventually, journal};
 use muster_proto::v1;
@@ -71,6 +73,7 @@ async fn knows_both(client: &Client) {
 async fn running_tasks_outlive_a_killed_scheduler_and_are_not_started_again() {
     let world = World::new();
     let etcd = Etcd::start().await.unwrap();
+    let recorder = Recorder::start(&etcd.endpoints(), "default");
     let mut first = world.scheduler("first", &etcd.url(), &[]).await;
     let address = first.address();
     let executors = [
@@ -110,6 +113,9 @@ async fn running_tasks_outlive_a_killed_scheduler_and_are_not_started_again() {
     assert_all_ran_once(&world, 6);
     let journals: usize = executors.iter().map(|executor| journal::starts(&executor.data_dir, job)).sum();
     assert_eq!(journals, 6);
+    let verdict = checker::check(&world.evidence(recorder.finish().await.unwrap(), &["pushed", "pulling"]));
+    verdict.assert_clean();
+    assert_eq!((verdict.statistics.accepted, verdict.statistics.takeovers.len()), (6, 1), "{verdict}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

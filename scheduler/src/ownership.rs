@@ -22,6 +22,7 @@ pub(crate) fn owner_record(shared: &Shared, session: &SessionId) -> OwnerRecord 
         session_id: session.0.clone(),
         scheduler_id: shared.options.scheduler_id.clone(),
         address: shared.address.clone(),
+        handed_over_by: String::new(),
     }
 }
 

@@ -32,4 +32,6 @@ pub use keyspace::Keyspace;
 pub use limits::{CLUSTER_BYTES_MAX, NAME_BYTES_MAX};
 pub use liveness::SESSION_TTL_MIN;
 pub use memory::Memory;
+#[cfg(feature = "testing")]
+pub use memory::RevisionOfAll;
 pub use open::open;

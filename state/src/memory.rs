@@ -43,6 +43,21 @@ impl Memory {
     }
 }
 
+/// A revision, with every key that it wrote; `None`: deleted.
+#[cfg(feature = "testing")]
+pub type RevisionOfAll = (Revision, Vec<(Key, Option<Bytes>)>);
+
+#[cfg(feature = "testing")]
+impl Memory {
+    /// Every change from a revision on, whatever its keyspace, in order: for those who judge a store's whole past.
+    ///
+    /// # Errors
+    /// [`Error::Compacted`] if some of it is forgotten.
+    pub fn changes_since(&self, from: Revision) -> Result<Vec<RevisionOfAll>, Error> {
+        self.inner.shared.core().changes_of_all(from)
+    }
+}
+
 impl Default for Memory {
     fn default() -> Self {
         Self::new()

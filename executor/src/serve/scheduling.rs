@@ -81,7 +81,7 @@ impl executor_server::Executor for ExecutorService {
             owners.push(job.owner_address);
         }
         // On disk before the answer: from here on the former owner starts nothing here.
-        let counts = self.core.fences.raise(&jobs).await.map_err(|error| Status::unavailable(error.to_string()))?;
+        let counts = self.core.hear(&jobs).await?;
         let mut asked = Vec::new();
         let mut refused = Vec::new();
         for (((job, _), owner), counts) in jobs.into_iter().zip(owners).zip(counts) {

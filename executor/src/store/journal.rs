@@ -1,4 +1,5 @@
-//! The executor's own record of what it ran: one line of JSON for each start and each end of an attempt.
+//! The executor's own record of what it ran: one line of JSON for each start and each end of an attempt, and for each
+//! fence that is higher than all before it.
 //!
 //! It serves a checker, which compares it with the store's history after the fact; nothing here ever reads it. Lines
 //! are written in groups by one thread, without a flush: they survive the end of the process, not of the machine.
@@ -28,6 +29,10 @@ pub(crate) struct Line {
     pub(crate) attempt: u32,
     pub(crate) epoch: u64,
     pub(crate) token: u64,
+    /// Of a start: when its admission began, before the fence was compared. A fence is noted after it took effect, so one
+    /// that was noted earlier than this was compared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) admitted_us: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) pid: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]

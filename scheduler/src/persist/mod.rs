@@ -217,6 +217,7 @@ fn refresh_head(job: &mut Job, commit_id: &str, inline: bool) {
     job.head.tasks = Some(job.graph.counts().into());
     job.head.message = view::message(&job.graph);
     job.head.sequence = job.cursor.sequence;
+    job.head.token = job.cursor.token;
     commit_id.clone_into(&mut job.head.commit_id);
     job.head.retry_requested = false;
     job.head.packed = !inline;

@@ -120,6 +120,7 @@ impl Api {
         head.state = v1::JobState::Running.into();
         head.finished_at_ms = 0;
         head.retry_requested = true;
+        head.token = 0;
         let owner = ownership::owner_record(&self.shared, &identity.session);
         let from = Key::new(stored.keyspace, id.to_string());
         let txn = Txn {

@@ -103,4 +103,20 @@ impl Core {
         }
         Ok((batches, next))
     }
+
+    /// Every visible change from a revision on, of all keyspaces, in order.
+    #[cfg(feature = "testing")]
+    pub(crate) fn changes_of_all(&self, from: Revision) -> Result<Vec<crate::memory::RevisionOfAll>, Error> {
+        let from = from.max(super::FIRST_REVISION + 1);
+        if from < self.log_first {
+            return Err(Error::Compacted { asked: from, oldest: self.log_first });
+        }
+        let of_revision = |revision| {
+            let change = |(written, version): (&super::Written, &Version)| {
+                (Key::new(written.keyspace, &*written.name), version.value.clone())
+            };
+            (revision, self.written(revision).map(change).collect())
+        };
+        Ok((from..=self.visible).map(of_revision).collect())
+    }
 }

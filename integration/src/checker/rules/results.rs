@@ -1,0 +1,100 @@
+//! C2, exactly one accepted result: a task's accepted result stays until its output is given up, which begins a new
+//! generation; what is accepted was assigned to that executor by an earlier revision, for nothing is launched before its
+//! commit; attempts only rise, and an attempt is on one executor. (That executor may have restarted: its result then comes
+//! under a later incarnation.)
+
+use std::collections::HashMap;
+
+use muster_graph::execution::{Task, TaskPhase, TaskState};
+use muster_graph::ids::{Attempt, ExecutorKey, JobId, TaskId};
+use muster_state::Revision;
+
+use super::Findings;
+use crate::checker::job::Move;
+use crate::checker::verdict::Rule;
+
+/// What has to be remembered of the past.
+#[derive(Debug, Default)]
+pub(in crate::checker) struct Results {
+    /// By task and generation.
+    accepted: HashMap<(JobId, TaskId, u16), (Attempt, Revision)>,
+    pub(in crate::checker) accepted_twice: usize,
+    pub(in crate::checker) accepted_total: usize,
+}
+
+fn describe(task: &Task, on: Option<&ExecutorKey>) -> String {
+    let on = on.map_or_else(String::new, |on| format!(" on {}@{}", on.id, on.incarnation));
+    format!("attempt {} generation {} {:?}{on}", task.attempt, task.generation, task.state.phase())
+}
+
+impl Results {
+    /// Looks at a job's moves.
+    pub(in crate::checker) fn after(
+        &mut self,
+        job: JobId,
+        moves: &[Move],
+        revision: Revision,
+        findings: &mut Findings,
+    ) {
+        for moved in moves {
+            let name = (job, moved.task);
+            let what = |why: &str| {
+                format!(
+                    "{why}: from {} to {}",
+                    describe(&moved.from, moved.from_on.as_ref()),
+                    describe(&moved.to, moved.to_on.as_ref())
+                )
+            };
+            let (from, to) = (&moved.from, &moved.to);
+            if to.attempt < from.attempt || to.generation < from.generation {
+                findings.of_task(Rule::AttemptsRise, name, vec![revision], what("a number fell"));
+                continue;
+            }
+            let (was, is) = (from.state.phase(), to.state.phase());
+            if was == TaskPhase::Successful && to.generation == from.generation {
+                self.accepted_twice += usize::from(is == TaskPhase::Successful);
+                let first = self.accepted.get(&(job, moved.task, from.generation)).map(|(_, revision)| *revision);
+                let revisions = first.into_iter().chain([revision]).collect();
+                findings.of_task(Rule::AcceptedOnce, name, revisions, what("an accepted result was replaced"));
+                continue;
+            }
+            if is == TaskPhase::Successful {
+                self.accept(job, moved, revision, findings);
+            }
+            let held = matches!(is, TaskPhase::Assigned | TaskPhase::Running);
+            if held && from.attempt == to.attempt && !goes_on(moved) {
+                findings.of_task(Rule::AttemptsRise, name, vec![revision], what("an attempt was given a second time"));
+            }
+        }
+    }
+
+    fn accept(&mut self, job: JobId, moved: &Move, revision: Revision, findings: &mut Findings) {
+        self.accepted_total += 1;
+        let (name, to) = ((job, moved.task), &moved.to);
+        match self.accepted.insert((job, moved.task, to.generation), (to.attempt, revision)) {
+            Some((attempt, before)) if !matches!(moved.from.state, TaskState::Successful(_)) => {
+                self.accepted_twice += 1;
+                let what = format!("generation {} has attempt {attempt} and attempt {}", to.generation, to.attempt);
+                findings.of_task(Rule::AcceptedOnce, name, vec![before, revision], what);
+            }
+            _ => {}
+        }
+        let was = moved.from.state.phase();
+        let held = matches!(was, TaskPhase::Assigned | TaskPhase::Running) && moved.from.attempt == to.attempt;
+        if !held || !goes_on(moved) || moved.from.generation != to.generation {
+            let what = format!(
+                "accepted as {}, and it was {}",
+                describe(to, moved.to_on.as_ref()),
+                describe(&moved.from, moved.from_on.as_ref())
+            );
+            findings.of_task(Rule::AcceptedAssigned, name, vec![revision], what);
+        }
+    }
+}
+
+/// Whether an attempt is where it was, or under a later life of the same executor.
+fn goes_on(moved: &Move) -> bool {
+    let (Some(from), Some(to)) = (&moved.from_on, &moved.to_on) else { return false };
+    let held = matches!(moved.from.state.phase(), TaskPhase::Assigned | TaskPhase::Running);
+    held && from.id == to.id && from.incarnation <= to.incarnation
+}
