@@ -1,10 +1,11 @@
 # Muster: one command for each thing that one does here. `make help` lists them.
 SHELL := /bin/bash
 export PATH := $(or $(MUSTER_TOOLS),$(HOME)/.cache/muster/tools)/bin:$(PATH)
+helm-check := $(or $(MUSTER_TOOLS),$(HOME)/.cache/muster/tools)/helm-python/bin/python scripts/helm-check.py
 SEEDS ?= 300
 FIRST_SEED ?= 1
 
-.PHONY: help setup demo test check fix bench sim soak clean
+.PHONY: help setup demo test check helm fix bench sim soak clean
 
 help: ## list the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -26,6 +27,10 @@ check: setup ## read-only: format, lints, docs, dependencies, the house's own ru
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --quiet
 	scripts/deny.sh
 	cargo nextest run -p muster-integration --test tidy --status-level fail
+	$(helm-check)
+
+helm: setup ## check the chart: lint, render, and compare with Kubernetes' schemas
+	$(helm-check)
 
 fix: ## rewrite what can be rewritten
 	cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged --quiet

@@ -19,6 +19,7 @@ if [ "$what" = all ]; then
     need etcdctl etcd-client
     need ip iproute2                                        # the fault tests' own networks
     need nft nftables
+    python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv) # checks the chart
 fi
 if [ ${#missing[@]} -gt 0 ]; then
     echo "setup: installing ${missing[*]}"
@@ -38,3 +39,4 @@ tool() { # crate version
 }
 tool cargo-nextest 0.9.143
 tool cargo-deny 0.20.2
+[ "$what" != all ] || "$(dirname "$0")/helm-tools.sh"

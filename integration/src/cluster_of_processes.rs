@@ -11,9 +11,10 @@ use muster_client::Client;
 use muster_state::testing::{EtcdCluster, Place};
 use muster_state::{Keyspace, StateBackend as _};
 
-use crate::load::Acknowledged;
+use crate::checker::{self, Outage, Outages, Scenario, Submitted, Verdict};
 use crate::network::{Network, Node};
 use crate::processes::{Process, Setting};
+use crate::recorder;
 use crate::world::{self, World};
 
 /// The cluster's name where none is given.
@@ -185,24 +186,24 @@ pub struct Cluster {
     /// At the hub: no cut concerns it.
     pub client: Client,
     /// Submits that clients were told of.
-    pub acknowledged: Vec<Acknowledged>,
+    pub acknowledged: Vec<Submitted>,
     /// When etcd elected a leader, in microseconds of the boot-time clock.
     pub elections_us: Vec<u64>,
     /// When executors were dead, stopped or cut off.
     pub outages: Vec<Outage>,
     /// Executors that were killed.
     pub killed: BTreeSet<String>,
+    lost_after: Duration,
+    recorder: recorder::Etcd,
 }
 
-/// An executor was away.
-#[derive(Debug, Clone)]
-pub struct Outage {
-    /// Which one.
-    pub executor: String,
-    /// In microseconds of the boot-time clock.
-    pub from_us: u64,
-    /// None: it still is.
-    pub until_us: Option<u64>,
+/// What became of a cluster's past.
+#[derive(Debug)]
+pub struct Judged {
+    /// What the checker says.
+    pub verdict: Verdict,
+    /// The folder, with all logs.
+    pub world: World,
 }
 
 impl Cluster {
@@ -220,6 +221,7 @@ impl Cluster {
         });
         let more: Vec<&str> = plan.etcd.iter().map(String::as_str).collect();
         let etcd = EtcdCluster::start_at(places.collect(), &more).await.expect("etcd can be started");
+        let recorder = recorder::Etcd::start(&etcd.endpoints(), CLUSTER);
         let folder = world.path("").display().to_string();
         let member = |name: String, node: Node, arguments: Vec<String>| Member {
             failpoints: plan
@@ -283,6 +285,8 @@ impl Cluster {
             elections_us: Vec::new(),
             outages: Vec::new(),
             killed: BTreeSet::new(),
+            lost_after: plan.lost_after,
+            recorder,
         };
         world::ready(&cluster.client, plan.push + plan.pull).await;
         cluster
@@ -314,11 +318,11 @@ impl Cluster {
 
     fn away(&mut self, executor: usize) {
         let executor = self.executors[executor].name.clone();
-        self.outages.push(Outage { executor, from_us: crate::boot_us(), until_us: None });
+        self.outages.push(Outage { executor, from_us: recorder::boot_us(), until_us: None });
     }
 
     fn back(&mut self, executor: usize) {
-        let (name, now) = (&self.executors[executor].name, crate::boot_us());
+        let (name, now) = (&self.executors[executor].name, recorder::boot_us());
         for outage in self.outages.iter_mut().filter(|outage| outage.executor == *name) {
             outage.until_us.get_or_insert(now);
         }
@@ -366,9 +370,40 @@ impl Cluster {
         dropped
     }
 
+    /// Ends everything but the store, and judges all that has happened.
+    ///
+    /// # Panics
+    /// When the store's past was not recorded whole.
+    pub async fn judge(self) -> Judged {
+        let Self { schedulers, executors, etcd, world, recorder, .. } = self;
+        // Executors write their records in order, so what they say at their end is whole.
+        let mut names: Vec<String> = Vec::new();
+        for mut member in executors {
+            if member.is_running() {
+                member.terminate().await;
+            }
+            names.push(member.name);
+        }
+        drop(schedulers);
+        let ended_at_us = recorder::boot_us();
+        let writes = recorder.finish().await.expect("the recording is whole");
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let mut evidence = world.evidence(writes, &names);
+        evidence.clients.submitted = self.acknowledged;
+        evidence.scenario = Scenario {
+            ended_at_us,
+            elections_us: self.elections_us,
+            outages: Some(Outages { times: self.outages, lost_after: self.lost_after }),
+            killed: self.killed,
+            ..Scenario::default()
+        };
+        drop(etcd);
+        Judged { verdict: checker::check(&evidence), world }
+    }
+
     /// There was an election in etcd just now, which renews all leases.
     pub fn elected(&mut self) {
-        self.elections_us.push(crate::boot_us());
+        self.elections_us.push(recorder::boot_us());
     }
 
     /// The session of a scheduler, as stored.

@@ -36,11 +36,3 @@ where
 pub fn is_soak() -> bool {
     std::env::var_os("MUSTER_SOAK").is_some_and(|value| value == "1")
 }
-
-/// Microseconds of the boot-time clock, which all processes of the machine share.
-#[must_use]
-pub fn boot_us() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    let (seconds, nanos) = (u64::try_from(now.tv_sec), u64::try_from(now.tv_nsec));
-    seconds.unwrap_or_default() * 1_000_000 + nanos.unwrap_or_default() / 1_000
-}

@@ -12,6 +12,8 @@ use muster_proto::v1;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::checker::Submitted;
+use crate::recorder;
 use crate::world::World;
 
 /// How much.
@@ -41,22 +43,11 @@ impl Size {
     }
 }
 
-/// A submit that was acknowledged.
-#[derive(Debug, Clone)]
-pub struct Acknowledged {
-    /// The answer.
-    pub job: JobId,
-    /// What was sent with it.
-    pub key: String,
-    /// When, in microseconds of the boot-time clock.
-    pub boot_us: u64,
-}
-
 /// What became of everything.
 #[derive(Debug, Default)]
 pub struct Tally {
     /// Every submit that was acknowledged, repetitions too.
-    pub acknowledged: Vec<Acknowledged>,
+    pub acknowledged: Vec<Submitted>,
     /// Jobs that are over.
     pub finished: u32,
 }
@@ -64,7 +55,7 @@ pub struct Tally {
 #[derive(Debug)]
 struct Shared {
     client: Client,
-    acknowledged: Mutex<Vec<Acknowledged>>,
+    acknowledged: Mutex<Vec<Submitted>>,
     finished: AtomicU32,
     stop: CancellationToken,
 }
@@ -210,8 +201,13 @@ impl Shared {
         loop {
             match self.client.submit(spec.clone(), Some(key.to_owned())).await {
                 Ok(submitted) => {
-                    let acknowledged =
-                        Acknowledged { job: submitted.job, key: key.to_owned(), boot_us: crate::boot_us() };
+                    let acknowledged = Submitted {
+                        job: submitted.job,
+                        namespace: spec.namespace,
+                        key: key.to_owned(),
+                        spec: spec.name,
+                        at_us: recorder::boot_us(),
+                    };
                     self.acknowledged.lock().expect("no holder panics").push(acknowledged);
                     return submitted.job;
                 }

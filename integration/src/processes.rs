@@ -67,6 +67,7 @@ impl Process {
     /// # Panics
     /// When it ends or tells nothing; the message has its log.
     pub async fn start(arguments: &[String], data_dir: &Path, home: &Path, log: &Path) -> Self {
+<<<<<<< HEAD
         Self::start_in(Setting::default(), arguments, data_dir, home, log).await
     }
 
@@ -77,6 +78,18 @@ impl Process {
     pub async fn start_in(
         setting: Setting<'_>,
         arguments: &[String],
+=======
+        Self::start_with(arguments, &[], data_dir, home, log).await
+    }
+
+    /// The same with more in its environment than every process gets here.
+    ///
+    /// # Panics
+    /// As [`Process::start`].
+    pub async fn start_with(
+        arguments: &[String],
+        environment: &[(String, String)],
+>>>>>>> main
         data_dir: &Path,
         home: &Path,
         log: &Path,
@@ -86,11 +99,12 @@ impl Process {
         let mut command = Command::new(muster());
         command
             .args(arguments)
-            .args(["--output", "jsonl"])
             .env_clear()
+            .env("MUSTER_OUTPUT", "jsonl")
             .env("HOME", home)
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("MUSTER_LOG", std::env::var_os("MUSTER_LOG").unwrap_or_else(|| "info".into()))
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(File::create(&out).expect("the test's folder can be written"))
             .stderr(log_file);

@@ -112,6 +112,8 @@ impl ExecutionGraph {
                 concerned = true;
                 let (class, what) = match packed.phase() {
                     TaskPhase::Running => (FailureClass::ExecutorLost, "does not run it any more"),
+                    // It may have got it, and died of it before it could say so.
+                    _ if incarnation < by.incarnation => (FailureClass::ExecutorLost, "has been started anew"),
                     _ => (FailureClass::LaunchRefused, "never got it"),
                 };
                 self.fail_gone(task, &packed, class, format!("executor {} {what}", by.id), step);

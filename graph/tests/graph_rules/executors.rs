@@ -36,7 +36,8 @@ fn a_restarted_executor_gives_up_what_its_earlier_life_had_and_keeps_what_is_on_
     job.assign(0, life("a", 1), 2);
     job.start(0, 0, 1, life("a", 1));
     job.assign(0, life("a", 2), 1);
-    let gone = job.note(task(0, 1), 1, 0, FailureClass::LaunchRefused, "executor a never got it", false);
+    // It counts as a loss, since the attempt may be what killed it.
+    let gone = job.note(task(0, 1), 1, 0, FailureClass::ExecutorLost, "executor a has been started anew", false);
     // A finished result in the outbox of the earlier life counts as held.
     assert_eq!(job.answer(life("a", 2), [(task(0, 0), 1)], AnswerScope::EarlierIncarnations), [gone]);
     assert_eq!(job.phases(0), [TaskPhase::Running, TaskPhase::Pending, TaskPhase::Assigned]);

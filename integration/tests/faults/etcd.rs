@@ -85,8 +85,8 @@ fn etcd_is_compacted_every_second() {
 fn a_live_sessions_lease_is_revoked() {
     scenario::run(async |network| {
         let scene = Scene::start(network, &Plan::default()).await;
-        for _ in 0..rounds(10, 2) {
-            let owner = scene.cluster.owner(scene.load.slow).await;
+        for round in 0..rounds(10, 3) {
+            let owner = round as usize % 3;
             let session = scene.cluster.session_of(owner).await;
             assert!(scene.cluster.revoke(&session).await, "it had a lease");
             scene.load.progress(2).await;

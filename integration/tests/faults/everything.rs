@@ -44,9 +44,9 @@ fn acknowledgements_of_launches_and_statuses_are_lost() {
         }
         let scene = Scene::start(network, &plan).await;
         scene.load.progress(5).await;
-        let cluster = scene.end().await;
+        let judged = scene.end().await;
         let told = |name: &str| {
-            std::fs::read_to_string(cluster.world.path("logs").join(name)).unwrap().contains("launch stream broke")
+            std::fs::read_to_string(judged.world.path("logs").join(name)).unwrap().contains("launch stream broke")
         };
         assert!(["s0.log", "s1.log", "s2.log"].into_iter().any(told), "an answer to a launch was lost");
     });

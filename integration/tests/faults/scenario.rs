@@ -1,6 +1,6 @@
 //! What all scenarios share: a network, a runtime whose threads are on it, a cluster under load, and the verdict.
 
-use muster_integration::cluster_of_processes::{Cluster, Plan};
+use muster_integration::cluster_of_processes::{Cluster, Judged, Plan};
 use muster_integration::load::{Load, Size};
 use muster_integration::network::{self, Network};
 
@@ -42,8 +42,8 @@ impl Scene {
         Self { cluster, load, size }
     }
 
-    /// The fault is over: everything must end well.
-    pub(crate) async fn end(self) -> Cluster {
+    /// The fault is over: everything must end well, and the past must bear being looked at.
+    pub(crate) async fn end(self) -> Judged {
         let Self { mut cluster, load, size } = self;
         let tally = load.finish(&cluster.world, size).await;
         assert!(tally.finished >= 4, "{tally:?}");
@@ -52,7 +52,11 @@ impl Scene {
     }
 }
 
-/// Ends a cluster whose work is done, and judges its past.
-pub(crate) async fn judge(cluster: Cluster) -> Cluster {
-    cluster
+/// Ends a cluster whose work is done. Its past must break no rule, and leave nothing undone.
+pub(crate) async fn judge(cluster: Cluster) -> Judged {
+    let judged = cluster.judge().await;
+    judged.verdict.assert_clean();
+    let figures = &judged.verdict.statistics;
+    assert_eq!((figures.unfinished, figures.accepted_twice), (0, 0), "{figures:?}");
+    judged
 }

@@ -226,5 +226,6 @@ fn submits_are_repeated_across_a_crash() {
         }
         let all = cluster.client.list_jobs(Default::default()).await.unwrap();
         assert_eq!(all.jobs.len(), 8, "no job was made twice");
+        scenario::judge(cluster).await;
     });
 }

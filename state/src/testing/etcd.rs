@@ -169,7 +169,15 @@ impl Etcd {
     /// SIGSTOP: it is there, and says nothing.
     pub fn pause(&mut self) -> io::Result<()> {
         self.paused = true;
-        self.signal(Signal::STOP)
+        self.signal(Signal::STOP)?;
+        // The signal takes a moment to reach all of its threads.
+        loop {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+            if stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T')) {
+                return Ok(());
+            }
+            std::thread::yield_now();
+        }
     }
 
     /// SIGCONT.

@@ -273,7 +273,7 @@ impl Model {
                 self.lost.remove(by);
                 task.state = if running { State::Running(by.clone()) } else { State::Assigned(by.clone()) };
             } else if earlier || scope == AnswerScope::Everything {
-                let class = if running { FailureClass::ExecutorLost } else { FailureClass::LaunchRefused };
+                let class = if running || earlier { FailureClass::ExecutorLost } else { FailureClass::LaunchRefused };
                 self.fail(id, class, true, false, at);
             }
         }
