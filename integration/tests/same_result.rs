@@ -8,8 +8,9 @@ use std::process::Command;
 
 use muster_client::JobId;
 use muster_integration::processes::Process;
+use muster_integration::recorder::Etcd as Recorder;
 use muster_integration::world::{World, client, ready, succeeded};
-use muster_integration::{eventually, journal, word_count};
+use muster_integration::{checker, eventually, journal, word_count};
 use muster_state::testing::Etcd;
 
 /// More than fit into a head, so that plan, buckets and deltas have records of their own.
@@ -71,11 +72,17 @@ async fn on_etcd_with_push_and_pull_and_both() {
     let world = world_with_text();
     let etcd = Etcd::start().await.unwrap();
     for (name, modes) in [("first", &["push"][..]), ("second", &["pull"]), ("third", &["pull", "push"])] {
+        let recorder = Recorder::start(&etcd.endpoints(), name);
         let scheduler = world.scheduler(name, &etcd.url(), &["--cluster", name]).await;
         let job = counts_as_the_pipeline(&world, scheduler.address(), name, modes).await;
         let kept = kinds_of_keys(&etcd, name, job);
         assert!(kept.is_superset(&names(&["completed", "deltas", "plans"])), "{kept:?}");
         assert!(names(&["active", "failed", "owners"]).is_disjoint(&kept), "over, and nobody's any more: {kept:?}");
+        let executors: Vec<String> = modes.iter().map(|mode| format!("{name}-{mode}")).collect();
+        let executors: Vec<&str> = executors.iter().map(String::as_str).collect();
+        let verdict = checker::check(&world.evidence(recorder.finish().await.unwrap(), &executors));
+        verdict.assert_clean();
+        assert_eq!((verdict.statistics.accepted, verdict.statistics.run_more_than_once), (TASKS, 0), "{verdict}");
     }
 }
 

@@ -8,11 +8,10 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use muster_client::{Client, JobId};
-use muster_integration::checker;
 use muster_integration::processes::Process;
 use muster_integration::recorder::Etcd as Recorder;
 use muster_integration::world::{World, client, ready, succeeded, tasks};
-use muster_integration::{eventually, journal};
+use muster_integration::{checker, eventually, journal, recorder};
 use muster_proto::v1;
 use muster_state::testing::Etcd;
 
@@ -236,6 +235,7 @@ async fn a_result_that_nobody_took_outlives_its_executor_too() {
     for mode in ["push", "pull"] {
         let world = World::new();
         let etcd = Etcd::start().await.unwrap();
+        let recorder = Recorder::start(&etcd.endpoints(), "default");
         let mut scheduler = world.scheduler("first", &etcd.url(), &[]).await;
         let address = scheduler.address();
         let mut executor = world.executor("e", mode, &[address], &[]).await;
@@ -266,6 +266,9 @@ async fn a_result_that_nobody_took_outlives_its_executor_too() {
         assert_eq!(starts["wait/1"], [1, 2], "{mode}: it ended with its executor: {starts:?}");
         assert_eq!(starts["sum/0"], [1], "{mode}: {starts:?}");
         assert_eq!(journal::starts(&executor.data_dir, job), 4);
+        let verdict = checker::check(&world.evidence(recorder.finish().await.unwrap(), &["e"]));
+        verdict.assert_clean();
+        assert_eq!((verdict.statistics.accepted, verdict.statistics.run_more_than_once), (3, 1), "{verdict}");
     }
 }
 
@@ -276,6 +279,7 @@ async fn submits_under_way_at_a_kill_make_one_job_each() {
     const AT_ONCE: usize = 8;
     let world = World::new();
     let etcd = Etcd::start().await.unwrap();
+    let recorder = Recorder::start(&etcd.endpoints(), "default");
     let first = world.scheduler("first", &etcd.url(), &[]).await;
     let second = world.scheduler("second", &etcd.url(), &[]).await;
     let addresses = [first.address(), second.address()];
@@ -310,4 +314,16 @@ async fn submits_under_way_at_a_kill_make_one_job_each() {
     for (number, job) in jobs.iter().enumerate().take(KILL_AT + AT_ONCE) {
         assert_eq!(submit(number).await, *job);
     }
+    let mut evidence = world.evidence(recorder.finish().await.unwrap(), &["e"]);
+    let told = |(number, job): (usize, &JobId)| checker::Submitted {
+        job: *job,
+        namespace: "default".to_owned(),
+        key: format!("key-{number}"),
+        spec: number.to_string(),
+        at_us: recorder::boot_us(),
+    };
+    evidence.clients.submitted = jobs.iter().enumerate().map(told).collect();
+    let verdict = checker::check(&evidence);
+    verdict.assert_clean();
+    assert_eq!((verdict.statistics.jobs_over, verdict.statistics.unfinished), (JOBS, 0), "{verdict}");
 }

@@ -9,7 +9,7 @@ use super::history::Write;
 use crate::journal::Line;
 
 /// Everything that is known.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Evidence {
     /// The store's past, from its first revision on, in order.
     pub writes: Vec<Write>,
@@ -23,7 +23,7 @@ pub struct Evidence {
 }
 
 /// What clients were told.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Clients {
     /// Acknowledged submits.
     pub submitted: Vec<Submitted>,
@@ -56,7 +56,7 @@ pub struct Cancelled {
 }
 
 /// What the evidence cannot say. The default is a scenario in which nobody promises anything about times.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Scenario {
     /// All times are of one clock, and a revision's is that of its commit: "before" can be decided. Simulations only.
     pub exact_times: bool,

@@ -101,7 +101,7 @@ impl Fold {
         };
         accepted.end(evidence, &store, &mut findings);
         cancels.end(evidence, &store, &attempts, &mut findings);
-        starts::end(evidence, &attempts, &tokens, &mut findings, &mut statistics);
+        starts::end(evidence, &store, &attempts, &tokens, &mut findings, &mut statistics);
         survival::end(evidence, &store, &attempts, &mut findings);
         folding::end(&store, last, &mut findings);
         let last_at_us = evidence.writes.last().map_or(0, |write| write.at_us);

@@ -19,6 +19,8 @@ mod history;
 mod job;
 mod rules;
 mod store;
+#[cfg(test)]
+mod tests;
 mod verdict;
 
 pub use evidence::{Cancelled, Clients, Evidence, Outage, Outages, Scenario, Submitted};

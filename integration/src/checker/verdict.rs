@@ -57,6 +57,31 @@ pub enum Rule {
 }
 
 impl Rule {
+    /// All of them.
+    pub const ALL: [Self; 21] = [
+        Self::Readable,
+        Self::Acknowledged,
+        Self::OneJobPerKey,
+        Self::JobKept,
+        Self::AcceptedOnce,
+        Self::AcceptedAssigned,
+        Self::AcceptedStarted,
+        Self::AttemptsRise,
+        Self::OwnerClaimed,
+        Self::Token,
+        Self::Sequence,
+        Self::Epoch,
+        Self::StartAssigned,
+        Self::StartedOnce,
+        Self::Fence,
+        Self::Cancelled,
+        Self::Takeover,
+        Self::RunningKept,
+        Self::LossDeclared,
+        Self::Counts,
+        Self::Folding,
+    ];
+
     /// The promise and the rule, in a line.
     #[must_use]
     pub fn describe(self) -> &'static str {
@@ -167,16 +192,24 @@ pub struct Verdict {
     pub violations: Vec<Violation>,
     /// Figures.
     pub statistics: Statistics,
-    /// The revisions around each of the first violations.
+    /// The revisions around the first violations; those that were shown are not shown again.
     excerpts: Vec<String>,
 }
 
-/// Violations that are shown with the history around them; the first ones tell most.
+/// Violations that are shown with the history around them; the first ones tell most. Four times as many are listed.
 const SHOWN: usize = 5;
 
 impl Verdict {
     pub(super) fn new(violations: Vec<Violation>, statistics: Statistics, writes: &[Write]) -> Self {
-        let excerpts = violations.iter().take(SHOWN).map(|violation| excerpt::around(violation, writes)).collect();
+        let mut shown = BTreeSet::new();
+        let excerpts = violations
+            .iter()
+            .take(4 * SHOWN)
+            .map(|violation| {
+                let is_new = shown.len() < SHOWN && shown.insert((violation.job, violation.revisions.clone()));
+                if is_new { excerpt::around(violation, writes) } else { String::new() }
+            })
+            .collect();
         Self { violations, statistics, excerpts }
     }
 
@@ -211,7 +244,7 @@ impl fmt::Display for Verdict {
         writeln!(f, "{} violations; {:?}", self.violations.len(), self.rules())?;
         for (place, violation) in self.violations.iter().enumerate().take(4 * SHOWN) {
             writeln!(f, "{violation}")?;
-            if let Some(excerpt) = self.excerpts.get(place) {
+            if let Some(excerpt) = self.excerpts.get(place).filter(|excerpt| !excerpt.is_empty()) {
                 writeln!(f, "{excerpt}")?;
             }
         }
@@ -219,6 +252,6 @@ impl fmt::Display for Verdict {
         if left > 0 {
             writeln!(f, "and {left} more")?;
         }
-        write!(f, "{:#?}", self.statistics)
+        write!(f, "{:?}", self.statistics)
     }
 }

@@ -33,7 +33,8 @@ pub(in crate::checker) fn before(step: &Step, store: &Store, scenario: &Scenario
         match &job.owner {
             Some(Some(record)) => claim(*id, record, job, known, step, store, findings),
             Some(None) => {
-                let ends = job.head().is_some_and(|(keyspace, _)| keyspace != Keyspace::ActiveJobs);
+                let leaves = |(place, head): &(Keyspace, Option<_>)| (*place == Keyspace::ActiveJobs) == head.is_none();
+                let ends = job.heads.iter().any(leaves);
                 if !ends {
                     findings.of_job(Rule::OwnerClaimed, *id, step.revision, "its owner went, and it is not over");
                 }

@@ -62,7 +62,8 @@ impl Results {
                 self.accept(job, moved, revision, findings);
             }
             let held = matches!(is, TaskPhase::Assigned | TaskPhase::Running);
-            if held && from.attempt == to.attempt && !goes_on(moved) {
+            let back = was == TaskPhase::Running && is == TaskPhase::Assigned;
+            if held && from.attempt == to.attempt && (!goes_on(moved) || back || from.spent != to.spent) {
                 findings.of_task(Rule::AttemptsRise, name, vec![revision], what("an attempt was given a second time"));
             }
         }

@@ -29,8 +29,8 @@ impl Commits {
             }
             let wrong = self.judge(*id, job, known);
             known.torn |= !wrong.is_empty();
-            for what in wrong {
-                findings.of_job(Rule::Sequence, *id, step.revision, what);
+            if known.torn {
+                findings.of_job(Rule::Sequence, *id, step.revision, wrong.join("; "));
             }
         }
     }

@@ -12,6 +12,7 @@ use muster_graph::ids::{JobId, TaskId};
 use super::Findings;
 use super::attempts::{AttemptName, Attempts};
 use crate::checker::evidence::Evidence;
+use crate::checker::store::Store;
 use crate::checker::verdict::{Rule, Statistics};
 use crate::journal::Line;
 
@@ -36,6 +37,7 @@ pub(in crate::checker) fn starts(evidence: &Evidence) -> HashMap<AttemptName, Ve
 /// Compares the executors' records with the history. `tokens`: every owner's record that each job ever had.
 pub(in crate::checker) fn end(
     evidence: &Evidence,
+    store: &Store,
     attempts: &Attempts,
     tokens: &BTreeMap<JobId, BTreeSet<u64>>,
     findings: &mut Findings,
@@ -51,6 +53,8 @@ pub(in crate::checker) fn end(
     for name in names {
         let (job, task, attempt) = *name;
         let lines = &starts[name];
+        // What it was given cannot be known any more.
+        let torn = store.jobs.get(&job).is_some_and(|job| job.torn);
         statistics.starts += lines.len();
         *by_task.entry((job, task)).or_default() += lines.len();
         if lines.len() > 1 {
@@ -66,6 +70,7 @@ pub(in crate::checker) fn end(
             let start =
                 format!("attempt {attempt} was started on {executor}@{} (token {})", line.incarnation, line.token);
             match life {
+                _ if torn => {}
                 None => {
                     let given: Vec<_> = given.iter().map(|given| (&given.on, given.revision)).collect();
                     let what = format!("{start}, and was given to {given:?}");

@@ -1,0 +1,32 @@
+//! The checker's own tests: what is good passes, and each kind of bad history is caught by the rule that is meant.
+
+mod bad;
+mod edit;
+mod good;
+
+use muster_graph::ids::JobId;
+
+use super::{Evidence, check};
+use good::{Good, TASKS, good};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_good_history_passes_and_its_figures_are_true() {
+    let Good { evidence, large, .. } = good().await;
+    let verdict = check(&evidence);
+    verdict.assert_clean();
+    let statistics = &verdict.statistics;
+    let accepted = TASKS as usize + 2 * 5;
+    assert_eq!((statistics.jobs, statistics.jobs_over, statistics.unfinished), (3, 3, 0));
+    assert_eq!((statistics.accepted, statistics.starts, statistics.accepted_twice), (accepted, accepted + 1, 0));
+    assert_eq!(statistics.run_more_than_once, 1, "the one that failed once");
+    let moved: Vec<JobId> = statistics.takeovers.iter().map(|takeover| takeover.job).collect();
+    assert_eq!(moved, [large]);
+    assert!(statistics.takeovers[0].wrote_at_us.is_some());
+    assert!(folds(&evidence) > 0, "some parts were folded");
+}
+
+/// How many buckets were written.
+fn folds(evidence: &Evidence) -> usize {
+    let changes = evidence.writes.iter().flat_map(|write| &write.changes);
+    changes.filter(|change| change.keyspace == muster_state::Keyspace::JobStages && change.value.is_some()).count()
+}
