@@ -86,7 +86,8 @@ pub struct Member {
 impl Member {
     async fn start(&mut self, world: &World) {
         assert!(self.process.is_none(), "{} runs already", self.name);
-        let setting = Setting { network: Some(&self.node.namespace), failpoints: &self.failpoints };
+        let environment = [("FAILPOINTS".to_owned(), self.failpoints.clone())];
+        let setting = Setting { network: Some(&self.node.namespace), environment: &environment };
         let log = world.path("logs").join(format!("{}.log", self.name));
         let home = world.path("");
         self.process = Some(Process::start_in(setting, &self.arguments, &self.data_dir, &home, &log).await);
@@ -326,6 +327,16 @@ impl Cluster {
         for outage in self.outages.iter_mut().filter(|outage| outage.executor == *name) {
             outage.until_us.get_or_insert(now);
         }
+    }
+
+    /// No scheduler has a session, so no executor has a home.
+    pub fn schedulers_away(&mut self) {
+        (0..self.executors.len()).for_each(|number| self.away(number));
+    }
+
+    /// They have again.
+    pub fn schedulers_back(&mut self) {
+        (0..self.executors.len()).for_each(|number| self.back(number));
     }
 
     /// SIGKILL.

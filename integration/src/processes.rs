@@ -42,13 +42,13 @@ pub fn muster() -> &'static Path {
     })
 }
 
-/// Where a process lives, and how it is broken on purpose.
+/// Where a process lives, and what it finds there.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Setting<'a> {
     /// None: the test's own.
     pub network: Option<&'a Namespace>,
-    /// As the crate `fail` reads them. Empty: none.
-    pub failpoints: &'a str,
+    /// More than every process gets here.
+    pub environment: &'a [(String, String)],
 }
 
 /// A running part of a cluster.
@@ -67,7 +67,6 @@ impl Process {
     /// # Panics
     /// When it ends or tells nothing; the message has its log.
     pub async fn start(arguments: &[String], data_dir: &Path, home: &Path, log: &Path) -> Self {
-<<<<<<< HEAD
         Self::start_in(Setting::default(), arguments, data_dir, home, log).await
     }
 
@@ -78,18 +77,6 @@ impl Process {
     pub async fn start_in(
         setting: Setting<'_>,
         arguments: &[String],
-=======
-        Self::start_with(arguments, &[], data_dir, home, log).await
-    }
-
-    /// The same with more in its environment than every process gets here.
-    ///
-    /// # Panics
-    /// As [`Process::start`].
-    pub async fn start_with(
-        arguments: &[String],
-        environment: &[(String, String)],
->>>>>>> main
         data_dir: &Path,
         home: &Path,
         log: &Path,
@@ -104,13 +91,10 @@ impl Process {
             .env("HOME", home)
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("MUSTER_LOG", std::env::var_os("MUSTER_LOG").unwrap_or_else(|| "info".into()))
-            .envs(environment.iter().map(|(name, value)| (name, value)))
+            .envs(setting.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(File::create(&out).expect("the test's folder can be written"))
             .stderr(log_file);
-        if !setting.failpoints.is_empty() {
-            command.env("FAILPOINTS", setting.failpoints);
-        }
         let child = match setting.network {
             Some(namespace) => namespace.spawn(&mut command),
             None => command.spawn(),

@@ -49,18 +49,20 @@ fn etcd_loses_its_quorum_and_regains_it() {
     scenario::run(async |network| {
         let plan = Plan::default();
         let mut scene = Scene::start(network, &plan).await;
-        let etcd = &mut scene.cluster.etcd;
-        for member in &mut etcd.members[..2] {
+        for member in &mut scene.cluster.etcd.members[..2] {
             member.kill().unwrap();
         }
-        assert!(etcd.compact().await.is_err(), "one member of three decides nothing");
+        assert!(scene.cluster.etcd.compact().await.is_err(), "one member of three decides nothing");
+        scene.cluster.schedulers_away();
         tokio::time::sleep(plan.session_ttl * 2).await;
-        for member in &mut etcd.members[..2] {
+        for member in &mut scene.cluster.etcd.members[..2] {
             member.restart_unready().unwrap();
         }
-        eventually("there is a leader", 60, || etcd.leader()).await;
+        eventually("there is a leader", 60, || scene.cluster.etcd.leader()).await;
         scene.cluster.elected();
+        scene.cluster.live_schedulers(3).await;
         scene.load.progress(3).await;
+        scene.cluster.schedulers_back();
         scene.end().await;
     });
 }
@@ -105,6 +107,8 @@ fn etcds_members_stall_in_bursts() {
     const PAUSE: Duration = Duration::from_millis(400);
     scenario::run(async |network| {
         let mut scene = Scene::start(network, &Plan::default()).await;
+        // Sessions run out meanwhile, and an executor is without a home until a write about it succeeds.
+        scene.cluster.schedulers_away();
         for round in 0..rounds(60, 9) {
             let member = &mut scene.cluster.etcd.members[round as usize % 3];
             member.pause().unwrap();
@@ -114,7 +118,9 @@ fn etcds_members_stall_in_bursts() {
             tokio::time::sleep(PAUSE).await;
         }
         scene.cluster.elected();
+        scene.cluster.live_schedulers(3).await;
         scene.load.progress(2).await;
+        scene.cluster.schedulers_back();
         scene.end().await;
     });
 }

@@ -55,8 +55,8 @@ fn acknowledgements_of_launches_and_statuses_are_lost() {
 /// Whoever is first: a job ends once, as successful or as cancelled, and both answers say the same.
 #[test]
 fn cancels_race_with_ends() {
-    let races = if muster_integration::is_soak() { 10_000 } else { 300 };
     const AT_ONCE: usize = 16;
+    let races = if muster_integration::is_soak() { 10_000 } else { 300 };
     scenario::run(async |network| {
         let cluster = Cluster::start(network, &Plan::default()).await;
         let spec = cluster.world.job("{name: race, resources: {cpu: 0.1}, run: 'true'}");

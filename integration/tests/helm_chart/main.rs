@@ -48,8 +48,8 @@ impl Release {
         for pod in &pods {
             let log = world.path("logs").join(format!("{}.log", pod.name));
             let home = world.path("");
-            let process =
-                Process::start_with(&pod.arguments, &pod.environment, &world.path(&pod.name), &home, &log).await;
+            let setting = Setting { environment: &pod.environment, ..Setting::default() };
+            let process = Process::start_in(setting, &pod.arguments, &world.path(&pod.name), &home, &log).await;
             assert_eq!(process.address(), SocketAddr::new(pod.address, pod.ports["grpc"]));
             processes.push(process);
         }

@@ -87,6 +87,8 @@ pub struct Executor {
     pub(super) foreign: Resources,
     /// Attempts assigned or sent, and not answered.
     pub(crate) unanswered: u32,
+    /// Attempts whose launch has left and of which it has shown nothing yet.
+    pub(crate) on_their_way: u32,
     /// It refused for lack of room: nothing more until then, or until it says what it has.
     pub(super) full_until: Millis,
     /// The session of its home, and the revision of the record that says so.
@@ -120,6 +122,7 @@ impl Executor {
             held: HashMap::new(),
             foreign: Resources::default(),
             unanswered: 0,
+            on_their_way: 0,
             full_until: 0,
             home: String::new(),
             record: 0,

@@ -56,6 +56,9 @@ impl Engine {
         if !asked.is_empty() {
             self.answered(&key, &asked, &held, &[], now);
         }
+        if let Some(executor) = self.executors.get_mut(&key.id) {
+            held.iter().for_each(|attempt| executor.arrived(attempt));
+        }
         self.end_unwanted(&key, &held);
         self.give_again(&key, &held);
     }
@@ -67,11 +70,15 @@ impl Engine {
         }
     }
 
-    /// Whether tasks wait that no executor takes: none is free, or the one that they were given to has gone elsewhere.
+    /// Whether tasks wait that no executor takes: none is free, or the one that they were given to has gone elsewhere,
+    /// perhaps without them: an answer to a poll may be lost, and that executor's next poll need not come here.
     #[must_use]
     pub fn has_unmet_demand(&self) -> bool {
-        let uncollected =
-            |executor: &super::Executor| executor.poll.is_none() && !executor.to_fetch.launches.is_empty();
+        let uncollected = |executor: &super::Executor| {
+            let waiting = !executor.to_fetch.launches.is_empty() || !executor.to_fetch.cancels.is_empty();
+            let uncertain = executor.on_their_way > 0 || waiting || !executor.ask.is_empty();
+            executor.pull && executor.poll.is_none() && uncertain
+        };
         !self.ready.is_empty() || self.executors.values().any(uncollected)
     }
 

@@ -52,8 +52,11 @@ impl Engine {
                 continue;
             };
             let finished = matches!(status.what, Some(v1::attempt_status::What::Finished(_)));
-            if finished && let Some(executor) = self.executors.get_mut(&by.id) {
-                executor.release(&(job, task, attempt));
+            if let Some(executor) = self.executors.get_mut(&by.id) {
+                executor.arrived(&(job, task, attempt));
+                if finished {
+                    executor.release(&(job, task, attempt));
+                }
             }
             if !self.jobs.contains_key(&job) {
                 if sequence > 0 {
