@@ -9,5 +9,6 @@
 mod etcd;
 mod everything;
 mod executors;
+mod guards;
 mod scenario;
 mod schedulers;

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use muster_integration::eventually;
-use muster_integration::processes::{Process, muster};
+use muster_integration::processes::{Process, Setting, muster};
 use muster_integration::world::{World, client, ready, succeeded};
 use muster_proto::storage::{ExecutorRecord, OwnerRecord, SchedulerRecord};
 use muster_state::testing::Etcd;
