@@ -36,7 +36,7 @@ impl Size {
     #[must_use]
     pub fn of_environment() -> Self {
         if crate::is_soak() {
-            Self { maps: 20_000, reducers: 20, small_at_once: 8, slow: 40, patience: Duration::from_secs(900) }
+            Self { maps: 20_000, reducers: 4, small_at_once: 8, slow: 40, patience: Duration::from_secs(900) }
         } else {
             Self { maps: 120, reducers: 4, small_at_once: 3, slow: 6, patience: Duration::from_secs(150) }
         }

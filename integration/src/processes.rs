@@ -49,6 +49,8 @@ pub struct Setting<'a> {
     pub network: Option<&'a Namespace>,
     /// More than every process gets here.
     pub environment: &'a [(String, String)],
+    /// None: the binary of this build.
+    pub program: Option<&'a Path>,
 }
 
 /// A running part of a cluster.
@@ -83,7 +85,7 @@ impl Process {
     ) -> Self {
         let out = log.with_extension("out");
         let log_file = File::options().create(true).append(true).open(log).expect("the test's folder can be written");
-        let mut command = Command::new(muster());
+        let mut command = Command::new(setting.program.unwrap_or_else(|| muster()));
         command
             .args(arguments)
             .env_clear()

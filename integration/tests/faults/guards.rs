@@ -66,8 +66,7 @@ async fn logged(cluster: &Cluster, members: &[&str], what: &str) {
         let log = cluster.world.path("logs").join(format!("{member}.log"));
         std::fs::read_to_string(log).is_ok_and(|text| text.contains(what))
     };
-    eventually(&format!("{members:?} log '{what}'"), 60, || async { members.iter().any(|m| has(&m)).then_some(()) })
-        .await;
+    eventually(&format!("{members:?} log '{what}'"), 60, || async { members.iter().any(has).then_some(()) }).await;
 }
 
 /// A commit is on its way while its sender is superseded by a successor that has nothing to write yet.

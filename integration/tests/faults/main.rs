@@ -12,3 +12,5 @@ mod executors;
 mod guards;
 mod scenario;
 mod schedulers;
+mod takeover;
+mod upgrade;

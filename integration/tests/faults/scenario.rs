@@ -1,5 +1,8 @@
 //! What all scenarios share: a network, a runtime whose threads are on it, a cluster under load, and the verdict.
 
+use std::io::Write as _;
+
+use muster_integration::checker::Statistics;
 use muster_integration::cluster_of_processes::{Cluster, Judged, Plan};
 use muster_integration::load::{Load, Size};
 use muster_integration::network::{self, Network};
@@ -58,5 +61,25 @@ pub(crate) async fn judge(cluster: Cluster) -> Judged {
     judged.verdict.assert_clean();
     let figures = &judged.verdict.statistics;
     assert_eq!((figures.unfinished, figures.accepted_twice), (0, 0), "{figures:?}");
+    note(figures);
     judged
+}
+
+/// Adds the scenario's figures to the file that a soak makes its table of.
+fn note(figures: &Statistics) {
+    let Some(path) = std::env::var_os("MUSTER_FAULT_FIGURES") else { return };
+    let thread = std::thread::current();
+    let ms = |us: Option<u64>| us.map_or_else(|| "-".to_owned(), |us| (us / 1000).to_string());
+    let takeover = figures.takeover_us();
+    let line = format!(
+        "{}\t{}\t{}\t{}\t{}\t{}\n",
+        thread.name().unwrap_or("main"),
+        ms(takeover.map(|(median, _)| median)),
+        ms(takeover.map(|(_, worst)| worst)),
+        figures.run_more_than_once,
+        figures.unfinished,
+        figures.accepted_twice
+    );
+    let file = std::fs::File::options().create(true).append(true).open(path);
+    file.and_then(|mut file| file.write_all(line.as_bytes())).expect("the file of figures can be written");
 }

@@ -1,6 +1,9 @@
 //! A whole cluster of real processes: three etcd members, schedulers, and executors of both modes, each on a node of the
 //! test's own network. Every member can be killed, stopped, started again and cut off by name.
 
+mod breaking;
+mod member;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,11 +12,11 @@ use std::time::Duration;
 
 use muster_client::Client;
 use muster_state::testing::{EtcdCluster, Place};
-use muster_state::{Keyspace, StateBackend as _};
 
-use crate::checker::{self, Outage, Outages, Scenario, Submitted, Verdict};
+pub use member::Member;
+
+use crate::checker::{self, Outage, Outages, Scenario, Submitted, Verdict, Write};
 use crate::network::{Network, Node};
-use crate::processes::{Process, Setting};
 use crate::recorder;
 use crate::world::{self, World};
 
@@ -43,6 +46,8 @@ pub struct Plan {
     pub etcd: Vec<String>,
     /// Points to set in members, by their names.
     pub failpoints: BTreeMap<&'static str, String>,
+    /// The binary that members are started with at first; none: this build's.
+    pub older: Option<PathBuf>,
 }
 
 impl Default for Plan {
@@ -56,6 +61,7 @@ impl Default for Plan {
             lost_after: Duration::from_secs(5),
             etcd: Vec::new(),
             failpoints: BTreeMap::new(),
+            older: None,
         }
     }
 }
@@ -66,106 +72,6 @@ impl Plan {
     pub fn failpoint(mut self, member: &'static str, points: impl Into<String>) -> Self {
         self.failpoints.insert(member, points.into());
         self
-    }
-}
-
-/// A scheduler or an executor.
-#[derive(Debug)]
-pub struct Member {
-    /// Its id, too.
-    pub name: String,
-    /// Where it lives.
-    pub node: Node,
-    /// Points that are set in it at its next start.
-    pub failpoints: String,
-    arguments: Vec<String>,
-    data_dir: PathBuf,
-    process: Option<Process>,
-}
-
-impl Member {
-    async fn start(&mut self, world: &World) {
-        assert!(self.process.is_none(), "{} runs already", self.name);
-        let environment = [("FAILPOINTS".to_owned(), self.failpoints.clone())];
-        let setting = Setting { network: Some(&self.node.namespace), environment: &environment };
-        let log = world.path("logs").join(format!("{}.log", self.name));
-        let home = world.path("");
-        self.process = Some(Process::start_in(setting, &self.arguments, &self.data_dir, &home, &log).await);
-    }
-
-    fn process(&mut self) -> &mut Process {
-        self.process.as_mut().unwrap_or_else(|| panic!("{} is not running", self.name))
-    }
-
-    /// SIGKILL.
-    ///
-    /// # Panics
-    /// When it was dead already.
-    pub fn kill(&mut self) {
-        self.process().kill();
-        self.process = None;
-    }
-
-    /// Waits until it has died at a point that was set.
-    ///
-    /// # Panics
-    /// When it does not.
-    pub async fn dies(&mut self) {
-        self.process().dies().await;
-        self.process = None;
-        // Its next life is a healthy one.
-        self.failpoints.clear();
-    }
-
-    /// Whether it has died at a point that was set.
-    ///
-    /// # Panics
-    /// When it has ended otherwise.
-    pub fn has_died(&mut self) -> bool {
-        let died = self.process.as_mut().is_none_or(Process::has_died);
-        if died {
-            self.process = None;
-            self.failpoints.clear();
-        }
-        died
-    }
-
-    /// SIGTERM; waits for the end.
-    ///
-    /// # Panics
-    /// When it does not end in good order.
-    pub async fn terminate(&mut self) {
-        let status = self.process().terminate().await;
-        assert!(status.success(), "{} ended with {status}", self.name);
-        self.process = None;
-    }
-
-    /// SIGSTOP.
-    ///
-    /// # Panics
-    /// When it is dead.
-    pub fn stop(&mut self) {
-        self.process().stop();
-    }
-
-    /// SIGCONT.
-    ///
-    /// # Panics
-    /// When it was not stopped.
-    pub fn resume(&mut self) {
-        self.process().resume();
-    }
-
-    /// Whether it has a process.
-    #[must_use]
-    pub fn is_running(&self) -> bool {
-        self.process.is_some()
-    }
-
-    /// Where an executor keeps everything.
-    #[must_use]
-    pub fn data_dir(&self) -> &PathBuf {
-        &self.data_dir
     }
 }
 
@@ -195,6 +101,7 @@ pub struct Cluster {
     /// Executors that were killed.
     pub killed: BTreeSet<String>,
     lost_after: Duration,
+    older_versions: bool,
     recorder: recorder::Etcd,
 }
 
@@ -203,6 +110,8 @@ pub struct Cluster {
 pub struct Judged {
     /// What the checker says.
     pub verdict: Verdict,
+    /// The store's past.
+    pub writes: Vec<Write>,
     /// The folder, with all logs.
     pub world: World,
 }
@@ -229,6 +138,7 @@ impl Cluster {
                 .failpoints
                 .get(name.as_str())
                 .map_or_else(String::new, |points| points.replace("FOLDER/", &folder)),
+            older: plan.older.clone(),
             data_dir: world.path(&name),
             process: None,
             name,
@@ -287,6 +197,7 @@ impl Cluster {
             outages: Vec::new(),
             killed: BTreeSet::new(),
             lost_after: plan.lost_after,
+            older_versions: plan.older.is_some(),
             recorder,
         };
         world::ready(&cluster.client, plan.push + plan.pull).await;
@@ -317,68 +228,46 @@ impl Cluster {
         self.back(number);
     }
 
-    fn away(&mut self, executor: usize) {
-        let executor = self.executors[executor].name.clone();
-        self.outages.push(Outage { executor, from_us: recorder::boot_us(), until_us: None });
-    }
-
-    fn back(&mut self, executor: usize) {
-        let (name, now) = (&self.executors[executor].name, recorder::boot_us());
-        for outage in self.outages.iter_mut().filter(|outage| outage.executor == *name) {
-            outage.until_us.get_or_insert(now);
+    /// Starts whatever is dead.
+    pub async fn start_all(&mut self) {
+        for member in self.schedulers.iter_mut().chain(&mut self.executors) {
+            if !member.is_running() {
+                member.start(&self.world).await;
+            }
         }
-    }
-
-    /// No scheduler has a session, so no executor has a home.
-    pub fn schedulers_away(&mut self) {
-        (0..self.executors.len()).for_each(|number| self.away(number));
-    }
-
-    /// They have again.
-    pub fn schedulers_back(&mut self) {
         (0..self.executors.len()).for_each(|number| self.back(number));
     }
 
-    /// SIGKILL.
-    pub fn kill_executor(&mut self, number: usize) {
-        self.away(number);
-        self.executors[number].kill();
-        self.killed.insert(self.executors[number].name.clone());
+    /// The position of an executor.
+    ///
+    /// # Panics
+    /// When there is none of that name.
+    #[must_use]
+    pub fn executor(&self, name: &str) -> usize {
+        let found = self.executors.iter().position(|member| member.name == name);
+        found.unwrap_or_else(|| panic!("there is no executor {name}"))
     }
 
-    /// Whether something else has killed it.
-    pub fn executor_died(&mut self, number: usize) -> bool {
-        let died = self.executors[number].has_died();
-        if died {
-            self.away(number);
-            self.killed.insert(self.executors[number].name.clone());
-        }
-        died
+    /// What an executor is, as the schedulers say.
+    pub async fn state_of(&self, executor: &str) -> Option<String> {
+        let views = self.client.list_executors().await.ok()?;
+        views.into_iter().find(|view| view.executor_id == executor).map(|view| view.state)
     }
 
-    /// SIGSTOP.
-    pub fn stop_executor(&mut self, number: usize) {
-        self.away(number);
-        self.executors[number].stop();
+    /// Waits until so many schedulers have a session.
+    pub async fn live_schedulers(&self, count: usize) {
+        crate::eventually(&format!("{count} schedulers live"), 60, || async {
+            (self.client.list_schedulers().await.ok()?.len() == count).then_some(())
+        })
+        .await;
     }
 
-    /// SIGCONT.
-    pub fn resume_executor(&mut self, number: usize) {
-        self.executors[number].resume();
-        self.back(number);
-    }
-
-    /// Cuts an executor off from all schedulers.
-    pub fn cut_executor(&mut self, number: usize) {
-        self.away(number);
-        self.cut(&self.executors[number].node, &self.scheduler_nodes());
-    }
-
-    /// Connects it again, and answers how many packets were dropped.
-    pub fn heal_executor(&mut self, number: usize) -> u64 {
-        let dropped = self.heal(&self.executors[number].node, &self.scheduler_nodes());
-        self.back(number);
-        dropped
+    /// Waits until an executor is in a state.
+    pub async fn executor_is(&self, executor: &str, state: &str) {
+        crate::eventually(&format!("{executor} is {state}"), 60, || async {
+            (self.state_of(executor).await? == state).then_some(())
+        })
+        .await;
     }
 
     /// Ends everything but the store, and judges all that has happened.
@@ -406,127 +295,10 @@ impl Cluster {
             elections_us: self.elections_us,
             outages: Some(Outages { times: self.outages, lost_after: self.lost_after }),
             killed: self.killed,
+            older_versions: self.older_versions,
             ..Scenario::default()
         };
         drop(etcd);
-        Judged { verdict: checker::check(&evidence), world }
-    }
-
-    /// There was an election in etcd just now, which renews all leases.
-    pub fn elected(&mut self) {
-        self.elections_us.push(recorder::boot_us());
-    }
-
-    /// The session of a scheduler, as stored.
-    ///
-    /// # Panics
-    /// When it has none for a long time.
-    pub async fn session_of(&self, scheduler: usize) -> String {
-        let prefix = format!("{}.", self.schedulers[scheduler].name);
-        let store = self.etcd.store(CLUSTER);
-        crate::eventually(&format!("{prefix} has a session"), 60, || async {
-            let page = store.get_from_prefix(Keyspace::Schedulers, &prefix).await.ok()?;
-            page.entries.into_iter().next_back().map(|entry| entry.name)
-        })
-        .await
-    }
-
-    /// Revokes a session's lease. Answers whether it had one.
-    ///
-    /// # Panics
-    /// When etcd does not answer.
-    pub async fn revoke(&self, session: &str) -> bool {
-        let key = format!("/muster/{CLUSTER}/{}/{session}", Keyspace::Schedulers.name());
-        self.etcd.revoke_lease_of(&key).await.expect("etcd answers")
-    }
-
-    /// Starts whatever is dead.
-    pub async fn start_all(&mut self) {
-        for member in self.schedulers.iter_mut().chain(&mut self.executors) {
-            if !member.is_running() {
-                member.start(&self.world).await;
-            }
-        }
-        (0..self.executors.len()).for_each(|number| self.back(number));
-    }
-
-    /// The position of an executor.
-    ///
-    /// # Panics
-    /// When there is none of that name.
-    #[must_use]
-    pub fn executor(&self, name: &str) -> usize {
-        let found = self.executors.iter().position(|member| member.name == name);
-        found.unwrap_or_else(|| panic!("there is no executor {name}"))
-    }
-
-    /// Cuts both directions between a node and some others.
-    ///
-    /// # Panics
-    /// When the system refuses.
-    pub fn cut(&self, node: &Node, others: &[&Node]) {
-        for other in others {
-            self.network.cut(node, other).expect("ways can be cut");
-            self.network.cut(other, node).expect("ways can be cut");
-        }
-    }
-
-    /// Heals what [`Cluster::cut`] cut, and answers how many packets were dropped.
-    ///
-    /// # Panics
-    /// When the system refuses.
-    pub fn heal(&self, node: &Node, others: &[&Node]) -> u64 {
-        let heal = |from, to| self.network.heal(from, to).expect("cut ways can be healed");
-        others.iter().map(|other| heal(node, other) + heal(other, node)).sum()
-    }
-
-    /// The nodes of all schedulers.
-    #[must_use]
-    pub fn scheduler_nodes(&self) -> Vec<&Node> {
-        self.schedulers.iter().map(|member| &member.node).collect()
-    }
-
-    /// What an executor is, as the schedulers say.
-    pub async fn state_of(&self, executor: &str) -> Option<String> {
-        let views = self.client.list_executors().await.ok()?;
-        views.into_iter().find(|view| view.executor_id == executor).map(|view| view.state)
-    }
-
-    /// Waits until so many schedulers have a session.
-    pub async fn live_schedulers(&self, count: usize) {
-        crate::eventually(&format!("{count} schedulers live"), 60, || async {
-            (self.client.list_schedulers().await.ok()?.len() == count).then_some(())
-        })
-        .await;
-    }
-
-    /// Makes the file at which members wait whose point names it.
-    ///
-    /// # Panics
-    /// When the test's folder cannot be written.
-    pub fn hold(&self, name: &str) {
-        std::fs::write(self.world.path(name), "").expect("the test's folder can be written");
-    }
-
-    /// Waits until a member waits there.
-    pub async fn held(&self, name: &str) {
-        let reached = self.world.path(name).with_extension("reached");
-        crate::eventually(&format!("somebody waits at {name}"), 60, || async { reached.exists().then_some(()) }).await;
-    }
-
-    /// Lets everybody go on.
-    ///
-    /// # Panics
-    /// When nobody was held.
-    pub fn release(&self, name: &str) {
-        std::fs::remove_file(self.world.path(name)).expect("it was held");
-    }
-
-    /// Waits until an executor is in a state.
-    pub async fn executor_is(&self, executor: &str, state: &str) {
-        crate::eventually(&format!("{executor} is {state}"), 60, || async {
-            (self.state_of(executor).await? == state).then_some(())
-        })
-        .await;
+        Judged { verdict: checker::check(&evidence), writes: evidence.writes, world }
     }
 }
