@@ -264,6 +264,33 @@ impl Client {
         .await
     }
 
+    /// Has an executor take no new work, and leave if that is wished; or go on as before.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Precondition`] when it is out of reach; and what any call can meet.
+    pub async fn drain_executor(&self, wish: v1::DrainExecutorRequest) -> Result<(), Error> {
+        let patience = self.options().call_timeout;
+        self.call("drain", Repeat::Idempotent, patience, async |channel| {
+            cluster(channel).drain_executor(wish.clone()).await?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Says that an executor which is out of reach will not come back.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Precondition`] when it is in reach; and what any call can meet.
+    pub async fn remove_executor(&self, executor_id: &str) -> Result<(), Error> {
+        let patience = self.options().call_timeout;
+        self.call("remove", Repeat::Idempotent, patience, async |channel| {
+            let executor_id = executor_id.to_owned();
+            cluster(channel).remove_executor(v1::RemoveExecutorRequest { executor_id }).await?;
+            Ok(())
+        })
+        .await
+    }
+
     /// The cluster's schedulers.
     ///
     /// # Errors

@@ -3,6 +3,8 @@
 //! Each [`FakeScheduler`] lives on a runtime of its own, so that [`FakeScheduler::kill`] cuts its connections at once,
 //! as `kill -9` would. All schedulers of a [`FakeCluster`] share one state, as real ones do.
 
+mod cluster;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,7 +15,7 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use muster_graph::ids::JobId;
 use muster_proto::v1;
-use muster_proto::v1::cluster_server::{Cluster, ClusterServer};
+use muster_proto::v1::cluster_server::ClusterServer;
 use muster_proto::v1::jobs_server::{Jobs, JobsServer};
 use tokio::net::TcpListener;
 use tonic::transport::server::TcpIncoming;
@@ -425,28 +427,5 @@ impl Jobs for Service {
             })),
         });
         Ok(answers(chunks))
-    }
-}
-
-#[tonic::async_trait]
-impl Cluster for Service {
-    async fn list_executors(
-        &self,
-        _: Request<v1::ListExecutorsRequest>,
-    ) -> Result<Response<v1::ListExecutorsResponse>, Status> {
-        self.begin("list_executors").await?;
-        Ok(Response::new(v1::ListExecutorsResponse { executors: self.cluster.state().executors.clone() }))
-    }
-
-    async fn list_schedulers(
-        &self,
-        _: Request<v1::ListSchedulersRequest>,
-    ) -> Result<Response<v1::ListSchedulersResponse>, Status> {
-        self.begin("list_schedulers").await?;
-        let mut schedulers = self.cluster.state().schedulers.clone();
-        for view in &mut schedulers {
-            view.self_ = view.address == self.address;
-        }
-        Ok(Response::new(v1::ListSchedulersResponse { schedulers }))
     }
 }

@@ -16,13 +16,13 @@ use tokio::time::{Instant, sleep_until};
 use crate::clock;
 use crate::control::{Control, StopCause};
 use crate::core::Core;
+use crate::group::Group;
 use crate::keys::AttemptKey;
 use crate::load::inputs::NotLoaded;
 use crate::output::publish::{self, Unpublishable};
 use crate::runtime::{Ended, HowEnded, NotStarted, RunningTask, Setting, TaskSignal};
 use crate::store::journal::Line;
 use crate::store::layout::Room;
-use crate::table::Group;
 
 /// Between SIGTERM and SIGKILL when the stage does not say.
 const GRACE: Duration = Duration::from_secs(10);
@@ -226,8 +226,8 @@ async fn run_process(core: &Arc<Core>, accepted: &Accepted, ready: Ready) -> v1:
     let admitted_us = Some(accepted.admitted_us);
     core.journal.note(Line { admitted_us, pid: task.pid(), ..core.line("start", *key, group.fence) }).await;
     core.outbox.started(*key, group.owner_address.clone(), task.started_at_ms());
-    let grace = if control.cause() == Some(StopCause::ExecutorStops) { grace.min(GRACE_AT_STOP) } else { grace };
-    let (ended, asked) = watch(task.as_mut(), control, timeout.map(|after| began + after), grace).await;
+    let times = Times { deadline: timeout.map(|after| began + after), grace, lost_after_ms: group.lost_after_ms };
+    let (ended, asked) = watch(task.as_mut(), control, &times).await;
     core.table.release(*key);
 
     let mut result = judge(ended, asked, control, timeout);
@@ -241,16 +241,18 @@ async fn run_process(core: &Arc<Core>, accepted: &Accepted, ready: Ready) -> v1:
     result
 }
 
-/// Waits for the end, and brings it about when the time is up or the attempt is stopped: SIGTERM, and SIGKILL after
-/// the grace.
-async fn watch(
-    task: &mut dyn RunningTask,
-    control: &Control,
+/// What limits an attempt's process.
+struct Times {
     deadline: Option<Instant>,
     grace: Duration,
-) -> (Ended, Asked) {
+    lost_after_ms: u64,
+}
+
+/// Waits for the end, and brings it about when the time is up or the attempt is stopped: SIGTERM, and SIGKILL after
+/// the grace.
+async fn watch(task: &mut dyn RunningTask, control: &Control, times: &Times) -> (Ended, Asked) {
     let time_is_up = async {
-        match deadline {
+        match times.deadline {
             Some(at) => sleep_until(at).await,
             None => std::future::pending().await,
         }
@@ -263,8 +265,12 @@ async fn watch(
     };
     task.signal(TaskSignal::Terminate).await;
     let grace = match control.cause() {
-        Some(StopCause::ExecutorStops) => grace.min(GRACE_AT_STOP),
-        _ => grace,
+        Some(StopCause::ExecutorStops) => times.grace.min(GRACE_AT_STOP),
+        // It is to be over before it begins elsewhere.
+        Some(StopCause::Disconnected) => {
+            times.grace.min(Duration::from_millis(Group::ends_ahead_ms(times.lost_after_ms) / 2))
+        }
+        _ => times.grace,
     };
     let killed_at = Instant::now() + grace;
     tokio::select! {

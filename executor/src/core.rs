@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use muster_graph::ids::JobId;
 use muster_proto::v1;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -13,8 +13,10 @@ use tonic::Status;
 use crate::attempt;
 use crate::clock;
 use crate::control::StopCause;
+use crate::group::Group;
 use crate::identity::Identity;
 use crate::keys::{AttemptKey, Fence};
+use crate::leave::Leave;
 use crate::load::blobs::Blobs;
 use crate::load::inputs::Inputs;
 use crate::load::upstreams::Upstreams;
@@ -26,7 +28,7 @@ use crate::store::fences::Fences;
 use crate::store::journal::{Journal, Line};
 use crate::store::layout::Layout;
 use crate::store::outbox::Outbox;
-use crate::table::{Group, Table, Verdict};
+use crate::table::{Table, Verdict};
 use crate::tasks::Tasks;
 use crate::uplink::channels::Channels;
 use crate::uplink::home::Home;
@@ -58,8 +60,8 @@ pub(crate) struct Core {
     pub(crate) register_again: Notify,
     /// A scheduler asked the executor to stop.
     pub(crate) stop_asked: CancellationToken,
-    /// A scheduler asked it to stop when it has nothing left to do.
-    pub(crate) drain_asked: CancellationToken,
+    /// The wish that it leaves when it has nothing left to do.
+    pub(crate) leave: watch::Sender<Option<Leave>>,
     pub(crate) tasks: Tasks,
 }
 
@@ -99,6 +101,7 @@ impl Core {
         // The table compares again: this is for the disk.
         self.hear(&heard).await?;
         for (group, attempts) in groups {
+            self.home.shorten_limit(group.lost_after_ms);
             for launch in attempts {
                 let key = key(&group, &launch);
                 let admitted_us = clock::boot_us();
@@ -155,6 +158,13 @@ impl Core {
             self.table.stop(key, StopCause::Cancelled);
         }
         Ok(())
+    }
+
+    /// Takes no new work from now on, or takes it again; schedulers hear of it by a new registration.
+    pub(crate) fn set_draining(&self, draining: bool) {
+        if self.table.set_draining(draining) {
+            self.register_again.notify_one();
+        }
     }
 
     /// Drops all that is kept of jobs that are over.
@@ -217,6 +227,13 @@ impl Core {
             backoff.pause().await;
         }
         self.table.set_finished(key);
+    }
+
+    /// Notes that this life of the executor has begun.
+    pub(crate) async fn note_beginning(&self) {
+        let nothing = AttemptKey { job: JobId(0), stage: 0, index: 0, attempt: 0 };
+        let line = self.line("begin", nothing, Fence::default());
+        self.journal.note(Line { job: String::new(), ..line }).await;
     }
 
     /// A line of the executor's own record, of now.

@@ -4,15 +4,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use muster_proto::v1;
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::control::StopCause;
 use crate::core::Core;
 use crate::error::Error;
+use crate::group::Group;
 use crate::identity::Identity;
 use crate::load::blobs::Blobs;
 use crate::load::inputs::Inputs;
@@ -29,15 +29,15 @@ use crate::tasks::Tasks;
 use crate::uplink::channels::Channels;
 use crate::uplink::home::Home;
 use crate::uplink::{courier, poll, session};
-use crate::{retention, serve};
+use crate::{leave, retention, serve};
 
-/// How often is looked whether jobs have been without a scheduler for too long.
-const DISCONNECT_CHECK_EVERY: Duration = Duration::from_millis(200);
+/// How often is looked whether jobs have been without a scheduler for too long: often enough for the shortest limit, 1 s.
+const DISCONNECT_CHECK_EVERY: Duration = Duration::from_millis(100);
 /// At a stop, results that no scheduler takes within this stay in the outbox for the next start.
 const DELIVER_WITHIN: Duration = Duration::from_secs(5);
 /// At a stop, tasks get this long to end, their own grace and the kill included.
 const END_WITHIN: Duration = Duration::from_secs(10);
-/// At a stop, the good-bye to the home scheduler.
+/// At a stop, the good-bye to a scheduler.
 const GOODBYE_WITHIN: Duration = Duration::from_secs(2);
 /// At a stop, calls under way.
 const CALLS_WITHIN: Duration = Duration::from_secs(2);
@@ -130,7 +130,7 @@ impl Executor {
             channels,
             register_again: Notify::new(),
             stop_asked: CancellationToken::new(),
-            drain_asked: CancellationToken::new(),
+            leave: watch::Sender::new(None),
             tasks: Tasks::default(),
             identity,
             layout,
@@ -144,6 +144,7 @@ impl Executor {
             finished: CancellationToken::new(),
             stopping: CancellationToken::new(),
         };
+        core.note_beginning().await;
         handle.start_parts(listener, keeper);
         tracing::info!(executor = core.id(), incarnation = core.incarnation(), %address, "started");
         Ok(handle)
@@ -171,14 +172,10 @@ impl Handle {
         // Not among the parts that a kill aborts with the rest: it is what ends the rest.
         let handle = self.clone();
         core.tasks.spawn(async move {
-            let drained = async {
-                handle.core.drain_asked.cancelled().await;
-                handle.drained().await;
-            };
             tokio::select! {
                 () = handle.core.stop_asked.cancelled() => {}
                 () = handle.core.tasks.broken.cancelled() => {}
-                () = drained => {}
+                () = leave::when_done(&handle.core) => {}
                 () = handle.stopping.cancelled() => return,
             }
             handle.begin_stop();
@@ -205,14 +202,12 @@ impl Handle {
 
     /// Takes no more work from now on; what it has goes on.
     pub fn drain(&self) {
-        self.core.table.set_draining();
+        self.core.set_draining(true);
     }
 
     /// Waits until nothing runs and no result waits for a scheduler. Ask for [`Handle::drain`] first.
     pub async fn drained(&self) {
-        while self.core.table.unfinished() > 0 || self.core.outbox.len() > 0 {
-            sleep(LOOK_EVERY).await;
-        }
+        leave::nothing_left(&self.core).await;
     }
 
     /// Stops: takes no more work, ends what runs (it is reported as lost, so that it runs elsewhere), delivers what a
@@ -247,8 +242,8 @@ impl Handle {
 
     async fn stop_all(&self) {
         let core = &self.core;
-        core.table.set_draining();
-        core.table.stop_where(StopCause::ExecutorStops, |_| true);
+        let _ = core.table.set_draining(true);
+        let _ = core.table.stop_where(StopCause::ExecutorStops, |_| true);
         let ended = wait_until(END_WITHIN, || core.table.unfinished() == 0).await;
         if !ended {
             tracing::warn!(attempts = core.table.unfinished(), "tasks do not end; the supervisor kills them");
@@ -256,17 +251,8 @@ impl Handle {
         if core.home.address().is_some() && !wait_until(DELIVER_WITHIN, || core.outbox.len() == 0).await {
             tracing::warn!(results = core.outbox.len(), "results stay in the outbox for the next start");
         }
-        if let Some(mut scheduler) = core.home.address().and_then(|home| core.channels.executors(&home)) {
-            let request = v1::ExecutorStoppedRequest {
-                executor_id: core.id().to_owned(),
-                incarnation: core.incarnation(),
-                reason: "stopped".to_owned(),
-            };
-            match timeout(GOODBYE_WITHIN, scheduler.executor_stopped(request)).await {
-                Ok(Ok(_)) => {}
-                Ok(Err(status)) => tracing::debug!(%status, "the scheduler did not take the good-bye"),
-                Err(_) => tracing::debug!("the scheduler did not take the good-bye in time"),
-            }
+        if timeout(GOODBYE_WITHIN, leave::say_good_bye(core)).await.is_err() {
+            tracing::debug!("no scheduler took the good-bye in time");
         }
         self.closing.cancel();
         core.runtime.close().await;
@@ -300,7 +286,9 @@ async fn end_disconnected(core: Arc<Core>) {
     loop {
         ticks.tick().await;
         let silence = core.home.silence_ms();
-        let ended = core.table.stop_where(StopCause::Disconnected, |lost_after| lost_after > 0 && silence > lost_after);
+        let is_up = |limit: u64| limit > 0 && silence > limit - Group::ends_ahead_ms(limit);
+        let (ended, shortest) = core.table.stop_where(StopCause::Disconnected, is_up);
+        core.home.set_limit(shortest);
         if ended > 0 {
             tracing::warn!(attempts = ended, silence_ms = silence, "no scheduler for too long; ended their tasks");
         }

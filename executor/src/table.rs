@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 
 use crate::control::{Control, StopCause};
 use crate::faults;
+use crate::group::Group;
 use crate::keys::{AttemptKey, Fence};
 use crate::resources::{Account, Resources};
 
@@ -25,19 +26,6 @@ use crate::resources::{Account, Resources};
 const UNFINISHED_MAX: usize = 20_000;
 /// Results that may wait for a scheduler before no more work is taken: the outbox is on disk, but not without end.
 const FINISHED_MAX: usize = 500_000;
-
-/// What the attempts of one launch group share.
-#[derive(Debug)]
-pub(crate) struct Group {
-    pub(crate) job: JobId,
-    pub(crate) fence: Fence,
-    pub(crate) owner_address: Arc<str>,
-    pub(crate) stage: u32,
-    pub(crate) spec_digest: Arc<str>,
-    pub(crate) inputs_revision: u64,
-    pub(crate) need: Arc<Resources>,
-    pub(crate) lost_after_ms: u64,
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -244,18 +232,25 @@ impl Table {
         true
     }
 
-    /// Asks all to end that `which` says of, by how long their job allows to be without a scheduler.
-    pub(crate) fn stop_where(&self, cause: StopCause, which: impl Fn(u64) -> bool) -> usize {
+    /// Asks all to end that `which` says of, by how long their job allows to be without a scheduler. Answers how many
+    /// these were, and the shortest time that one allows of those that go on.
+    pub(crate) fn stop_where(&self, cause: StopCause, which: impl Fn(u64) -> bool) -> (usize, Option<u64>) {
         let inside = self.inside();
         let mut count = 0;
+        let mut shortest: Option<u64> = None;
         for entry in inside.entries.values().filter(|entry| entry.phase != Phase::Finished) {
             let lost_after_ms = entry.group.as_ref().map_or(0, |group| group.lost_after_ms);
-            if which(lost_after_ms) && entry.control.cause().is_none() {
+            if entry.control.cause().is_some() {
+                continue;
+            }
+            if which(lost_after_ms) {
                 entry.control.stop(cause);
                 count += 1;
+            } else if lost_after_ms > 0 {
+                shortest = Some(shortest.map_or(lost_after_ms, |known| known.min(lost_after_ms)));
             }
         }
-        count
+        (count, shortest)
     }
 
     /// Drops all that is known of a job. What still runs is asked to end; its result interests nobody. Returns the
@@ -318,9 +313,11 @@ impl Table {
         self.inside().unfinished
     }
 
-    pub(crate) fn set_draining(&self) {
-        self.inside().draining = true;
+    /// Whether that is a change.
+    pub(crate) fn set_draining(&self, draining: bool) -> bool {
+        let was = std::mem::replace(&mut self.inside().draining, draining);
         self.changed.notify_one();
+        was != draining
     }
 
     pub(crate) fn is_draining(&self) -> bool {
@@ -409,7 +406,7 @@ mod tests {
         assert_eq!(reason(&table.admit(&group(9, 2001), key(0, 1), || None)), Some(v1::RefusalReason::DoesNotFit));
         assert!(matches!(table.admit(&group(9, 2000), key(0, 1), || None), Verdict::Accepted(_)));
         assert_eq!(reason(&table.admit(&group(9, 1), key(1, 1), || None)), Some(v1::RefusalReason::DoesNotFit));
-        table.set_draining();
+        table.set_draining(true);
         assert_eq!(reason(&table.admit(&group(9, 1), key(1, 1), || None)), Some(v1::RefusalReason::Draining));
         assert!(matches!(table.admit(&group(9, 1), key(0, 1), || None), Verdict::Known), "known before draining");
     }

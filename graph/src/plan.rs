@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Millis, StageIndex};
-use crate::spec::{InputKind, JobSpec, Names, Problem, Resources, Retries, SpecEdge, When, check};
+use crate::spec::{InputKind, JobSpec, LostAfter, Names, Problem, Resources, Retries, SpecEdge, When, check};
 
 /// A compiled job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -17,10 +17,22 @@ pub struct Plan {
     pub stages: Vec<StagePlan>,
     /// Of the whole job, from its first assignment; `None`: none.
     pub timeout_ms: Option<u64>,
-    /// See [`crate::spec::JobSpec::lost_after`].
-    pub lost_after_ms: Option<u64>,
+    /// When what an executor had is run elsewhere because it is out of reach.
+    pub lost_after: LossPolicy,
     /// Higher goes first inside a namespace.
     pub priority: i32,
+}
+
+/// When a job gives up what an executor had that is out of reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum LossPolicy {
+    /// When the cluster declares the executor lost.
+    #[default]
+    Cluster,
+    /// When it has been out of reach for so many milliseconds, whatever the cluster says.
+    Time(u64),
+    /// When it has stopped, or an operator says that it will not come back.
+    Never,
 }
 
 /// A compiled stage.
@@ -117,7 +129,11 @@ impl Plan {
         Ok(Self {
             stages,
             timeout_ms: spec.timeout.map(millis),
-            lost_after_ms: spec.lost_after.map(millis),
+            lost_after: match spec.lost_after {
+                None => LossPolicy::Cluster,
+                Some(LostAfter::Time(time)) => LossPolicy::Time(millis(time)),
+                Some(LostAfter::Never) => LossPolicy::Never,
+            },
             priority: spec.priority,
         })
     }

@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 
 use muster_graph::ids::StageIndex;
-use muster_graph::plan::{Edge, Plan, Upstream};
+use muster_graph::plan::{Edge, LossPolicy, Plan, Upstream};
 use muster_graph::spec::limits::{
     EDGES_MAX, ITEM_BYTES_MAX, ITEMS_BYTES_MAX, PROBLEMS_MAX, SPEC_BYTES_MAX, SPEC_VALUES_MAX, STAGES_MAX,
     TASKS_PER_STAGE_MAX,
@@ -222,7 +222,7 @@ fn a_plan_has_both_ends_of_each_edge_and_asks_for_each_digest_once() {
 name: x
 priority: 7
 timeout: 1h
-lost_after: 0.5
+lost_after: 1.5
 stages:
   a: {run: ls, tasks: 2}
   b: {run: ls, tasks: 2, inputs: {a: each}, after: [c], when: always}
@@ -238,8 +238,8 @@ stages:
     .unwrap();
     assert_eq!(asked, [0, 1, 2, 3]);
     assert_eq!(
-        (plan.task_count(), plan.priority, plan.timeout_ms, plan.lost_after_ms),
-        (8, 7, Some(3_600_000), Some(500))
+        (plan.task_count(), plan.priority, plan.timeout_ms, plan.lost_after),
+        (8, 7, Some(3_600_000), LossPolicy::Time(1_500))
     );
     let upstreams: Vec<Vec<(u32, Edge)>> =
         plan.stages.iter().map(|stage| stage.upstreams.iter().map(|up| (up.stage.0, up.edge)).collect()).collect();

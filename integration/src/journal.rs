@@ -5,17 +5,18 @@ use std::path::Path;
 use serde::Deserialize;
 
 /// A line of an executor's journal.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub struct Line {
-    /// `start`, `end`, or `fence`: an owner was heard of that is newer than all before.
+    /// `begin` of a life of the executor; `start` and `end` of an attempt; `fence`: an owner was heard of that is newer than
+    /// all before.
     pub event: String,
     /// When, in microseconds since the machine started.
     pub boot_us: u64,
     /// The executor's life.
     pub incarnation: u64,
-    /// The job.
+    /// The job. Of a beginning: empty.
     pub job: String,
-    /// Position of the stage. Of a fence: 0, as the two below.
+    /// Position of the stage. Of a fence or a beginning: 0, as the two below.
     pub stage: u32,
     /// The task.
     pub index: u32,
@@ -38,7 +39,9 @@ pub struct Line {
 /// When a whole line cannot be understood.
 #[must_use]
 pub fn read(data_dir: &Path) -> Vec<Line> {
-    let text = std::fs::read_to_string(data_dir.join("journal.jsonl")).unwrap_or_default();
+    let part = |name: &str| std::fs::read_to_string(data_dir.join(name)).unwrap_or_default();
+    // What was set aside when it had grown large comes first.
+    let text = part("journal.1.jsonl") + &part("journal.jsonl");
     // A line without its end is being written.
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
     whole.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()

@@ -147,7 +147,7 @@ impl Process {
     /// # Panics
     /// When it does not, or ends otherwise.
     pub async fn dies(&mut self) {
-        let status = self.ended("the point was reached").await;
+        let status = self.ended().await;
         assert_eq!(status.signal(), Some(9), "it ended otherwise: {status}");
     }
 
@@ -163,11 +163,11 @@ impl Process {
         ended.is_some()
     }
 
-    /// SIGSTOP: it is there, and does nothing. Returns when the system says that it has stopped.
+    /// SIGSTOP: it is there, and does nothing. What it started goes on. Returns when the system says that it has stopped.
     ///
     /// # Panics
     /// When it has ended.
-    pub fn stop(&mut self) {
+    pub fn freeze(&mut self) {
         self.assert_alive();
         self.signal(Signal::STOP);
         self.stopped = true;
@@ -180,11 +180,11 @@ impl Process {
         }
     }
 
-    /// SIGCONT.
+    /// SIGCONT: it goes on, as if no time had passed for it.
     ///
     /// # Panics
     /// When it was not stopped, or has ended.
-    pub fn resume(&mut self) {
+    pub fn thaw(&mut self) {
         assert!(self.stopped, "it was not stopped");
         self.assert_alive();
         self.stopped = false;
@@ -203,16 +203,20 @@ impl Process {
     pub async fn terminate(&mut self) -> ExitStatus {
         self.assert_alive();
         self.signal(Signal::TERM);
-        self.ended("SIGTERM").await
+        self.ended().await
     }
 
-    async fn ended(&mut self, after: &str) -> ExitStatus {
+    /// Waits until it has ended by itself.
+    ///
+    /// # Panics
+    /// When it does not end in time.
+    pub async fn ended(&mut self) -> ExitStatus {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().expect("our own child can be asked") {
                 return status;
             }
-            assert!(tokio::time::Instant::now() < deadline, "it did not end within {PATIENCE:?} after {after}");
+            assert!(tokio::time::Instant::now() < deadline, "it did not end within {PATIENCE:?}");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }

@@ -3,16 +3,37 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use muster_client::{Client, JobId};
+use muster_integration::checker::{self, Evidence, Outage, Outages, Rule, Verdict};
 use muster_integration::processes::Process;
+use muster_integration::recorder::Etcd as Recorder;
 use muster_integration::world::{World, client, ready, succeeded, tasks};
-use muster_integration::{eventually, journal};
+use muster_integration::{eventually, journal, recorder};
+use muster_state::testing::Etcd;
 
 /// The tasks (`stage/index`) of a stage whose accepted result lies on an executor.
 async fn made_by(client: &Client, job: JobId, stage: &str, executor: &str) -> BTreeSet<String> {
     let tasks = tasks(client, job, stage).await;
     tasks.iter().filter(|task| task.executor == executor).map(|task| format!("{stage}/{}", task.index)).collect()
+}
+
+/// An executor that is away for so long is lost.
+const LOST_AFTER: Duration = Duration::from_secs(2);
+
+/// Judges what happened when the executor `lost` was killed at a time, and `kept` was not. It must be clean, and must not
+/// be if the kill is not known.
+async fn judge(world: &World, recorder: Recorder, killed_at_us: u64) -> Verdict {
+    let mut evidence: Evidence = world.evidence(recorder.finish().await.unwrap(), &["kept", "lost"]);
+    evidence.scenario.killed.insert("lost".to_owned());
+    evidence.scenario.outages = Some(Outages { times: Vec::new(), lost_after: LOST_AFTER });
+    assert_eq!(checker::check(&evidence).rules(), BTreeSet::from([Rule::LossDeclared]));
+    let outage = Outage { executor: "lost".to_owned(), from_us: killed_at_us, until_us: None };
+    evidence.scenario.outages = Some(Outages { times: vec![outage], lost_after: LOST_AFTER });
+    let verdict = checker::check(&evidence);
+    verdict.assert_clean();
+    verdict
 }
 
 async fn state_of(client: &Client, executor: &str) -> Option<String> {
@@ -50,7 +71,9 @@ stages:
 #[tokio::test(flavor = "multi_thread")]
 async fn outputs_that_are_lost_and_still_needed_are_made_again_and_only_they() {
     let world = World::new();
-    let scheduler = world.scheduler("s", "memory:", &["--lost-after", "2s"]).await;
+    let etcd = Etcd::start().await.unwrap();
+    let recorder = Recorder::start(&etcd.endpoints(), "default");
+    let scheduler = world.scheduler("s", &etcd.url(), &["--lost-after", "2s"]).await;
     let address = [scheduler.address()];
     let _kept = world.executor("kept", "push", &address, &["--resource", "a=9"]).await;
     let mut lost = world.executor("lost", "push", &address, &["--resource", "b=9"]).await;
@@ -64,6 +87,7 @@ async fn outputs_that_are_lost_and_still_needed_are_made_again_and_only_they() {
     let before = world.starts();
     assert!(before.values().all(|attempts| *attempts == [1]), "{before:?}");
 
+    let killed_at_us = recorder::boot_us();
     lost.kill();
     eventually("the executor is declared lost", 20, || async {
         (state_of(&client, "lost").await? == "lost").then_some(())
@@ -78,12 +102,16 @@ async fn outputs_that_are_lost_and_still_needed_are_made_again_and_only_they() {
         let expected = if again.contains(&task) { vec![1, 2] } else { vec![1] };
         assert_eq!(attempts, expected, "{task}");
     }
+    let verdict = judge(&world, recorder, killed_at_us).await;
+    assert_eq!(verdict.statistics.run_more_than_once, 2, "{verdict}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn running_tasks_of_a_lost_executor_run_again_elsewhere() {
     let world = World::new();
-    let scheduler = world.scheduler("s", "memory:", &["--lost-after", "2s"]).await;
+    let etcd = Etcd::start().await.unwrap();
+    let recorder = Recorder::start(&etcd.endpoints(), "default");
+    let scheduler = world.scheduler("s", &etcd.url(), &["--lost-after", "2s"]).await;
     let address = [scheduler.address()];
     let _kept = world.executor("kept", "pull", &address, &[]).await;
     let mut lost = world.executor("lost", "pull", &address, &[]).await;
@@ -94,6 +122,7 @@ async fn running_tasks_of_a_lost_executor_run_again_elsewhere() {
     world.started("main", 4).await;
     let doomed: BTreeSet<u32> = journal_starts(&lost);
     assert_eq!(doomed.len(), 2, "{doomed:?}");
+    let killed_at_us = recorder::boot_us();
     lost.kill();
     eventually("the executor is declared lost", 20, || async {
         (state_of(&client, "lost").await? == "lost").then_some(())
@@ -107,6 +136,8 @@ async fn running_tasks_of_a_lost_executor_run_again_elsewhere() {
         let expected = if doomed.contains(&index) { vec![1, 2] } else { vec![1] };
         assert_eq!(attempts, expected, "{task}");
     }
+    let verdict = judge(&world, recorder, killed_at_us).await;
+    assert_eq!((verdict.statistics.accepted, verdict.statistics.run_more_than_once), (4, 2), "{verdict}");
 }
 
 fn journal_starts(executor: &Process) -> BTreeSet<u32> {

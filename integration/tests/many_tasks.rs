@@ -4,9 +4,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use muster_integration::cluster;
 use muster_integration::jobs::{client, job, submit};
 use muster_integration::simulated::{Decide, Simulated};
+use muster_integration::{checker, cluster, recorder};
 use muster_proto::v1;
 use muster_state::testing::Etcd;
 use muster_state::{Keyspace, Memory, Scan, StateBackend};
@@ -101,7 +101,16 @@ async fn largest_value(state: &dyn StateBackend) -> anyhow::Result<usize> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_thousand_tasks_of_one_stage_run_on_memory_and_no_value_is_large() -> anyhow::Result<()> {
-    run_on(Arc::new(Memory::new()), "memory").await
+    let store = Memory::new();
+    run_on(Arc::new(store.clone()), "memory").await?;
+    // It took less than the time for which history is kept.
+    let writes = recorder::Memory::new(&store).finish(recorder::boot_us())?;
+    let started = Instant::now();
+    let verdict = checker::check(&checker::Evidence { writes, ..Default::default() });
+    println!("{} revisions judged in {:?}", verdict.statistics.revisions, started.elapsed());
+    verdict.assert_clean();
+    assert_eq!(verdict.statistics.accepted, TASKS as usize);
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,7 +10,7 @@ const LINES_MAX: usize = 400;
 const LONGER: &[(&str, usize, &str)] = &[
     ("cli/src/output/detail.rs", 412, "the tables of all views, side by side on purpose"),
     ("cli/src/output/views.rs", 451, "the stable JSON shapes, side by side on purpose"),
-    ("client/src/fake.rs", 452, "one scripted service; a test double"),
+    ("client/src/fake.rs", 431, "one scripted service; a test double"),
     ("executor/src/runtime/process.rs", 431, "one process from preparation to end, with its tests"),
     ("executor/src/supervisor/event_loop.rs", 429, "one loop and its state"),
     ("executor/src/table.rs", 456, "the table of attempts and its tests"),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use muster_graph::ids::StageIndex;
-use muster_graph::plan::{Edge, Plan, StagePlan, Upstream};
+use muster_graph::plan::{Edge, LossPolicy, Plan, StagePlan, Upstream};
 use muster_graph::spec;
 
 use crate::convert::Invalid;
@@ -14,8 +14,12 @@ impl From<&Plan> for storage::StoredPlan {
         Self {
             stages: plan.stages.iter().map(stored_stage).collect(),
             timeout_ms: plan.timeout_ms.unwrap_or(0),
-            lost_after_ms: plan.lost_after_ms.unwrap_or(0),
+            lost_after_ms: match plan.lost_after {
+                LossPolicy::Time(ms) => ms,
+                LossPolicy::Cluster | LossPolicy::Never => 0,
+            },
             priority: plan.priority,
+            never_lost: plan.lost_after == LossPolicy::Never,
         }
     }
 }
@@ -70,7 +74,11 @@ impl TryFrom<storage::StoredPlan> for Plan {
         Ok(Self {
             stages,
             timeout_ms: optional(stored.timeout_ms),
-            lost_after_ms: optional(stored.lost_after_ms),
+            lost_after: match (stored.never_lost, optional(stored.lost_after_ms)) {
+                (true, _) => LossPolicy::Never,
+                (false, Some(ms)) => LossPolicy::Time(ms),
+                (false, None) => LossPolicy::Cluster,
+            },
             priority: stored.priority,
         })
     }

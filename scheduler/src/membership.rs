@@ -22,6 +22,8 @@ use crate::shared::{Presence, Shared};
 pub(crate) mod executor_state {
     pub(crate) const READY: &str = "ready";
     pub(crate) const DRAINING: &str = "draining";
+    /// Its home does not hear of it any more; nobody else may have to.
+    pub(crate) const DISCONNECTED: &str = "disconnected";
     pub(crate) const LOST: &str = "lost";
     pub(crate) const STOPPED: &str = "stopped";
 }
@@ -217,6 +219,40 @@ pub(crate) async fn write_executor(shared: &Shared, record: &ExecutorRecord) -> 
     }
 }
 
+/// Takes an executor's home out of its record, if it is this scheduler: peers begin to count its absence then.
+pub(crate) async fn tell_away(shared: &Shared, executor: &ExecutorKey) {
+    match try_tell_away(shared, executor).await {
+        Ok(Some((record, revision))) => {
+            let _ = shared.engine.send(Input::Registered(registration(&record, revision))).await;
+        }
+        Ok(None) => {}
+        Err(error) => tracing::warn!(executor = executor.id, %error, "could not note that it is out of reach; later"),
+    }
+}
+
+async fn try_tell_away(shared: &Shared, executor: &ExecutorKey) -> Result<Option<(ExecutorRecord, Revision)>, Error> {
+    let state = &*shared.options.state;
+    let key = keys::executor(&executor.id);
+    let Some(entry) = state.get(&key).await? else { return Ok(None) };
+    let mut record: ExecutorRecord = codec::decode(&key, &entry.value)?;
+    let session = shared.presence().identity.session;
+    if record.incarnation != executor.incarnation || record.home != session.0 {
+        return Ok(None);
+    }
+    executor_state::DISCONNECTED.clone_into(&mut record.state);
+    record.home.clear();
+    record.since_ms = shared.now();
+    let txn = Txn {
+        guards: vec![Guard::AtRevision(key.clone(), entry.mod_revision), Guard::SessionAlive(session)],
+        ops: vec![Op::Put { key, value: codec::encode(&record)?, session: None }],
+        read_on_failure: Vec::new(),
+    };
+    match send_until_known(state, txn).await? {
+        TxnOutcome::Committed(revision) => Ok(Some((record, revision))),
+        TxnOutcome::Refused { .. } => Ok(None),
+    }
+}
+
 /// Declares an executor lost, unless it has found a home meanwhile.
 pub(crate) async fn declare_lost(shared: &Shared, executor: &ExecutorKey) {
     match try_declare_lost(shared, executor).await {
@@ -277,18 +313,65 @@ pub(crate) async fn stopped(shared: &Shared, executor: &ExecutorKey) -> Result<(
         if record.incarnation != executor.incarnation || record.state == executor_state::STOPPED {
             return Ok(());
         }
-        executor_state::STOPPED.clone_into(&mut record.state);
-        record.home.clear();
-        record.since_ms = shared.now();
-        let txn = Txn {
-            guards: vec![Guard::AtRevision(key.clone(), entry.mod_revision)],
-            ops: vec![Op::Put { key: key.clone(), value: codec::encode(&record)?, session: None }],
-            read_on_failure: Vec::new(),
-        };
-        if let TxnOutcome::Committed(record) = send_until_known(state, txn).await? {
+        let guards = vec![Guard::AtRevision(key.clone(), entry.mod_revision)];
+        if let Some(record) = write_stopped(shared, &mut record, guards).await? {
             let loss = Loss { key: executor.clone(), record, on_purpose: true };
             let _ = shared.engine.send(Input::Lost(loss)).await;
             return Ok(());
         }
+    }
+}
+
+/// What became of the wish to give an executor up for good.
+pub(crate) enum Removal {
+    Done,
+    /// It has no record.
+    Unknown,
+    /// A live scheduler holds its session.
+    InReach,
+}
+
+/// An operator says that an executor will not come back. If it does, it has to register like a new one.
+pub(crate) async fn remove(shared: &Shared, id: &str) -> Result<Removal, Error> {
+    let state = &*shared.options.state;
+    let key = keys::executor(id);
+    loop {
+        let Some(entry) = state.get(&key).await? else { return Ok(Removal::Unknown) };
+        let mut record: ExecutorRecord = codec::decode(&key, &entry.value)?;
+        if record.state == executor_state::STOPPED {
+            return Ok(Removal::Done);
+        }
+        let mut guards = vec![Guard::AtRevision(key.clone(), entry.mod_revision)];
+        if !record.home.is_empty() {
+            let (live, _) = live_schedulers(state).await?;
+            let home = SessionId(record.home.clone());
+            if live.contains_key(&home) {
+                return Ok(Removal::InReach);
+            }
+            guards.push(Guard::SessionGone(home));
+        }
+        if let Some(revision) = write_stopped(shared, &mut record, guards).await? {
+            let executor = ExecutorKey { id: record.executor_id, incarnation: record.incarnation };
+            let loss = Loss { key: executor, record: revision, on_purpose: true };
+            let _ = shared.engine.send(Input::Lost(loss)).await;
+            return Ok(Removal::Done);
+        }
+    }
+}
+
+/// The revision at which the record says so; none if it has changed meanwhile.
+async fn write_stopped(
+    shared: &Shared,
+    record: &mut ExecutorRecord,
+    guards: Vec<Guard>,
+) -> Result<Option<Revision>, Error> {
+    executor_state::STOPPED.clone_into(&mut record.state);
+    record.home.clear();
+    record.since_ms = shared.now();
+    let put = Op::Put { key: keys::executor(&record.executor_id), value: codec::encode(record)?, session: None };
+    let txn = Txn { guards, ops: vec![put], read_on_failure: Vec::new() };
+    match send_until_known(&*shared.options.state, txn).await? {
+        TxnOutcome::Committed(revision) => Ok(Some(revision)),
+        TxnOutcome::Refused { .. } => Ok(None),
     }
 }

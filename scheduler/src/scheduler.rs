@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use muster_graph::spec::limits::LOST_AFTER_MIN;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -22,6 +23,9 @@ pub enum Error {
         "{0} is not a loopback address, and calls are not authenticated; listen on 127.0.0.1, or allow remote calls (--allow-remote) if the network is trusted"
     )]
     NotLoopback(SocketAddr),
+    /// A hiccup of the network would be a loss.
+    #[error("lost_after: {0:?} is shorter than {LOST_AFTER_MIN:?}; give at least that (--lost-after)")]
+    LostAfterTooShort(Duration),
     /// The address cannot be listened on.
     #[error("cannot listen on {address}: {why}")]
     Listen {
@@ -87,6 +91,9 @@ impl Scheduler {
         if !options.listen.ip().is_loopback() && !options.allow_remote {
             return Err(Error::NotLoopback(options.listen));
         }
+        if options.lost_after < LOST_AFTER_MIN {
+            return Err(Error::LostAfterTooShort(options.lost_after));
+        }
         let listen = |why: std::io::Error| Error::Listen { address: options.listen, why: why.to_string() };
         let listener = tokio::net::TcpListener::bind(options.listen).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
@@ -96,11 +103,10 @@ impl Scheduler {
             .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
         let presence = membership::open(&options, &advertised, started_at).await?;
         let (handle, inputs) = EngineHandle::new();
-        let engine = Engine::new(
-            presence.identity.clone(),
-            u64::try_from(options.lost_after.as_millis()).unwrap_or(u64::MAX),
-            u64::try_from(options.heartbeat.as_millis()).unwrap_or(u64::MAX).saturating_mul(HEARTBEATS_MISSED_MAX),
-        );
+        // Where executors are lost soon they send heartbeats more often, without being told.
+        let silent_after = (options.heartbeat * HEARTBEATS_MISSED_MAX).min(options.lost_after / 2);
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let engine = Engine::new(presence.identity.clone(), millis(options.lost_after), millis(silent_after));
         let scheduler_id = options.scheduler_id.clone();
         let shared = Arc::new(Shared::new(options, handle, advertised, presence));
         let stop = CancellationToken::new();
@@ -123,7 +129,7 @@ impl Scheduler {
 }
 
 /// An executor that has missed so many heartbeats is out of reach.
-const HEARTBEATS_MISSED_MAX: u64 = 5;
+const HEARTBEATS_MISSED_MAX: u32 = 5;
 
 struct Running {
     shared: Arc<Shared>,

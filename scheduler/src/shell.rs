@@ -172,6 +172,10 @@ impl Shell {
                     crate::ownership::reload(&shared, job).await;
                 });
             }
+            Output::TellAway { executor } => {
+                let shared = Arc::clone(&self.shared);
+                self.tasks.spawn(async move { crate::membership::tell_away(&shared, &executor).await });
+            }
             Output::DeclareLost { executor } => {
                 let shared = Arc::clone(&self.shared);
                 self.tasks.spawn(async move { crate::membership::declare_lost(&shared, &executor).await });

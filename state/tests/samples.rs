@@ -138,6 +138,7 @@ fn samples_of_every_kind_and_version_are_read_as_they_were_written() {
         session_id: "session".to_owned(),
         scheduler_id: "s-1".to_owned(),
         address: "127.0.0.1:7070".to_owned(),
+        ..OwnerRecord::default()
     };
     let idempotency =
         IdempotencyRecord { job_id: "0123456789abc".to_owned(), request_digest: "ef".repeat(32), at_ms: 5 };
@@ -183,6 +184,7 @@ fn samples_of_every_kind_and_version_are_read_as_they_were_written() {
         timeout_ms: 60_000,
         lost_after_ms: 0,
         priority: 5,
+        never_lost: false,
     };
     let seen = [
         check(&head),

@@ -1,17 +1,20 @@
 //! The service `Executor`: schedulers launch, cancel and ask.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use muster_graph::ids::JobId;
 use muster_proto::v1::executor_server;
 use muster_proto::v1::{self};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::core::Core;
 use crate::faults;
 use crate::keys::Fence;
+use crate::leave::Leave;
 
 /// Answers on their way on one launch stream.
 const ANSWERS_IN_FLIGHT: usize = 64;
@@ -110,13 +113,16 @@ impl executor_server::Executor for ExecutorService {
         &self,
         request: Request<v1::StopExecutorRequest>,
     ) -> Result<Response<v1::StopExecutorResponse>, Status> {
-        let request = request.into_inner();
-        tracing::info!(drain = request.drain, reason = request.reason, "a scheduler asks the executor to stop");
-        self.core.table.set_draining();
-        if !request.drain {
+        let v1::StopExecutorRequest { drain, reason, stay, undo, within_ms } = request.into_inner();
+        tracing::info!(drain, stay, undo, within_ms, reason, "asked to stop, or to go on");
+        let at_once = !(drain || stay || undo);
+        if at_once {
             self.core.stop_asked.cancel();
+        } else {
+            self.core.set_draining(!undo);
         }
-        self.core.drain_asked.cancel();
+        let at_the_latest = (within_ms > 0).then(|| Instant::now() + Duration::from_millis(within_ms));
+        self.core.leave.send_replace((drain && !undo && !stay).then_some(Leave { at_the_latest }));
         Ok(Response::new(v1::StopExecutorResponse {}))
     }
 }

@@ -1,5 +1,5 @@
-//! The executor's own record of what it ran: one line of JSON for each start and each end of an attempt, and for each
-//! fence that is higher than all before it.
+//! The executor's own record of what it ran: one line of JSON for each beginning of its own life, for each start and each
+//! end of an attempt, and for each fence that is higher than all before it.
 //!
 //! It serves a checker, which compares it with the store's history after the fact; nothing here ever reads it. Lines
 //! are written in groups by one thread, without a flush: they survive the end of the process, not of the machine.

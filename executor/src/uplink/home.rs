@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use std::time::Duration;
+
 use tokio::sync::watch;
 
 use crate::clock;
@@ -19,7 +21,14 @@ pub(crate) struct Home {
     learned: Mutex<Vec<Arc<str>>>,
     current: watch::Sender<Option<Arc<str>>>,
     last_heard_ms: AtomicU64,
+    /// After how long out of reach this executor is declared lost; 0: not known yet.
+    cluster_limit_ms: AtomicU64,
+    /// The shortest time that anything here may be out of reach: the cluster's, or that of a job with attempts here.
+    limit: watch::Sender<Duration>,
 }
+
+/// While no limit is known.
+const NO_LIMIT: Duration = Duration::MAX;
 
 impl Home {
     pub(crate) fn new(schedulers: &[String]) -> Self {
@@ -28,7 +37,39 @@ impl Home {
             learned: Mutex::new(Vec::new()),
             current: watch::Sender::new(None),
             last_heard_ms: AtomicU64::new(clock::boot_ms()),
+            cluster_limit_ms: AtomicU64::new(0),
+            limit: watch::Sender::new(NO_LIMIT),
         }
+    }
+
+    /// The shortest time that anything here may be out of reach, and when it changes. Heartbeats and reconnecting keep
+    /// well within it.
+    pub(crate) fn limit(&self) -> watch::Receiver<Duration> {
+        self.limit.subscribe()
+    }
+
+    /// Something is here that may be out of reach for no longer than this.
+    pub(crate) fn shorten_limit(&self, limit_ms: u64) {
+        let limit = Duration::from_millis(limit_ms);
+        self.limit.send_if_modified(|known| {
+            limit_ms > 0 && limit < *known && {
+                *known = limit;
+                true
+            }
+        });
+    }
+
+    /// What is here may be out of reach for so long; `None`: nothing here has a limit of its own.
+    pub(crate) fn set_limit(&self, limit_ms: Option<u64>) {
+        let cluster = Some(self.cluster_limit_ms.load(Ordering::Relaxed)).filter(|limit| *limit > 0);
+        let limit = limit_ms.into_iter().chain(cluster).min().map_or(NO_LIMIT, Duration::from_millis);
+        self.limit.send_if_modified(|known| std::mem::replace(known, limit) != limit);
+    }
+
+    /// A scheduler says when the cluster declares executors lost.
+    pub(crate) fn set_cluster_limit(&self, limit_ms: u64) {
+        self.cluster_limit_ms.store(limit_ms, Ordering::Relaxed);
+        self.shorten_limit(limit_ms);
     }
 
     /// The home scheduler, if there is one now.
@@ -52,8 +93,12 @@ impl Home {
         if addresses.is_empty() {
             return;
         }
+        let new: Vec<Arc<str>> = addresses.iter().take(LEARNED_MAX).map(|address| normal(address)).collect();
         let mut learned = self.learned.lock().expect("no holder of this lock panics");
-        *learned = addresses.iter().take(LEARNED_MAX).map(|address| normal(address)).collect();
+        if *learned != new {
+            tracing::info!(schedulers = ?new, "the live schedulers, as one of them says");
+            *learned = new;
+        }
     }
 
     /// All addresses to try, without repetition.

@@ -15,12 +15,18 @@ use crate::load::Backoff;
 
 /// Deadline of a registration, which the scheduler commits.
 const REGISTER_WITHIN: Duration = Duration::from_secs(5);
+/// A store needs some time for a commit, however short a limit is.
+const REGISTER_WITHIN_MIN: Duration = Duration::from_millis(300);
 /// Used when the scheduler does not say.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 const HEARTBEAT_MIN: Duration = Duration::from_millis(50);
 const HEARTBEAT_MAX: Duration = Duration::from_secs(60);
 /// After so many heartbeats without an answer, the session is lost.
 const MISSED_MAX: u32 = 5;
+/// So many heartbeats fit into the shortest time that anything here may be out of reach, whatever the scheduler says.
+const BEATS_PER_LIMIT: u32 = 10;
+/// And so many attempts to register.
+const TRIES_PER_LIMIT: u32 = 5;
 /// Heartbeats on their way.
 const QUEUE_LEN: usize = 4;
 const PAUSE_MIN: Duration = Duration::from_millis(50);
@@ -28,7 +34,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(3);
 
 /// Runs for ever.
 pub(crate) async fn keep(core: Arc<Core>) {
-    let mut backoff = Backoff::between(PAUSE_MIN, PAUSE_MAX);
+    let limit = core.home.limit();
+    let pauses = || Backoff::between(PAUSE_MIN, PAUSE_MAX.min(*limit.borrow() / (2 * TRIES_PER_LIMIT)).max(PAUSE_MIN));
+    let mut backoff = pauses();
     loop {
         // Jitter of place: after a scheduler's death its executors should not all move to the same one.
         let mut candidates = core.home.candidates();
@@ -38,7 +46,7 @@ pub(crate) async fn keep(core: Arc<Core>) {
                 Ok(heartbeat) => {
                     tracing::info!(scheduler = %address, "registered");
                     core.home.set(Some(address.clone()));
-                    backoff = Backoff::between(PAUSE_MIN, PAUSE_MAX);
+                    backoff = pauses();
                     let why = session(&core, &address, heartbeat).await;
                     core.home.set(None);
                     tracing::info!(scheduler = %address, %why, "the session ended");
@@ -67,13 +75,15 @@ async fn register(core: &Core, address: &str) -> Result<Duration, String> {
         held: core.table.held(None),
         draining: core.table.is_draining(),
     };
-    let answer = timeout(REGISTER_WITHIN, scheduler.register(request))
+    let within = REGISTER_WITHIN.min(*core.home.limit().borrow() / TRIES_PER_LIMIT).max(REGISTER_WITHIN_MIN);
+    let answer = timeout(within, scheduler.register(request))
         .await
         .map_err(|_| "no answer in time".to_owned())?
         .map_err(|status| status.to_string())?
         .into_inner();
     core.home.heard();
     core.home.learn(&answer.schedulers);
+    core.home.set_cluster_limit(answer.lost_after_ms);
     let heartbeat = match answer.heartbeat_ms {
         0 => HEARTBEAT,
         some => Duration::from_millis(some),
@@ -93,10 +103,11 @@ async fn session(core: &Core, address: &str, heartbeat: Duration) -> String {
         Ok(Err(status)) => return status.to_string(),
         Err(_) => return "the session was not opened in time".to_owned(),
     };
-    let mut ticks = tokio::time::interval(heartbeat);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut answered = Instant::now();
+    let mut limit = core.home.limit();
+    let mut beaten = Instant::now();
+    let mut unanswered = 0;
     loop {
+        let heartbeat = heartbeat.min(*limit.borrow_and_update() / BEATS_PER_LIMIT).max(HEARTBEAT_MIN);
         tokio::select! {
             biased;
             signal = signals.message() => {
@@ -105,7 +116,7 @@ async fn session(core: &Core, address: &str, heartbeat: Duration) -> String {
                     Ok(None) => return "the scheduler closed it".to_owned(),
                     Err(status) => return status.to_string(),
                 };
-                answered = Instant::now();
+                unanswered = 0;
                 core.home.heard();
                 match signal.signal {
                     Some(Signal::Schedulers(list)) => core.home.learn(&list.addresses),
@@ -113,8 +124,12 @@ async fn session(core: &Core, address: &str, heartbeat: Duration) -> String {
                     Some(Signal::Seen(_)) | None => {}
                 }
             }
-            _ = ticks.tick() => {
-                if answered.elapsed() > heartbeat * MISSED_MAX {
+            // A job that was launched just now may be less patient: the next heartbeat comes sooner then.
+            _ = limit.changed() => {}
+            () = tokio::time::sleep_until(beaten + heartbeat) => {
+                beaten = Instant::now();
+                unanswered += 1;
+                if unanswered > MISSED_MAX {
                     return "the scheduler does not answer".to_owned();
                 }
                 // A full queue means that nothing is sent; the missing answers will tell.

@@ -59,6 +59,9 @@ pub(crate) struct State {
     pub(crate) keep_unsettled: bool,
     /// Statuses are refused.
     pub(crate) refuse_statuses: bool,
+    /// Jobs that need outputs of the executor.
+    pub(crate) needed: Vec<String>,
+    pub(crate) heartbeat_ms: Option<u64>,
     pub(crate) schedulers: Vec<String>,
     /// What the next polls give.
     pub(crate) work: Vec<v1::LaunchGroup>,
@@ -185,15 +188,16 @@ impl Scheduler {
 impl Executors for Scheduler {
     async fn register(&self, request: Request<v1::RegisterRequest>) -> Result<Response<v1::RegisterResponse>, Status> {
         self.up()?;
-        let schedulers = self.with(|state| {
+        let (schedulers, heartbeat_ms) = self.with(|state| {
             state.seen.registrations.push(request.into_inner());
-            state.schedulers.clone()
+            (state.schedulers.clone(), state.heartbeat_ms.unwrap_or(100))
         });
         Ok(Response::new(v1::RegisterResponse {
             scheduler_id: self.address.to_string(),
             schedulers,
-            heartbeat_ms: 100,
+            heartbeat_ms,
             cluster_epoch: 1,
+            lost_after_ms: 0,
         }))
     }
 
@@ -326,6 +330,14 @@ impl Executors for Scheduler {
         let inputs = self.with(|state| state.inputs.get(&(request.stage, request.inputs_revision)).cloned());
         let upstreams = inputs.ok_or_else(|| Status::failed_precondition("moved on"))??;
         Ok(Response::new(super::pages::page(&upstreams, request.from)))
+    }
+
+    async fn outputs_needed(
+        &self,
+        _request: Request<v1::OutputsNeededRequest>,
+    ) -> Result<Response<v1::OutputsNeededResponse>, Status> {
+        let job_ids = self.with(|state| state.needed.clone());
+        Ok(Response::new(v1::OutputsNeededResponse { job_ids }))
     }
 
     async fn executor_stopped(

@@ -155,11 +155,32 @@ async fn without_any_scheduler_tasks_end_after_their_jobs_limit() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_job_with_little_patience_is_not_ended_by_heartbeats_that_are_far_apart() {
+    let mut world = World::new().await;
+    world.scheduler.with(|state| state.heartbeat_ms = Some(60_000));
+    world.scheduler.stop();
+    world.scheduler.restart().await;
+    world.scheduler.until("it is back", |state| (state.seen.registrations.len() > 1).then_some(())).await;
+    let digest = world.scheduler.put_blob(&script("sleep 100"));
+    let mut short = group(&world.scheduler, job(), &digest, 0..1);
+    short.lost_after_ms = 1000;
+    let runs = world.launcher.launch_all(short).await.remove(0);
+    // Ten for each second of its patience.
+    let many = world.scheduler.with(|state| state.seen.heartbeats) + 40;
+    world.scheduler.until("heartbeats follow it", |state| (state.seen.heartbeats > many).then_some(())).await;
+    let seen = key(&runs);
+    world.scheduler.with(|state| assert!(state.seen.started.contains(&seen) && state.seen.finished.is_empty()));
+    world.launcher.cancel(std::slice::from_ref(&runs), 10).await.unwrap();
+    assert_outcome(&world.scheduler.result(&runs).await, Outcome::Cancelled);
+    world.handle.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_drain_lets_work_end_and_a_stop_gives_it_back() {
     let mut world = World::new().await;
     let gate = world.place.path().join("gate");
     let attempt = world.launch_script(&format!("while [ ! -e {} ]; do sleep 0.02; done", gate.display())).await;
-    let request = v1::StopExecutorRequest { drain: true, reason: "test".to_owned() };
+    let request = v1::StopExecutorRequest { drain: true, ..Default::default() };
     world.launcher.client.stop_executor(request).await.unwrap();
     assert!(tokio::time::timeout(Duration::from_millis(300), world.handle.finished()).await.is_err());
     std::fs::write(&gate, "").unwrap();
@@ -167,9 +188,35 @@ async fn a_drain_lets_work_end_and_a_stop_gives_it_back() {
     assert_outcome(&world.scheduler.result(&attempt).await, Outcome::Succeeded);
     assert_eq!(world.scheduler.with(|state| state.seen.stopped.len()), 1);
 
+    // Its outputs are handed over before it goes; a limit ends that.
+    for taken_back in [true, false] {
+        let mut world = World::new().await;
+        world.scheduler.with(|state| state.needed = vec!["a job".to_owned()]);
+        let attempt = world.launch_script("exit 0").await;
+        assert_outcome(&world.scheduler.result(&attempt).await, Outcome::Succeeded);
+        let request = v1::StopExecutorRequest { drain: true, within_ms: 2_000, ..Default::default() };
+        world.launcher.client.stop_executor(request).await.unwrap();
+        assert!(tokio::time::timeout(Duration::from_millis(500), world.handle.finished()).await.is_err());
+        if taken_back {
+            let request = v1::StopExecutorRequest { undo: true, ..Default::default() };
+            world.launcher.client.stop_executor(request).await.unwrap();
+            world.scheduler.with(|state| state.needed.clear());
+            assert!(tokio::time::timeout(Duration::from_secs(3), world.handle.finished()).await.is_err());
+            let (attempt, _) = world.run(&argv(&["true"])).await;
+            assert_outcome(&world.scheduler.result(&attempt).await, Outcome::Succeeded);
+            let drained: Vec<bool> =
+                world.scheduler.with(|state| state.seen.registrations.iter().map(|one| one.draining).collect());
+            assert_eq!(drained, [false, true, false], "schedulers are told");
+            world.handle.stop().await;
+        } else {
+            tokio::time::timeout(DEADLINE, world.handle.finished()).await.expect("it stops in time");
+        }
+        assert_eq!(world.scheduler.with(|state| state.seen.stopped.len()), 1);
+    }
+
     let mut world = World::new().await;
     let attempt = world.launch_script("sleep 100").await;
-    let request = v1::StopExecutorRequest { drain: false, reason: "test".to_owned() };
+    let request = v1::StopExecutorRequest::default();
     world.launcher.client.stop_executor(request).await.unwrap();
     tokio::time::timeout(DEADLINE, world.handle.finished()).await.expect("it stops soon");
     assert_outcome(&world.scheduler.result(&attempt).await, Outcome::ExecutorLost);
@@ -183,13 +230,18 @@ async fn the_journal_says_what_ran() {
     world.handle.stop().await;
     let text = std::fs::read_to_string(world.place.path().join("journal.jsonl")).unwrap();
     let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(lines.len(), 2);
-    for (line, event) in lines.iter().zip(["start", "end"]) {
-        assert_eq!((line["event"].as_str(), line["job"].as_str()), (Some(event), Some(attempt.job_id.as_str())));
-        assert_eq!((line["incarnation"].as_u64(), line["token"].as_u64()), (Some(1), Some(10)));
+    assert_eq!(lines.len(), 4);
+    let job = attempt.job_id.as_str();
+    for (line, (event, job, token)) in
+        lines.iter().zip([("begin", "", 0), ("fence", job, 10), ("start", job, 10), ("end", job, 10)])
+    {
+        assert_eq!((line["event"].as_str(), line["job"].as_str()), (Some(event), Some(job)));
+        assert_eq!((line["incarnation"].as_u64(), line["token"].as_u64()), (Some(1), Some(token)));
     }
-    assert!(lines[0]["boot_us"].as_u64() <= lines[1]["boot_us"].as_u64());
-    assert_eq!(lines[1]["outcome"], "OUTCOME_SUCCEEDED");
+    let [_, heard, started, ended] = [0, 1, 2, 3].map(|line: usize| lines[line]["boot_us"].as_u64().unwrap());
+    let admitted = lines[2]["admitted_us"].as_u64().unwrap();
+    assert!(heard <= admitted && admitted <= started && started <= ended, "{text}");
+    assert_eq!(lines[3]["outcome"], "OUTCOME_SUCCEEDED");
 }
 
 #[tokio::test(flavor = "multi_thread")]

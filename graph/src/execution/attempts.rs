@@ -7,6 +7,7 @@ use super::{
     JobState, Outcome, StageReason, StageRecord, StageState, TaskState, UnreadableInput, Why,
 };
 use crate::ids::{Attempt, ExecutorKey, Millis, StageIndex, TaskId};
+use crate::plan::LossPolicy;
 use crate::spec::Retries;
 
 use super::requests::FAILURES_MAX;
@@ -139,7 +140,9 @@ impl ExecutionGraph {
             }
             Outcome::Failed(FailureClass::InputUnreadable) => {
                 let remade = self.lose_unreadable(task, &unreadable, step);
-                self.fail(task, failed(FailureClass::InputUnreadable, !remade, !remade), step);
+                // Whoever waits for an executor waits for what lies on it, too.
+                let waits = self.plan.lost_after == LossPolicy::Never && unreadable.iter().any(|input| !input.gone);
+                self.fail(task, failed(FailureClass::InputUnreadable, !remade && !waits, !remade), step);
             }
             Outcome::Failed(class) => {
                 self.fail(task, failed(class, true, class != FailureClass::ExecutorLost), step);

@@ -39,7 +39,7 @@ impl ExecutionGraph {
     }
 
     /// The known lives of an executor up to an incarnation.
-    fn lives(&self, id: &str, up_to: u64) -> Vec<ExecutorRef> {
+    pub(super) fn lives(&self, id: &str, up_to: u64) -> Vec<ExecutorRef> {
         let key = |incarnation| ExecutorKey { id: id.to_owned(), incarnation };
         self.executor_refs.range(key(0)..=key(up_to)).map(|(_, executor)| *executor).collect()
     }
@@ -112,8 +112,9 @@ impl ExecutionGraph {
                 concerned = true;
                 let (class, what) = match packed.phase() {
                     TaskPhase::Running => (FailureClass::ExecutorLost, "does not run it any more"),
-                    // It may have got it, and died of it before it could say so.
-                    _ if incarnation < by.incarnation => (FailureClass::ExecutorLost, "has been started anew"),
+                    // It may well have begun, and be the reason: a task that kills executors must not go on for ever
+                    // because it is too quick for its start to be told.
+                    _ if incarnation < by.incarnation => (FailureClass::ExecutorLost, "has started again without it"),
                     _ => (FailureClass::LaunchRefused, "never got it"),
                 };
                 self.fail_gone(task, &packed, class, format!("executor {} {what}", by.id), step);

@@ -291,6 +291,24 @@ impl ExecutionGraph {
         self.executors.iter().filter(uses).any(|executor| executor.key.id == executor_id)
     }
 
+    /// Whether an executor, in any incarnation, ever had something of the job, even if it was given up since.
+    #[must_use]
+    pub fn knows(&self, executor_id: &str) -> bool {
+        !self.lives(executor_id, u64::MAX).is_empty()
+    }
+
+    /// Whether somebody may still read an output that lies on an executor, in any of its incarnations.
+    #[must_use]
+    pub fn needs_outputs_of(&self, executor_id: &str) -> bool {
+        let mut lives = self.lives(executor_id, u64::MAX);
+        lives.retain(|life| self.executors[life.0 as usize].outputs > 0);
+        let lies_there = |task: &Packed| task.has_output() && task.on().is_some_and(|on| lives.contains(&on));
+        !lives.is_empty()
+            && (0u32..).zip(&self.stages).filter(|(_, value)| value.counts.successful > 0).any(|(stage, value)| {
+                (0u32..).zip(&value.tasks).any(|(index, task)| lies_there(task) && self.is_needed(stage, index))
+            })
+    }
+
     /// Whether attempts of a stage are to end, since the job is: all but those of `always` stages.
     #[must_use]
     pub fn ends_attempts_of(&self, stage: StageIndex) -> bool {

@@ -46,8 +46,9 @@ pub(super) const JOB: &[Key] = &[
     },
     Key {
         name: "lost_after",
-        about: "How long an executor may be out of reach before its tasks run elsewhere. Default: the cluster's.",
-        shape: || reference("duration"),
+        about: "How long an executor may be out of reach before its tasks run elsewhere; never: they wait for it. \
+                Default: the cluster's.",
+        shape: || reference("duration_or_never"),
     },
     Key {
         name: "stages",

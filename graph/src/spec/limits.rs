@@ -66,6 +66,9 @@ pub const RESOURCE_NAME_CHARS_MAX: usize = 63;
 
 /// `timeout` and `lost_after`: a year.
 pub const TIMEOUT_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+/// `lost_after`, at least: an executor out of reach for so long has not merely had a hiccup. Below it, heartbeats and the
+/// pauses between attempts to reconnect, which follow the limit, would have to be too close together.
+pub const LOST_AFTER_MIN: Duration = Duration::from_secs(1);
 /// `grace`: a machine that is drained waits for it.
 pub const GRACE_MAX: Duration = Duration::from_secs(60 * 60);
 /// `backoff` and `backoff_max`: a day.

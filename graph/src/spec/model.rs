@@ -18,10 +18,19 @@ pub struct JobSpec {
     pub env: BTreeMap<String, String>,
     /// Of the whole job, from its first task's start.
     pub timeout: Option<Duration>,
-    /// How long an executor may be out of reach before its attempts are run elsewhere; `None`: the cluster's default.
-    pub lost_after: Option<Duration>,
+    /// When what an executor had is run elsewhere because it is out of reach; `None`: as the cluster says.
+    pub lost_after: Option<LostAfter>,
     /// In any order; names are unique.
     pub stages: Vec<StageSpec>,
+}
+
+/// How long a job waits for an executor that is out of reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LostAfter {
+    /// For so long; then what it had runs elsewhere.
+    Time(Duration),
+    /// Until it comes back, or an operator says that it never will.
+    Never,
 }
 
 /// One stage: the same work, many times.

@@ -30,10 +30,8 @@ pub fn schema() -> Value {
             "argv": {"type": "array", "items": reference("text"), "minItems": 1},
             "env": {"type": "object", "propertyNames": {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"},
                     "additionalProperties": reference("text")},
-            "duration": {"oneOf": [
-                {"type": "number", "minimum": 0},
-                {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?$|^([0-9]+(\.[0-9]+)? ?(d|h|m|s|ms) ?)+$"},
-            ]},
+            "duration": duration(DURATION),
+            "duration_or_never": duration(&format!("{DURATION}|^never$")),
             "budget": {"type": "integer", "minimum": 0, "maximum": u8::MAX},
             "retries": object(properties(RETRIES.iter())),
             "resources": {"type": "object", "properties": properties(RESOURCES.iter()),
@@ -50,6 +48,12 @@ pub fn schema() -> Value {
                              "additionalProperties": false, "required": ["name", "run"]},
         },
     })
+}
+
+const DURATION: &str = r"^[0-9]+(\.[0-9]+)?$|^([0-9]+(\.[0-9]+)? ?(d|h|m|s|ms) ?)+$";
+
+fn duration(pattern: &str) -> Value {
+    json!({"oneOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": pattern}]})
 }
 
 fn object(properties: Map<String, Value>) -> Value {

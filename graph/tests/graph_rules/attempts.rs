@@ -4,7 +4,7 @@ use muster_graph::execution::{
     Event, FailureClass, JobState, Outcome, StageState, TaskPhase, TaskState, UnreadableInput, Why,
 };
 use muster_graph::ids::{JobId, StageIndex};
-use muster_graph::plan::Edge;
+use muster_graph::plan::{Edge, LossPolicy};
 
 use crate::plans::{self, reading, stage};
 use crate::script::{FAILED, Job, ignored, job_moved, launch, life, moved, on, output, outputs_lost, task};
@@ -144,6 +144,26 @@ fn an_input_that_cannot_be_reached_costs_the_reader_and_leaves_the_output_alone(
     assert_eq!(job.end_with(1, 0, 1, on("b"), Outcome::Failed(FailureClass::InputUnreadable), unreadable), [note]);
     assert_eq!(job.spent(1, 0), [0, 0, 0, 0, 0, 1]);
     assert_eq!(job.phases(0), [TaskPhase::Successful]);
+}
+
+#[test]
+fn who_waits_for_an_executor_for_ever_waits_for_its_outputs_too() {
+    let mut reader = reading(stage(1), Edge::All, 0);
+    reader.retries.input_unreadable = 0;
+    let mut plan = plans::plan([stage(1), reader]);
+    plan.lost_after = LossPolicy::Never;
+    let mut job = Job::with(plan);
+    job.run(0, output(1));
+    for attempt in 1..=20 {
+        job.assign(1, on("b"), 1);
+        let unreadable = vec![UnreadableInput { task: task(0, 0), attempt: 1, gone: false }];
+        job.end_with(1, 0, attempt, on("b"), Outcome::Failed(FailureClass::InputUnreadable), unreadable);
+        assert_eq!(job.ready(), [], "after a moment");
+        job.at += 60_000;
+        job.fire();
+        assert_eq!(job.ready(), [(1, 1)]);
+    }
+    assert_eq!(job.spent(1, 0), [0; 6]);
 }
 
 #[test]

@@ -36,8 +36,7 @@ fn a_restarted_executor_gives_up_what_its_earlier_life_had_and_keeps_what_is_on_
     job.assign(0, life("a", 1), 2);
     job.start(0, 0, 1, life("a", 1));
     job.assign(0, life("a", 2), 1);
-    // It counts as a loss, since the attempt may be what killed it.
-    let gone = job.note(task(0, 1), 1, 0, FailureClass::ExecutorLost, "executor a has been started anew", false);
+    let gone = job.note(task(0, 1), 1, 0, FailureClass::ExecutorLost, "executor a has started again without it", false);
     // A finished result in the outbox of the earlier life counts as held.
     assert_eq!(job.answer(life("a", 2), [(task(0, 0), 1)], AnswerScope::EarlierIncarnations), [gone]);
     assert_eq!(job.phases(0), [TaskPhase::Running, TaskPhase::Pending, TaskPhase::Assigned]);
@@ -121,4 +120,31 @@ fn an_each_edge_needs_the_outputs_of_unfinished_tasks_only() {
     assert_eq!(job.lose("a"), [outputs_lost(0, 1), moved(0, StageState::Running)]);
     assert_eq!(job.phases(0), [TaskPhase::Successful, TaskPhase::Pending]);
     assert_eq!(job.graph.stage_counts(StageIndex(0)).pending, 1);
+}
+
+#[test]
+fn a_task_that_kills_its_executor_before_its_start_is_told_fails_within_its_budget() {
+    let mut plan = stage(1);
+    plan.retries.executor_lost = 2;
+    let mut job = Job::of([plan]);
+    for incarnation in 1..=3 {
+        assert_eq!(job.phases(0), [TaskPhase::Pending]);
+        job.assign(0, life("a", incarnation), 1);
+        job.answer(life("a", incarnation + 1), [], AnswerScope::EarlierIncarnations);
+    }
+    assert_eq!(job.phases(0), [TaskPhase::Failed]);
+}
+
+#[test]
+fn outputs_are_needed_until_their_readers_are_over() {
+    let mut job = Job::of([stage(1), reading(stage(1), Edge::All, 0), stage(1)]);
+    assert!(!job.graph.needs_outputs_of("a") && !job.graph.knows("a"));
+    job.run_on("a", 0, output(1));
+    assert!(job.graph.needs_outputs_of("a") && job.graph.knows("a"));
+    assert!(!job.graph.needs_outputs_of("b"));
+    job.run_on("b", 1, output(2));
+    assert!(!job.graph.needs_outputs_of("a"), "its reader has read it");
+    assert!(job.graph.needs_outputs_of("b"), "the job's result");
+    job.run_on("a", 2, output(3));
+    assert!(!job.graph.needs_outputs_of("b"), "the job is over");
 }

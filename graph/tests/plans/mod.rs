@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use muster_graph::ids::StageIndex;
-use muster_graph::plan::{Edge, Plan, StagePlan, Upstream};
+use muster_graph::plan::{Edge, LossPolicy, Plan, StagePlan, Upstream};
 use muster_graph::spec::{Resources, Retries, When};
 
 /// A stage of so many tasks that runs on success, fails at once, and never stops early.
@@ -43,7 +43,7 @@ pub(crate) fn plan(stages: impl IntoIterator<Item = StagePlan>) -> Plan {
             stages[upstream.stage.0 as usize].downstreams.push(StageIndex(index as u32));
         }
     }
-    Plan { stages, timeout_ms: None, lost_after_ms: None, priority: 0 }
+    Plan { stages, timeout_ms: None, lost_after: LossPolicy::Cluster, priority: 0 }
 }
 
 /// The same, shared.

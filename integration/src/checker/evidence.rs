@@ -58,7 +58,8 @@ pub struct Cancelled {
 /// What the evidence cannot say. The default is a scenario in which nobody promises anything about times.
 #[derive(Debug, Default, Clone)]
 pub struct Scenario {
-    /// All times are of one clock, and a revision's is that of its commit: "before" can be decided. Simulations only.
+    /// All times are of one clock, and no revision's is later than what followed from it (an acknowledgement, a start):
+    /// "before" can be decided. Simulations only.
     pub exact_times: bool,
     /// When the observation ended; 0: with the last revision.
     pub ended_at_us: u64,
@@ -91,8 +92,8 @@ pub struct Outages {
 pub struct Outage {
     /// Which one.
     pub executor: String,
-    /// From then on.
+    /// From then on: taken just before the fault.
     pub from_us: u64,
-    /// Until then; none: for ever.
+    /// Until then: taken just after the fault's end. None: for ever.
     pub until_us: Option<u64>,
 }

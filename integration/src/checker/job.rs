@@ -209,7 +209,7 @@ impl States {
             StatePart::Tasks(stage, bucket) => {
                 let indices = range(bucket, TASKS_IN_PART);
                 let tasks = self.tasks.get(stage.0 as usize).map_or(&[][..], Vec::as_slice);
-                let tasks = (0u32..).zip(tasks).filter(|(index, _)| indices.contains(index));
+                let tasks = (indices.start..).zip(tasks.iter().skip(indices.start as usize).take(indices.len()));
                 delta.tasks = tasks.map(|(first, task)| TaskRun { stage, first, count: 1, task: *task }).collect();
                 let ids = |index| TaskId { stage, index: TaskIndex(index) };
                 let given_up = self.given_up.range(ids(indices.start)..ids(indices.end));

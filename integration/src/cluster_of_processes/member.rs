@@ -85,7 +85,7 @@ impl Member {
     /// # Panics
     /// When it is dead.
     pub fn stop(&mut self) {
-        self.process().stop();
+        self.process().freeze();
     }
 
     /// SIGCONT.
@@ -93,7 +93,7 @@ impl Member {
     /// # Panics
     /// When it was not stopped.
     pub fn resume(&mut self) {
-        self.process().resume();
+        self.process().thaw();
     }
 
     /// Whether it has a process.

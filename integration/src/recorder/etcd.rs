@@ -23,6 +23,8 @@ use crate::checker::{Change, Write};
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 /// Between attempts at a member that does not answer.
 const PAUSE: Duration = Duration::from_millis(50);
+/// What is compacted before a stream has begun may be on its way on another one, for so long.
+const COMPACTED_GRACE: Duration = Duration::from_secs(3);
 /// How long the end of a recording may wait for a quorum.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(60);
 /// A response is as large as the largest transaction; fragments of it are cut at etcd's request size.
@@ -241,9 +243,14 @@ impl Follower {
         while let Some(response) = stream.message().await? {
             let compacted = response.compact_revision().unsigned_abs();
             if compacted > 0 {
-                // Unless another member's stream has brought it meanwhile.
-                if self.next() <= next && compacted >= next {
-                    self.fail(format!("revision {next} is compacted, the store begins after {compacted}"));
+                // Another member's stream may have it on its way.
+                let given_up_at = tokio::time::Instant::now() + COMPACTED_GRACE;
+                while self.next() <= next && compacted >= next {
+                    if tokio::time::Instant::now() >= given_up_at {
+                        self.fail(format!("revision {next} is compacted, the store begins after {compacted}"));
+                        break;
+                    }
+                    tokio::time::sleep(PAUSE).await;
                 }
                 bail!("compacted up to {compacted}");
             }

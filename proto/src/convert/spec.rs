@@ -24,7 +24,10 @@ impl From<&spec::JobSpec> for v1::JobSpec {
             priority: job.priority,
             env: job.env.clone(),
             timeout_ms: millis(job.timeout),
-            disconnect: job.lost_after.map(|d| v1::Disconnect { lost_after_ms: millis(Some(d)) }),
+            disconnect: job.lost_after.map(|limit| match limit {
+                spec::LostAfter::Time(time) => v1::Disconnect { lost_after_ms: millis(Some(time)), wait: false },
+                spec::LostAfter::Never => v1::Disconnect { lost_after_ms: 0, wait: true },
+            }),
             stages: job.stages.iter().map(v1::StageSpec::from).collect(),
         }
     }
@@ -143,6 +146,16 @@ const DEFAULT_CPU_MILLI: u32 = 1000;
 /// Between SIGTERM and SIGKILL, when a stage does not say.
 const DEFAULT_GRACE: Duration = Duration::from_secs(10);
 
+fn lost_after(wire: v1::Disconnect) -> Result<Option<spec::LostAfter>, Invalid> {
+    match (wire.wait, duration(wire.lost_after_ms)) {
+        (true, None) => Ok(Some(spec::LostAfter::Never)),
+        (true, Some(_)) => {
+            Err(Invalid::new("disconnect", "wait and lost_after_ms exclude each other; give one of them"))
+        }
+        (false, time) => Ok(time.map(spec::LostAfter::Time)),
+    }
+}
+
 impl TryFrom<v1::JobSpec> for spec::JobSpec {
     type Error = Invalid;
 
@@ -154,7 +167,7 @@ impl TryFrom<v1::JobSpec> for spec::JobSpec {
             priority: job.priority,
             env: job.env,
             timeout: duration(job.timeout_ms),
-            lost_after: job.disconnect.and_then(|d| duration(d.lost_after_ms)),
+            lost_after: job.disconnect.map(lost_after).transpose()?.flatten(),
             stages: job
                 .stages
                 .into_iter()

@@ -81,6 +81,14 @@ pub struct Executor {
     pub link: Link,
     /// Since when `link` is what it is.
     pub(crate) since: Millis,
+    /// Since when no scheduler is known to hold its session.
+    pub(super) away_since: Option<Millis>,
+    /// Gone for good: it has stopped, or an operator said so.
+    pub(super) is_final: bool,
+    /// What was on its way to it will not arrive: it has to register, and is asked what it has.
+    pub(super) is_severed: bool,
+    /// When its record is to say that it has no session here any more.
+    pub(super) tell_at: Option<Millis>,
     /// Our attempts on it.
     pub(crate) held: HashMap<HeldKey, Booking>,
     /// In use by others, by the executor's account.
@@ -119,6 +127,10 @@ impl Executor {
             draining: false,
             link: Link::None,
             since: now,
+            away_since: Some(now),
+            is_final: false,
+            is_severed: false,
+            tell_at: None,
             held: HashMap::new(),
             foreign: Resources::default(),
             unanswered: 0,
@@ -155,26 +167,25 @@ impl Executor {
         reachable && !self.draining && self.full_until <= now
     }
 
-    /// When something is due: it has been silent for too long, or out of reach for too long. `None`: neither.
+    /// When something is due: it has been silent for too long, its record is to say so, or it has been out of reach for
+    /// too long. `None`: none of that.
     pub(crate) fn wakeup(&self, silent_after: Millis, lost_after: Millis) -> Option<Millis> {
         match self.link {
             Link::Home => Some(self.since + silent_after),
-            Link::None => Some(self.since + lost_after),
+            Link::None => Some(self.tell_at.unwrap_or(Millis::MAX).min(self.since + lost_after)),
             Link::Peer | Link::Gone => None,
         }
     }
 
-    /// Nothing has been heard of it: it is out of reach.
-    pub(crate) fn fell_silent(&mut self, now: Millis) {
-        tracing::info!(executor = self.key.id, incarnation = self.key.incarnation, "executor is out of reach");
-        self.link = Link::None;
-        self.since = now;
-        self.poll = None;
-    }
-
-    /// Whether this life of it has its session here.
+    /// Whether this life of it has its session here. Once its record says otherwise, or what it had was given up, it
+    /// has to register.
     pub(crate) fn is_here(&self, key: &ExecutorKey) -> bool {
-        self.key == *key && matches!(self.link, Link::Home | Link::None)
+        let may_go_on = match self.link {
+            Link::Home => true,
+            Link::None => !self.home.is_empty() && !self.is_severed,
+            Link::Peer | Link::Gone => false,
+        };
+        self.key == *key && may_go_on
     }
 
     /// Whether there are jobs about which it has not answered.
@@ -217,11 +228,14 @@ impl Engine {
         executor.version = version;
         executor.draining = draining;
         (executor.home, executor.record) = (home, record);
-        // To hear once more that it has no home does not begin its absence anew.
-        if link != Link::None || executor.link != Link::None {
-            executor.since = now;
+        if link != Link::None {
+            executor.is_back(link, now);
+        } else if executor.link != Link::None {
+            executor.go_away(link, now);
+        } else {
+            // To hear once more that it has no home does not begin its absence anew.
+            executor.tell_at = None;
         }
-        executor.link = link;
         executor.full_until = 0;
         executor.asking = false;
         if restarted {
@@ -243,6 +257,10 @@ impl Engine {
                 None => Output::Disconnect { executor: key.clone() },
             });
         }
+        if link != Link::None {
+            // Pull executors tell with each poll what they have.
+            way_lost |= std::mem::take(&mut executor.is_severed) && !pull;
+        }
         match held {
             Some(held) => {
                 if restarted {
@@ -255,6 +273,9 @@ impl Engine {
         }
         if way_lost {
             self.ask_everything_of(&key.id);
+        }
+        if link == Link::None {
+            self.tell_jobs_of(&key.id, now);
         }
         self.ask_executors();
     }
@@ -305,8 +326,7 @@ impl Engine {
         if !executor.is_here(key) {
             return;
         }
-        executor.link = Link::Home;
-        executor.since = now;
+        executor.is_back(Link::Home, now);
         executor.draining = draining;
         executor.account(free);
     }
@@ -316,22 +336,28 @@ impl Engine {
         let Some(executor) = self.executors.get_mut(&key.id) else { return };
         if executor.key == *key && executor.link == Link::Home {
             executor.fell_silent(now);
+            self.tell_jobs_of(&key.id, now);
         }
     }
 
     /// Schedulers came or went, and with them the homes of executors.
     pub(super) fn schedulers(&mut self, live: BTreeSet<String>, now: Millis) {
+        let mut away = Vec::new();
         for executor in self.executors.values_mut().filter(|executor| executor.home != self.identity.session.0) {
             match executor.link {
-                Link::Peer if !live.contains(&executor.home) => executor.fell_silent(now),
-                Link::None if live.contains(&executor.home) => {
-                    executor.link = Link::Peer;
-                    executor.since = now;
+                Link::Peer if !live.contains(&executor.home) => {
+                    executor.fell_silent(now);
+                    away.push(executor.key.id.clone());
+                }
+                // What was severed is mended by the next look at its record.
+                Link::None if live.contains(&executor.home) && !executor.is_severed => {
+                    executor.is_back(Link::Peer, now);
                 }
                 _ => {}
             }
         }
         self.live_schedulers = live;
+        away.iter().for_each(|executor| self.tell_jobs_of(executor, now));
         self.ask_executors();
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use muster_graph::execution::{Effect, Event, TaskState};
 use muster_graph::ids::{Attempt, ExecutorKey, JobId, Millis, StageIndex, TaskId};
-use muster_graph::plan::Edge;
+use muster_graph::plan::{Edge, LossPolicy};
 use muster_proto::{convert, v1};
 
 use super::takeover::STALE_PAUSE_MS;
@@ -75,7 +75,11 @@ impl Engine {
             spec_digest: described.spec_digest.clone(),
             inputs_revision,
             resources: Some((&described.resources).into()),
-            lost_after_ms: plan.lost_after_ms.unwrap_or(0),
+            lost_after_ms: match plan.lost_after {
+                LossPolicy::Cluster => self.lost_after,
+                LossPolicy::Time(limit) => limit,
+                LossPolicy::Never => 0,
+            },
             attempts: attempts
                 .iter()
                 .map(|&(task, attempt)| v1::AttemptLaunch {

@@ -135,6 +135,11 @@ pub enum Output {
         /// Not before so many milliseconds have passed: what was refused for good would be refused at once again.
         after_ms: u64,
     },
+    /// An executor at home here has no session any more: its record is to say so, for the peers.
+    TellAway {
+        /// Who.
+        executor: ExecutorKey,
+    },
     /// An executor has had no session for too long: declare it lost by compare-and-set.
     DeclareLost {
         /// Who.

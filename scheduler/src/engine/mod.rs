@@ -42,6 +42,9 @@ pub use messages::{Input, Output};
 pub use statuses::StatusAnswer;
 pub use view::{failure_view, head_view};
 
+/// Before the store is told again that an executor has no session, if it did not take that.
+const TELL_AGAIN_MS: Millis = 1_000;
+
 /// Which life of the store this scheduler belongs to, and how others reach it.
 #[derive(Debug, Clone)]
 pub struct Identity {
@@ -66,6 +69,8 @@ pub struct Engine {
     ready: BTreeSet<(std::cmp::Reverse<i32>, JobId)>,
     /// When jobs want to be woken.
     timers: BTreeSet<(Millis, JobId)>,
+    /// When jobs give up executors that are away, each after its own time.
+    absences: BTreeSet<(Millis, String, JobId)>,
     /// Jobs with changes that no transaction holds yet.
     dirty: BTreeSet<JobId>,
     executors: BTreeMap<String, Executor>,
@@ -92,6 +97,7 @@ impl Engine {
             jobs: BTreeMap::new(),
             ready: BTreeSet::new(),
             timers: BTreeSet::new(),
+            absences: BTreeSet::new(),
             dirty: BTreeSet::new(),
             executors: BTreeMap::new(),
             live_schedulers: BTreeSet::new(),
@@ -151,7 +157,8 @@ impl Engine {
     pub fn next_wakeup(&self) -> Option<Millis> {
         let job = self.timers.first().map(|(at, _)| *at);
         let executor = self.executors.values().filter_map(|e| e.wakeup(self.silent_after, self.lost_after)).min();
-        job.into_iter().chain(executor).min()
+        let absence = self.absences.first().map(|(at, ..)| *at);
+        job.into_iter().chain(executor).chain(absence).min()
     }
 
     /// Whether so much waits to be committed that nothing more should be taken in.
@@ -224,8 +231,8 @@ impl Engine {
             job.retried = job.tasks_to_retry();
         }
         self.answer_retry(id, retry);
-        self.tell_of_losses(id, now);
         self.ask_about(id, now);
+        self.tell_of_losses(id, now);
         self.dirty.insert(id);
         self.refresh(id);
     }
@@ -252,6 +259,7 @@ impl Engine {
             return;
         }
         self.apply(id, Event::CancelRequested { reason }, now);
+        self.stop_waiting(id, now);
         let job = self.jobs.get_mut(&id).expect("it was there a line above, and apply removes none");
         job.waiting.replies.push(job::Reply::Cancelled(reply));
         self.dirty.insert(id);
@@ -270,6 +278,7 @@ impl Engine {
                 break;
             }
             self.apply(id, Event::TimerFired, now);
+            self.stop_waiting(id, now);
             // A timer that is not moved by having fired would be an endless loop.
             if self.timers.first() == Some(&(at, id)) {
                 self.timers.remove(&(at, id));
@@ -278,7 +287,10 @@ impl Engine {
         let (silent_after, lost_after) = (self.silent_after, self.lost_after);
         if self.is_full() {
             // Nothing is taken in, heartbeats neither: silence says nothing now.
-            self.executors.values_mut().for_each(|executor| executor.since = now);
+            for executor in self.executors.values_mut() {
+                executor.since = now;
+                executor.away_since = executor.away_since.map(|_| now);
+            }
         }
         let mut silent = Vec::new();
         for executor in self.executors.values_mut() {
@@ -287,9 +299,11 @@ impl Engine {
             }
             if executor.link == Link::Home {
                 executor.fell_silent(now);
-                if faults::is_set("break-silence") {
-                    silent.push(executor.key.clone());
-                }
+                silent.push(executor.key.clone());
+            } else if executor.tell_at.is_some_and(|at| at <= now) {
+                // Told again after another while if the store does not take it.
+                executor.tell_at = Some(now + TELL_AGAIN_MS);
+                self.outputs.push(Output::TellAway { executor: executor.key.clone() });
             } else {
                 // Asked again after another while if the store does not answer.
                 executor.since = now;
@@ -297,8 +311,12 @@ impl Engine {
             }
         }
         for executor in silent {
-            self.lost(Loss { key: executor, record: 0, on_purpose: false }, now);
+            self.tell_jobs_of(&executor.id, now);
+            if faults::is_set("break-silence") {
+                self.lost(Loss { key: executor, record: 0, on_purpose: false }, now);
+            }
         }
+        self.end_absences(now);
     }
 
     /// Moves a job and keeps everything that depends on it up to date.

@@ -40,6 +40,8 @@ impl Engine {
         executor.newest_poll = poll.sequence;
         executor.draining = poll.draining;
         executor.since = now;
+        // Its session may be broken; it is not out of reach.
+        executor.away_since = executor.away_since.map(|_| now);
         let free = poll.free.as_ref().map(Resources::from).unwrap_or_default();
         executor.account(&free);
         if let Some(older) = executor.poll.replace(WaitingPoll { sequence: poll.sequence, reply }) {
@@ -71,13 +73,14 @@ impl Engine {
     }
 
     /// Whether tasks wait that no executor takes: none is free, or the one that they were given to has gone elsewhere,
-    /// perhaps without them: an answer to a poll may be lost, and that executor's next poll need not come here.
+    /// perhaps without them: an answer to a poll may be lost, and that executor's next poll need not come here. Or whether
+    /// such a one does not know yet that it should end some.
     #[must_use]
     pub fn has_unmet_demand(&self) -> bool {
         let uncollected = |executor: &super::Executor| {
-            let waiting = !executor.to_fetch.launches.is_empty() || !executor.to_fetch.cancels.is_empty();
-            let uncertain = executor.on_their_way > 0 || waiting || !executor.ask.is_empty();
-            executor.pull && executor.poll.is_none() && uncertain
+            let unheard = !executor.to_fetch.cancels.is_empty() || !executor.ask.is_empty();
+            let uncertain = executor.on_their_way > 0 || !executor.to_fetch.launches.is_empty();
+            executor.pull && executor.poll.is_none() && (uncertain || executor.is_reachable() && unheard)
         };
         !self.ready.is_empty() || self.executors.values().any(uncollected)
     }

@@ -7,7 +7,7 @@ use muster_graph::execution::{AnswerScope, Event};
 use muster_graph::ids::{Attempt, ExecutorKey, JobId, Millis, TaskId};
 use muster_proto::v1;
 
-use super::{Engine, Executor, Link, Output};
+use super::{Engine, Executor, Output};
 
 /// Before a job is read again of which an executor knows a newer owner: that one may just be taking it over.
 pub(super) const STALE_PAUSE_MS: Millis = 500;
@@ -27,9 +27,7 @@ impl Engine {
             for (task, attempt) in job.graph.holds(name) {
                 executor.hold((id, task, attempt), &stages[task.stage.0 as usize].resources);
             }
-            if executor.link != Link::Gone {
-                executor.ask.insert(id, job.graph.holds(name).collect());
-            }
+            executor.ask.insert(id, job.graph.holds(name).collect());
         }
         self.ask_executors();
     }

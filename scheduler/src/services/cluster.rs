@@ -11,6 +11,7 @@ use tonic::{Request, Response, Status};
 use super::Api;
 use crate::accept::{store, unavailable};
 use crate::engine::{Executor, Link};
+use crate::shared::Shared;
 
 #[tonic::async_trait]
 impl Cluster for Api {
@@ -34,20 +35,7 @@ impl Cluster for Api {
         &self,
         _request: Request<v1::ListSchedulersRequest>,
     ) -> Result<Response<v1::ListSchedulersResponse>, Status> {
-        let mut jobs: BTreeMap<String, u32> = BTreeMap::new();
-        let mut scan = Scan::default();
-        loop {
-            let page = self.shared.options.state.scan(Keyspace::JobOwners, scan).await.map_err(store)?;
-            for entry in page.entries {
-                let key = Key::new(Keyspace::JobOwners, entry.name);
-                let owner: OwnerRecord = codec::decode(&key, &entry.value).map_err(store)?;
-                *jobs.entry(owner.session_id).or_default() += 1;
-            }
-            match page.next {
-                Some(after) => scan = Scan { after: Some(after), at: Some(page.revision), ..Scan::default() },
-                None => break,
-            }
-        }
+        let jobs = jobs_by_session(&self.shared).await.map_err(store)?;
         let mine = self.shared.presence().identity.session;
         let schedulers = self
             .shared
@@ -64,6 +52,40 @@ impl Cluster for Api {
             .collect();
         Ok(Response::new(v1::ListSchedulersResponse { schedulers }))
     }
+
+    async fn drain_executor(
+        &self,
+        request: Request<v1::DrainExecutorRequest>,
+    ) -> Result<Response<v1::DrainExecutorResponse>, Status> {
+        self.drain(request.into_inner()).await?;
+        Ok(Response::new(v1::DrainExecutorResponse {}))
+    }
+
+    async fn remove_executor(
+        &self,
+        request: Request<v1::RemoveExecutorRequest>,
+    ) -> Result<Response<v1::RemoveExecutorResponse>, Status> {
+        self.remove(&request.into_inner().executor_id).await?;
+        Ok(Response::new(v1::RemoveExecutorResponse {}))
+    }
+}
+
+/// How many jobs each session owns, also those that are over.
+pub(super) async fn jobs_by_session(shared: &Shared) -> Result<BTreeMap<String, u32>, muster_state::Error> {
+    let mut jobs: BTreeMap<String, u32> = BTreeMap::new();
+    let mut scan = Scan::default();
+    loop {
+        let page = shared.options.state.scan(Keyspace::JobOwners, scan).await?;
+        for entry in page.entries {
+            let key = Key::new(Keyspace::JobOwners, entry.name);
+            let owner: OwnerRecord = codec::decode(&key, &entry.value)?;
+            *jobs.entry(owner.session_id).or_default() += 1;
+        }
+        match page.next {
+            Some(after) => scan = Scan { after: Some(after), at: Some(page.revision), ..Scan::default() },
+            None => return Ok(jobs),
+        }
+    }
 }
 
 fn view(executor: &Executor, own: &str) -> v1::ExecutorView {
@@ -71,6 +93,7 @@ fn view(executor: &Executor, own: &str) -> v1::ExecutorView {
         Link::Home | Link::Peer if executor.draining => "draining",
         Link::Home | Link::Peer => "ready",
         Link::None => "disconnected",
+        Link::Gone if executor.is_final() => "stopped",
         Link::Gone => "lost",
     };
     v1::ExecutorView {

@@ -37,7 +37,7 @@ fn named(field: &str, text: &str) -> Result<(), Status> {
 }
 
 impl Api {
-    fn executors_at(&self, address: &str) -> Result<ExecutorsClient<Channel>, Status> {
+    pub(super) fn executors_at(&self, address: &str) -> Result<ExecutorsClient<Channel>, Status> {
         Ok(ExecutorsClient::new(self.shared.peers.channel(address)?)
             .max_decoding_message_size(16 * MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX))
@@ -180,6 +180,7 @@ impl Executors for Api {
             schedulers: self.shared.peers.addresses(),
             heartbeat_ms: u64::try_from(self.shared.options.heartbeat.as_millis()).unwrap_or(u64::MAX),
             cluster_epoch: identity.epoch,
+            lost_after_ms: u64::try_from(self.shared.options.lost_after.as_millis()).unwrap_or(u64::MAX),
         }))
     }
 
@@ -313,6 +314,16 @@ impl Executors for Api {
                 }
             }
         }
+    }
+
+    async fn outputs_needed(
+        &self,
+        request: Request<v1::OutputsNeededRequest>,
+    ) -> Result<Response<v1::OutputsNeededResponse>, Status> {
+        let message = request.into_inner();
+        named("executor_id", &message.executor_id)?;
+        let job_ids = self.who_needs_outputs_of(message).await?;
+        Ok(Response::new(v1::OutputsNeededResponse { job_ids }))
     }
 
     async fn executor_stopped(

@@ -4,6 +4,7 @@ mod attempts;
 mod cluster;
 mod executors;
 mod jobs;
+mod operators;
 mod tasks;
 mod watch;
 

@@ -6,10 +6,10 @@ use std::time::Duration;
 use super::{Rules, Sizes};
 use crate::spec::finding::{FieldPath, Point, Segment, shown};
 use crate::spec::limits::{
-    ENV_BYTES_MAX, LABEL_KEY_CHARS_MAX, LABEL_VALUE_BYTES_MAX, LABELS_MAX, NAME_CHARS_MAX, NAMESPACE_CHARS_MAX,
+    ENV_BYTES_MAX, LABEL_KEY_CHARS_MAX, LABEL_VALUE_BYTES_MAX, LABELS_MAX, LOST_AFTER_MIN, NAME_CHARS_MAX, NAMESPACE_CHARS_MAX,
     STAGES_MAX, TASKS_PER_JOB_MAX, TIMEOUT_MAX, WORD_COST_BYTES,
 };
-use crate::spec::model::JobSpec;
+use crate::spec::model::{JobSpec, LostAfter};
 use crate::spec::quantity::show_duration;
 
 impl Rules {
@@ -31,7 +31,9 @@ impl Rules {
         self.labels(&spec.labels);
         self.env(None, &spec.env);
         self.time(at("timeout"), spec.timeout, TIMEOUT_MAX);
-        self.time(at("lost_after"), spec.lost_after, TIMEOUT_MAX);
+        if let Some(LostAfter::Time(time)) = spec.lost_after {
+            self.lost_after(at("lost_after"), time);
+        }
         let stages = spec.stages.len();
         if stages == 0 {
             self.wrong(at("stages"), "there is no stage", "add at least one, for example main: {run: echo hello}");
@@ -127,6 +129,16 @@ impl Rules {
             }
             Some(time) => self.at_most(path, time, most),
             None => {}
+        }
+    }
+
+    fn lost_after(&mut self, path: FieldPath, time: Duration) {
+        if time < LOST_AFTER_MIN {
+            let least = show_duration(LOST_AFTER_MIN);
+            let message = format!("this is shorter than {least}: a short hiccup of the network would be a loss");
+            self.wrong(path, message, format!("write at least {least}, or leave the key out for the cluster's own"));
+        } else {
+            self.at_most(path, time, TIMEOUT_MAX);
         }
     }
 

@@ -4,8 +4,8 @@ use super::{Decoded, Decoder, Site};
 use crate::spec::draft::ForEach;
 use crate::spec::finding::{FieldPath, Findings, Segment};
 use crate::spec::keys::{JOB, STAGE};
-use crate::spec::model::{JobSpec, StageSpec};
-use crate::spec::node::{Node, Value};
+use crate::spec::model::{JobSpec, LostAfter, StageSpec};
+use crate::spec::node::{Kind, Node, Value};
 
 /// What the only stage of a job without `stages` is called.
 pub(super) const ONLY_STAGE: &str = "main";
@@ -70,7 +70,7 @@ impl Decoder {
         spec.priority = self.field(fields.get("priority"), "priority", priority).unwrap_or_default();
         spec.env = self.field(fields.get("env"), "env", Self::env).unwrap_or_default();
         spec.timeout = self.field(fields.get("timeout"), "timeout", Self::duration);
-        spec.lost_after = self.field(fields.get("lost_after"), "lost_after", Self::duration);
+        spec.lost_after = self.field(fields.get("lost_after"), "lost_after", Self::lost_after);
         let stages = fields.get("stages");
         if is_single {
             self.path = FieldPath::stage(0, []);
@@ -81,6 +81,13 @@ impl Decoder {
             self.within(Segment::key("stages"), |decoder| decoder.stages(&stages.value, decoded));
         } else if fields.is_plainly_missing("stages") {
             self.missing("stages", "there is nothing to run", "add `run` for a job of one stage, or `stages` for more");
+        }
+    }
+
+    fn lost_after(&mut self, node: &Node) -> Option<LostAfter> {
+        match &node.value {
+            Value::Scalar(Kind::Text, text) if &**text == "never" => Some(LostAfter::Never),
+            _ => self.duration(node).map(LostAfter::Time),
         }
     }
 

@@ -16,14 +16,17 @@ use crate::checker::store::Store;
 use crate::checker::verdict::{Rule, Statistics};
 use crate::journal::Line;
 
+/// Each attempt's starts, with the executors that noted them.
+pub(in crate::checker) type Starts<'a> = HashMap<AttemptName, Vec<(&'a str, &'a Line)>>;
+
 /// The attempt that a line is about.
 pub(in crate::checker) fn name_of(line: &Line) -> Option<AttemptName> {
     Some((line.job.parse().ok()?, TaskId::new(line.stage, line.index), line.attempt))
 }
 
-/// Starts by attempt, with their executors.
-pub(in crate::checker) fn starts(evidence: &Evidence) -> HashMap<AttemptName, Vec<(&str, &Line)>> {
-    let mut starts: HashMap<AttemptName, Vec<(&str, &Line)>> = HashMap::new();
+/// Finds them in the executors' records.
+pub(in crate::checker) fn starts(evidence: &Evidence) -> Starts<'_> {
+    let mut starts = Starts::new();
     for (executor, lines) in &evidence.executors {
         for line in lines.iter().filter(|line| line.event == "start") {
             if let Some(name) = name_of(line) {
@@ -97,7 +100,9 @@ pub(in crate::checker) fn end(
 }
 
 fn fences(executor: &str, lines: &[Line], findings: &mut Findings) {
-    let mut heard: HashMap<&str, Vec<(u64, (u64, u64))>> = HashMap::new();
+    /// When, and the epoch with the token.
+    type Heard = (u64, (u64, u64));
+    let mut heard: HashMap<&str, Vec<Heard>> = HashMap::new();
     for line in lines.iter().filter(|line| line.event == "fence") {
         heard.entry(&line.job).or_default().push((line.boot_us, (line.epoch, line.token)));
     }
@@ -117,12 +122,7 @@ fn fences(executor: &str, lines: &[Line], findings: &mut Findings) {
     }
 }
 
-fn accepted(
-    evidence: &Evidence,
-    attempts: &Attempts,
-    starts: &HashMap<AttemptName, Vec<(&str, &Line)>>,
-    findings: &mut Findings,
-) {
+fn accepted(evidence: &Evidence, attempts: &Attempts, starts: &Starts<'_>, findings: &mut Findings) {
     let mut accepted: Vec<_> =
         attempts.of.iter().filter_map(|(name, past)| Some((name, past.accepted.as_ref()?))).collect();
     accepted.sort_unstable_by_key(|(name, _)| **name);

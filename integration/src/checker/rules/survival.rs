@@ -7,11 +7,12 @@
 use std::collections::HashMap;
 
 use muster_graph::execution::FailureClass;
+use muster_graph::plan::LossPolicy;
 
 use super::Findings;
 use super::attempts::{AttemptName, Attempts, Given, GivenUp};
 use super::starts::{name_of, starts};
-use crate::checker::evidence::{Evidence, Outages};
+use crate::checker::evidence::{Evidence, Outage, Outages};
 use crate::checker::store::{ExecutorWrite, Store};
 use crate::checker::verdict::Rule;
 use crate::journal::Line;
@@ -51,11 +52,21 @@ pub(in crate::checker) fn end(evidence: &Evidence, store: &Store, attempts: &Att
             .flatten()
             .any(|line| line.boot_us <= at_us && line.outcome.as_deref() != Some("OUTCOME_SUCCEEDED"));
         let writes = store.executors.get(&given.on.id).map_or(&[][..], Vec::as_slice);
-        let limit = store.jobs.get(&name.0).and_then(|job| job.states.as_ref()?.plan.lost_after_ms);
-        let own_limit = evidence.scenario.outages.as_ref().zip(limit).is_some_and(|(outages, limit)| {
-            outages.times.iter().any(|outage| outage.executor == given.on.id && outage.from_us + limit * 1000 <= at_us)
+        let limit = store.jobs.get(&name.0).and_then(|job| match job.states.as_ref()?.plan.lost_after {
+            LossPolicy::Time(limit) => Some(limit),
+            LossPolicy::Cluster | LossPolicy::Never => None,
         });
-        if !said && !gone(writes, given, up) && !own_limit {
+        // A job with a limit of its own does not wait for the executor's record; unless it is known when executors were
+        // away, nothing can be said of it.
+        let own_limit = limit.is_some_and(|limit| {
+            let over = |outage: &Outage| outage.executor == given.on.id && outage.from_us + limit * 1000 <= at_us;
+            evidence.scenario.outages.as_ref().is_none_or(|outages| outages.times.iter().any(over))
+        });
+        let lines = evidence.executors.get(&given.on.id).map_or(&[][..], Vec::as_slice);
+        let began_anew = lines
+            .iter()
+            .any(|line| line.event == "begin" && line.incarnation > given.on.incarnation && line.boot_us <= at_us);
+        if !said && !began_anew && !own_limit && !gone(writes, given, up) {
             let what = format!(
                 "attempt {} was given up ({:?}), and {}@{} had started it, was not lost, and said nothing of its end",
                 name.2, up.classes, given.on.id, given.on.incarnation
@@ -65,21 +76,20 @@ pub(in crate::checker) fn end(evidence: &Evidence, store: &Store, attempts: &Att
     }
 }
 
-/// Whether an executor's life was over, by its record, at some time while it had the attempt.
+/// Whether an executor's life was over, by a record that stood at some time while it had the attempt.
 fn gone(writes: &[ExecutorWrite], given: &Given, up: &GivenUp) -> bool {
-    let mut known = writes.iter().filter(|write| write.revision <= up.revision).peekable();
-    if known.peek().is_none() {
-        // The store knows nothing of it.
-        return true;
-    }
-    known.any(|write| match &write.record {
-        None => write.revision > given.revision,
+    let first = writes.partition_point(|write| write.revision <= given.revision).saturating_sub(1);
+    let stood = writes[first..].iter().take_while(|write| write.revision <= up.revision);
+    let ended = |write: &ExecutorWrite| match &write.record {
+        None => true,
         Some(record) => {
-            let ended =
-                matches!(record.state.as_str(), "lost" | "stopped") && record.incarnation >= given.on.incarnation;
-            (ended && write.revision > given.revision) || record.incarnation > given.on.incarnation
+            let ended = matches!(record.state.as_str(), "lost" | "stopped");
+            record.incarnation > given.on.incarnation || (ended && record.incarnation == given.on.incarnation)
         }
-    })
+    };
+    // Of one that has no record the store knows nothing.
+    let known = stood.clone().next().is_some();
+    !known || stood.into_iter().any(ended)
 }
 
 fn declared(executor: &str, writes: &[ExecutorWrite], outages: &Outages, findings: &mut Findings) {

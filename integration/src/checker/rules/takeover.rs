@@ -52,6 +52,10 @@ impl Takeovers {
             self.somebody_since_us = None;
         }
         for (id, written) in &step.jobs {
+            if store.jobs[id].place != Some(Keyspace::ActiveJobs) {
+                // Its owner was quicker than whoever would have followed.
+                self.waiting.remove(id);
+            }
             if let Some((place, token)) = self.unwritten.get(id) {
                 let by_new = written.commits.values().any(|commit| commit.token == *token)
                     || written.head().is_some_and(|(_, head)| head.token == *token);

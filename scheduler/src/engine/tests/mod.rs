@@ -2,6 +2,7 @@
 //! decision and its commit a test can look at what has left, which must be nothing.
 
 mod executors;
+mod losses;
 mod ownership;
 mod promises;
 mod pull;

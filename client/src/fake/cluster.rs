@@ -1,0 +1,46 @@
+//! The scripted service's word on who is there.
+
+use muster_proto::v1;
+use muster_proto::v1::cluster_server::Cluster;
+use tonic::{Request, Response, Status};
+
+use super::Service;
+
+#[tonic::async_trait]
+impl Cluster for Service {
+    async fn list_executors(
+        &self,
+        _: Request<v1::ListExecutorsRequest>,
+    ) -> Result<Response<v1::ListExecutorsResponse>, Status> {
+        self.begin("list_executors").await?;
+        Ok(Response::new(v1::ListExecutorsResponse { executors: self.cluster.state().executors.clone() }))
+    }
+
+    async fn list_schedulers(
+        &self,
+        _: Request<v1::ListSchedulersRequest>,
+    ) -> Result<Response<v1::ListSchedulersResponse>, Status> {
+        self.begin("list_schedulers").await?;
+        let mut schedulers = self.cluster.state().schedulers.clone();
+        for view in &mut schedulers {
+            view.self_ = view.address == self.address;
+        }
+        Ok(Response::new(v1::ListSchedulersResponse { schedulers }))
+    }
+
+    async fn drain_executor(
+        &self,
+        _: Request<v1::DrainExecutorRequest>,
+    ) -> Result<Response<v1::DrainExecutorResponse>, Status> {
+        self.begin("drain_executor").await?;
+        Ok(Response::new(v1::DrainExecutorResponse {}))
+    }
+
+    async fn remove_executor(
+        &self,
+        _: Request<v1::RemoveExecutorRequest>,
+    ) -> Result<Response<v1::RemoveExecutorResponse>, Status> {
+        self.begin("remove_executor").await?;
+        Ok(Response::new(v1::RemoveExecutorResponse {}))
+    }
+}

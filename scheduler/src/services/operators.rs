@@ -1,0 +1,101 @@
+//! What operators want done with executors: drain them, or give those up for good that will not come back.
+
+use muster_graph::ids::JobId;
+use muster_proto::v1;
+use muster_proto::v1::executor_client::ExecutorClient;
+use muster_state::SessionId;
+use tonic::Status;
+
+use super::Api;
+use super::cluster::jobs_by_session;
+use crate::accept::{store, unavailable};
+use crate::links;
+use crate::membership::{self, Removal};
+use crate::options::PEER_DEADLINE;
+
+/// Jobs named in one answer; for whoever waits it is enough that there are some.
+const JOBS_NAMED_MAX: usize = 16;
+
+impl Api {
+    /// Passes the wish on to the executor, whose own matter it is.
+    pub(super) async fn drain(&self, wish: v1::DrainExecutorRequest) -> Result<(), Status> {
+        let v1::DrainExecutorRequest { executor_id: id, undo, stop, timeout_ms } = wish;
+        if undo && (stop || timeout_ms > 0) {
+            return Err(Status::invalid_argument("undo: excludes stop and timeout_ms; it takes both back"));
+        }
+        if timeout_ms > 0 && !stop {
+            return Err(Status::invalid_argument("timeout_ms: wants stop, whose limit it is"));
+        }
+        let known = {
+            let id = id.clone();
+            self.shared.engine.read(move |engine| {
+                engine.executor(&id).map(|executor| executor.is_reachable().then(|| executor.address.clone()))
+            })
+        };
+        let Some(reachable) = known.await.map_err(unavailable)? else {
+            return Err(Status::not_found(format!("no executor {id} is known; `muster executors` lists them")));
+        };
+        let Some(address) = reachable else {
+            return Err(Status::failed_precondition(format!(
+                "executor {id} is out of reach, so it cannot be drained; if it will not come back: \
+                 `muster executors remove {id}`"
+            )));
+        };
+        let channel = links::channel(&address).map_err(|error| Status::internal(format!("{address}: {error}")))?;
+        let request = v1::StopExecutorRequest {
+            drain: stop,
+            reason: "an operator wants it".to_owned(),
+            stay: !stop && !undo,
+            undo,
+            within_ms: timeout_ms,
+        };
+        tokio::time::timeout(PEER_DEADLINE, ExecutorClient::new(channel).stop_executor(request))
+            .await
+            .map_err(|_| Status::unavailable(format!("executor {id} at {address} does not answer; try again")))?
+            .map_err(|status| Status::unavailable(format!("executor {id} at {address}: {}", status.message())))?;
+        tracing::info!(executor = id, undo, stop, timeout_ms, "executor drained");
+        Ok(())
+    }
+
+    /// Notes that an executor is gone for good.
+    pub(super) async fn remove(&self, id: &str) -> Result<(), Status> {
+        match membership::remove(&self.shared, id).await.map_err(store)? {
+            Removal::Done => Ok(()),
+            Removal::Unknown => {
+                Err(Status::not_found(format!("no executor {id} is known; `muster executors` lists them")))
+            }
+            Removal::InReach => Err(Status::failed_precondition(format!(
+                "executor {id} is in reach; `muster executors drain {id} --stop` lets it leave in order"
+            ))),
+        }
+    }
+
+    /// Jobs, of all schedulers, that may still read an output of an executor. An error unless all could be asked: only
+    /// then it is known that there are no others.
+    pub(super) async fn who_needs_outputs_of(&self, asked: v1::OutputsNeededRequest) -> Result<Vec<String>, Status> {
+        let v1::OutputsNeededRequest { executor_id: id, forwarded } = asked;
+        let mut needing = Vec::new();
+        if !forwarded {
+            let live = self.shared.peers.live();
+            let owners = jobs_by_session(&self.shared).await.map_err(store)?;
+            if owners.keys().any(|session| !live.contains_key(&SessionId(session.clone()))) {
+                return Err(Status::unavailable("jobs wait for a new owner, who will know"));
+            }
+            let mine = self.shared.presence().identity.session;
+            for (_, peer) in live.into_iter().filter(|(session, _)| *session != mine) {
+                let mut scheduler = self.executors_at(&peer.address)?;
+                let request = v1::OutputsNeededRequest { executor_id: id.clone(), forwarded: true };
+                let answer = tokio::time::timeout(PEER_DEADLINE, scheduler.outputs_needed(request))
+                    .await
+                    .map_err(|_| Status::unavailable(format!("scheduler {} does not answer", peer.scheduler_id)))?;
+                needing.extend(answer?.into_inner().job_ids);
+            }
+        }
+        let own = move |engine: &mut crate::engine::Engine| -> Vec<JobId> {
+            engine.jobs_that_need_outputs_of(&id).take(JOBS_NAMED_MAX).collect()
+        };
+        needing.extend(self.shared.engine.read(own).await.map_err(unavailable)?.iter().map(ToString::to_string));
+        needing.truncate(JOBS_NAMED_MAX);
+        Ok(needing)
+    }
+}
