@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use muster_integration::cluster_of_processes::{Cluster, Plan};
 use muster_integration::eventually;
+use muster_state::{Error, Key, Keyspace, Op, StateBackend as _, Txn, VALUE_BYTES_MAX};
 
 use crate::scenario::{self, Scene};
 
@@ -120,6 +121,47 @@ fn etcds_members_stall_in_bursts() {
         scene.cluster.elected();
         scene.cluster.live_schedulers(3).await;
         scene.load.progress(2).await;
+        scene.cluster.schedulers_back();
+        scene.end().await;
+    });
+}
+
+/// Somebody else who uses the same etcd fills it, and makes room again later. Everything waits, and nothing is lost.
+#[test]
+#[ignore = "schedulers do not yet recover from a store without space"]
+fn etcds_quota_is_used_up() {
+    /// More than fit into the quota.
+    const VALUES: usize = 200;
+    scenario::run(async |network| {
+        let plan = Plan { etcd: vec!["--quota-backend-bytes=16777216".to_owned()], ..Plan::default() };
+        let mut scene = Scene::start(network, &plan).await;
+        let cluster = &mut scene.cluster;
+        let store = cluster.etcd.store("somebody-else");
+        let mut refused = false;
+        for number in 0..VALUES {
+            let key = Key::new(Keyspace::JobPlans, format!("filler-{number}"));
+            match store.put(key, vec![7; VALUE_BYTES_MAX].into()).await {
+                Ok(_) | Err(Error::Unknown(_) | Error::Unavailable(_)) => {}
+                Err(Error::NoSpace(_)) => {
+                    refused = true;
+                    break;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert!(refused, "{VALUES} values did not fill it");
+        assert!(!cluster.etcd.without_space().await.unwrap().is_empty(), "a member has raised the alarm");
+        // Sessions cannot be renewed under a new name meanwhile, and nobody can register.
+        cluster.schedulers_away();
+        tokio::time::sleep(plan.session_ttl * 2).await;
+        let all =
+            Op::DeleteRange { keyspace: Keyspace::JobPlans, from: "filler-".to_owned(), to: "filler.".to_owned() };
+        store.put_txn(Txn { ops: vec![all], ..Txn::default() }).await.unwrap();
+        eventually("the alarm is disarmed", 60, || async {
+            cluster.etcd.without_space().await.ok()?.is_empty().then_some(())
+        })
+        .await;
+        scene.load.progress(3).await;
         scene.cluster.schedulers_back();
         scene.end().await;
     });

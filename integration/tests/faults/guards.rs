@@ -229,12 +229,12 @@ fn results_are_acknowledged_when_they_are_committed() {
 #[test]
 fn silence_is_no_evidence() {
     guard("break-silence", Rule::RunningKept, async |network, broken, points| {
-        let plan = plan(2, 2).failpoint("s0", points).failpoint("s1", points);
-        let mut cluster = Cluster::start(network, &plan).await;
+        // The only scheduler owns the job, and is the home that hears the silence.
+        let mut cluster = Cluster::start(network, &plan(1, 2).failpoint("s0", points)).await;
         let job = submit_waiting(&cluster, 8).await;
         cluster.world.started("wait", 8).await;
         cluster.cut_executor(0);
-        logged(&cluster, &["s0", "s1"], "executor is out of reach executor=\"push0\"").await;
+        logged(&cluster, &["s0"], "executor is out of reach executor=\"push0\"").await;
         for gate in 0..8 {
             cluster.world.open(&gate.to_string());
         }
