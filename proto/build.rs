@@ -4,8 +4,14 @@ use std::path::PathBuf;
 
 use prost::Message as _;
 
-const FILES: [&str; 4] =
-    ["muster/v1/job.proto", "muster/v1/jobs.proto", "muster/v1/executor.proto", "muster/storage.proto"];
+const FILES: [&str; 6] = [
+    "muster/v1/admin.proto",
+    "muster/v1/job.proto",
+    "muster/v1/jobs.proto",
+    "muster/v1/executor.proto",
+    "muster/v1/scheduler.proto",
+    "muster/storage.proto",
+];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");

@@ -83,6 +83,7 @@ pub(crate) enum Command {
     Executor(commands::executor::Executor),
     Executors(commands::executors::Executors),
     Schedulers(commands::schedulers::Schedulers),
+    Admin(commands::admin::Admin),
     Completions(commands::completions::Completions),
     Man(commands::man::Man),
     ExitCodes(commands::exit_codes::ExitCodes),

@@ -64,6 +64,8 @@ pub(crate) struct SchedulerSection {
     pub(crate) session_ttl: Option<Duration>,
     #[serde(deserialize_with = "duration")]
     pub(crate) lost_after: Option<Duration>,
+    #[serde(deserialize_with = "memory")]
+    pub(crate) store_quota: Option<u64>,
     pub(crate) allow_remote: Option<bool>,
 }
 
@@ -243,6 +245,7 @@ mod tests {
             advertise = "node-1:7077"
             session_ttl = 10
             lost_after = "30s"
+            store_quota = "8GiB"
             allow_remote = true
             [executor]
             id = "node-1"

@@ -96,13 +96,14 @@ impl Client {
             tokio::time::timeout(DISCOVERY_TIMEOUT, cluster.list_schedulers(v1::ListSchedulersRequest {})).await;
         match answer {
             Ok(Ok(answer)) => {
-                let found = answer.into_inner().schedulers.into_iter().filter_map(|view| {
-                    let parsed = view.address.parse();
-                    if parsed.is_err() {
-                        tracing::warn!(address = view.address, "a scheduler advertises an address that is none");
-                    }
-                    parsed.ok()
-                });
+                let found =
+                    answer.into_inner().schedulers.into_iter().filter(|view| !view.draining).filter_map(|view| {
+                        let parsed = view.address.parse();
+                        if parsed.is_err() {
+                            tracing::warn!(address = view.address, "a scheduler advertises an address that is none");
+                        }
+                        parsed.ok()
+                    });
                 self.targets().discovered(found);
             }
             Ok(Err(status)) => tracing::debug!(%status, "the schedulers' addresses could not be learnt"),
@@ -297,6 +298,20 @@ impl Client {
     /// What any call can meet.
     pub async fn list_schedulers(&self) -> Result<Vec<v1::SchedulerView>, Error> {
         self.list_schedulers_within(self.options().call_timeout).await
+    }
+
+    /// Has a scheduler hand its jobs and executors over to its peers and take no new ones; or, with `undo`, take some again.
+    /// Answers how many jobs it still owns.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] where no live scheduler bears the name, and what any call can meet.
+    pub async fn drain_scheduler(&self, id: &str, undo: bool) -> Result<u32, Error> {
+        let patience = self.options().call_timeout;
+        let request = v1::DrainSchedulerRequest { scheduler_id: id.to_owned(), undo };
+        self.call("drain", Repeat::Idempotent, patience, async |channel| {
+            Ok(cluster(channel).drain_scheduler(request.clone()).await?.into_inner().jobs)
+        })
+        .await
     }
 
     async fn list_schedulers_within(&self, patience: Duration) -> Result<Vec<v1::SchedulerView>, Error> {

@@ -18,6 +18,7 @@
 //! last byte received, of the same attempt; a download starts again from nothing and becomes visible only when whole.
 
 mod address;
+mod admin;
 mod backoff;
 mod call;
 mod checksum;

@@ -167,7 +167,7 @@ impl Process {
     ///
     /// # Panics
     /// When it has ended.
-    pub fn freeze(&mut self) {
+    pub fn pause(&mut self) {
         self.assert_alive();
         self.signal(Signal::STOP);
         self.stopped = true;
@@ -184,7 +184,7 @@ impl Process {
     ///
     /// # Panics
     /// When it was not stopped, or has ended.
-    pub fn thaw(&mut self) {
+    pub fn resume(&mut self) {
         assert!(self.stopped, "it was not stopped");
         self.assert_alive();
         self.stopped = false;

@@ -72,7 +72,7 @@ async fn each_job_gives_a_frozen_executor_up_in_its_own_time_and_late_results_of
         let _kept = start_kept(&world, mode, &[two.address()]).await;
         ready(&client, 2).await;
 
-        away.freeze();
+        away.pause();
         world.started("hasty", 2).await;
         assert_eq!((world.starts_of("usual"), world.starts_of("patient")), (1, 1), "{mode}: not their time yet");
         has_state(&client, "away", "lost").await;
@@ -84,7 +84,7 @@ async fn each_job_gives_a_frozen_executor_up_in_its_own_time_and_late_results_of
         }
         assert_eq!(client.get_job(jobs[0]).await.unwrap().state(), v1::JobState::Running, "{mode}: it waits");
 
-        away.thaw();
+        away.resume();
         succeeded(&client, jobs[0]).await;
         has_state(&client, "away", "ready").await;
         eventually("the first attempts' ends are told", 30, || async {
@@ -115,10 +115,10 @@ async fn an_executor_that_is_frozen_for_less_than_the_limit_goes_on_as_if_nothin
         world.started("usual", 1).await;
         let _kept = start_kept(&world, mode, &address).await;
         ready(&client, 2).await;
-        away.freeze();
+        away.pause();
         // Its home does not hear of it any more, but the limit is not up.
         has_state(&client, "away", "disconnected").await;
-        away.thaw();
+        away.resume();
         has_state(&client, "away", "ready").await;
         world.open("go");
         succeeded(&client, job).await;
@@ -139,9 +139,9 @@ async fn what_a_returning_executor_runs_in_vain_is_ended() {
     world.started("hasty", 1).await;
     let mut kept = start_kept(&world, "push", &address).await;
     ready(&client, 2).await;
-    away.freeze();
+    away.pause();
     world.started("hasty", 2).await;
-    away.thaw();
+    away.resume();
     eventually("the old attempt is ended", 30, || async { (ends(&away.data_dir, job) == 1).then_some(()) }).await;
     assert_eq!(ends(&kept.data_dir, job), 0, "the new one goes on");
     world.open("go");

@@ -1,12 +1,14 @@
 //! Schedulers over the memory store, with executors that run nothing.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use muster_integration::jobs::{client, finished, job, submit};
 use muster_integration::simulated::{Simulated, succeed};
 use muster_integration::{cluster, eventually};
 use muster_proto::v1;
-use muster_state::{Memory, StateBackend};
+use muster_state::faults::{Fault, Faulty, Operation};
+use muster_state::{Keyspace, Memory, StateBackend};
 
 fn memory() -> Arc<dyn StateBackend> {
     Arc::new(Memory::new())
@@ -186,5 +188,37 @@ async fn a_thousand_small_jobs_from_many_clients_all_end_and_each_ran_once() -> 
     println!("1,024 jobs of one task in {:?}", started.elapsed());
     let launched: usize = executors.iter().map(|executor| executor.seen(|seen| seen.launches.len())).sum();
     assert_eq!(launched, 1024);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scheduler_whose_commits_do_not_come_back_lets_its_jobs_go_to_a_peer() -> anyhow::Result<()> {
+    let state = memory();
+    let slow = Arc::new(Faulty::new(Arc::clone(&state)));
+    let one = cluster::scheduler("one", Arc::clone(&slow) as Arc<dyn StateBackend>).await?;
+    let two = cluster::scheduler("two", state).await?;
+    let executor = Simulated::start("e1", two.address(), 1, Arc::new(|_| None)).await?;
+    let (mut first, mut second) = (client(one.address()).await?, client(two.address()).await?);
+    let id = submit(&mut first, job("j", &[("a", 1, &[])]), "").await?;
+    eventually("it runs", 10, || async { executor.seen(|seen| (seen.launches.len() == 1).then_some(())) }).await;
+    // Its session is renewed as ever: only what writes to jobs does not come back.
+    let for_ever = Fault::Delay(Duration::from_secs(3_600));
+    let injected = slow.inject(Keyspace::ActiveJobs, Operation::Write, for_ever, usize::MAX);
+    let cancel = v1::CancelJobRequest { job_id: id.clone(), reason: String::new() };
+    let cancelling = tokio::spawn(async move { first.cancel_job(cancel).await });
+    eventually("the peer owns the job", 40, || {
+        let (mut second, id, address) = (second.clone(), id.clone(), two.address().to_string());
+        async move {
+            let view = second.get_job(v1::GetJobRequest { job_id: id }).await.ok()?.into_inner();
+            (view.owner == address).then_some(())
+        }
+    })
+    .await;
+    assert_eq!(injected.fired(), 1);
+    assert!(cancelling.await?.is_err(), "what was not committed is not acknowledged");
+    second.cancel_job(v1::CancelJobRequest { job_id: id.clone(), reason: String::new() }).await?;
+    let view = finished(&mut second, &id, 10).await?;
+    assert_eq!(view.state(), v1::JobState::Cancelled);
+    executor.seen(|seen| assert_eq!(seen.launches.values().sum::<u32>(), 1));
     Ok(())
 }

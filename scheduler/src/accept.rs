@@ -14,7 +14,7 @@ use tonic::Status;
 use crate::engine::Input;
 use crate::load;
 use crate::options::{IDEMPOTENCY_KEY_BYTES_MAX, JOBS_OWNED_MAX};
-use crate::shared::Shared;
+use crate::shared::{Shared, Transit};
 
 /// What became of a submit.
 pub(crate) struct Accepted {
@@ -39,6 +39,7 @@ pub(crate) async fn accept(shared: &Arc<Shared>, job: JobSpec, key: String) -> R
         let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
         return Err(Status::invalid_argument(texts.join("\n")));
     }
+    shared.check_not_draining()?;
     let owned = shared.engine.read(|engine| engine.jobs_owned()).await.map_err(unavailable)?;
     if owned >= JOBS_OWNED_MAX {
         return Err(retry_later(format!(
@@ -61,6 +62,7 @@ pub(crate) async fn accept(shared: &Arc<Shared>, job: JobSpec, key: String) -> R
     for _ in 0..ID_ATTEMPTS {
         let now = shared.now();
         let id = JobId::new(now, rand::random());
+        let Some(transit) = shared.transit(id) else { continue };
         let mut blobs = Vec::new();
         let spec = load::to_content(id, bytes.clone(), &mut blobs).map_err(store)?;
         for item in &items {
@@ -90,7 +92,7 @@ pub(crate) async fn accept(shared: &Arc<Shared>, job: JobSpec, key: String) -> R
         match commit(shared, id, &head, &request_digest, now).await? {
             Outcome::Committed(revision) => {
                 crate::faults::die_at("after-accept-before-answer");
-                adopt(shared, id, head, stored, revision);
+                adopt(shared, transit, head, stored, revision);
                 return Ok(Accepted { id, existed: false });
             }
             Outcome::KeyUsed(entry) => return same_key(&entry, &namespace, &key, &request_digest, Some(id)),
@@ -185,8 +187,8 @@ fn same_key(
 }
 
 /// Plans the job, off the call, and gives it to the engine.
-fn adopt(shared: &Arc<Shared>, id: JobId, head: storage::JobHead, stored: storage::StoredSpec, revision: u64) {
-    let shared = Arc::clone(shared);
+fn adopt(shared: &Arc<Shared>, transit: Transit, head: storage::JobHead, stored: storage::StoredSpec, revision: u64) {
+    let (shared, id) = (Arc::clone(shared), transit.job());
     tokio::spawn(async move {
         match load::plan(&*shared.options.state, id, head, stored, revision, revision).await {
             Ok(loaded) => {
@@ -195,7 +197,7 @@ fn adopt(shared: &Arc<Shared>, id: JobId, head: storage::JobHead, stored: storag
             }
             Err(error) => {
                 tracing::warn!(job = %id, %error, "planning failed; reading the job again");
-                crate::ownership::reload(&shared, id).await;
+                crate::ownership::adopt(shared, transit).await;
             }
         }
     });

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use muster_graph::ids::{ExecutorKey, JobId};
+use muster_graph::ids::ExecutorKey;
 use muster_proto::v1::executor_client::ExecutorClient;
 use muster_proto::{MESSAGE_BYTES_MAX, convert, v1};
 use tokio::sync::mpsc;
@@ -102,6 +102,7 @@ pub(crate) fn connect(
         sent: 0,
         cancels: VecDeque::new(),
         sequence: 0,
+        reached: None,
     };
     let stopped = ended.clone();
     tasks.spawn(async move {
@@ -123,6 +124,8 @@ struct Sender {
     /// Cancels, each with the launch message that it must not overtake.
     cancels: VecDeque<(u64, v1::CancelTasksRequest)>,
     sequence: u64,
+    /// What the engine was told of the way.
+    reached: Option<bool>,
 }
 
 impl Sender {
@@ -142,8 +145,16 @@ impl Sender {
                     tracing::info!(executor = self.executor.id, %error, "launch stream broke; it will be resumed");
                 }
             }
+            self.tell_reached(false).await;
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(RETRY_MOST);
+        }
+    }
+
+    async fn tell_reached(&mut self, reached: bool) {
+        if self.reached.replace(reached) != Some(reached) {
+            // Stopping: nobody wants to know.
+            let _ = self.shared.engine.send(Input::Reached { executor: self.executor.clone(), reached }).await;
         }
     }
 
@@ -165,6 +176,7 @@ impl Sender {
         };
         let mut answers =
             opened.map_err(|_| tonic::Status::deadline_exceeded("opening the launch stream"))??.into_inner();
+        self.tell_reached(true).await;
         loop {
             tokio::select! {
                 biased;
@@ -214,7 +226,10 @@ impl Sender {
         while self.unanswered.front().is_some_and(|(request, _)| request.sequence <= answer.sequence) {
             let Some((request, count)) = self.unanswered.pop_front() else { break };
             self.sent = self.sent.saturating_sub(1);
-            let refused = if request.sequence == answer.sequence { answer.refused.clone() } else { Vec::new() };
+            let mut refused = Vec::new();
+            if request.sequence == answer.sequence {
+                refused.extend(answer.refused.iter().map(|refusal| (token_of(&request, refusal), refusal.clone())));
+            }
             let input = Input::LaunchAnswered { executor: self.executor.clone(), count, refused };
             // Stopping: nobody counts any more.
             let _ = self.shared.engine.send(input).await;
@@ -241,10 +256,16 @@ impl Sender {
     }
 }
 
+/// The token that a refused attempt was launched under; 0: it was not in the message.
+fn token_of(request: &v1::LaunchTasksRequest, refusal: &v1::Refusal) -> u64 {
+    let job = refusal.attempt.as_ref().map(|attempt| attempt.job_id.as_str());
+    let group = request.groups.iter().find(|group| Some(group.job_id.as_str()) == job);
+    group.and_then(|group| group.fence.as_ref()).map_or(0, |fence| fence.token)
+}
+
 /// Asks an executor what it has of some jobs until it answers, or is known to have gone.
-pub(crate) async fn ask(shared: &Shared, executor: ExecutorKey, address: &str, jobs: Vec<v1::JobFence>) {
+pub(crate) async fn ask(shared: &Shared, executor: ExecutorKey, address: &str, question: u64, jobs: Vec<v1::JobFence>) {
     let Ok(mut client) = client(address) else { return };
-    let ids: Vec<JobId> = jobs.iter().filter_map(|job| job.job_id.parse().ok()).collect();
     loop {
         let request = v1::AskJobsRequest { jobs: jobs.clone(), executor_incarnation: executor.incarnation };
         match tokio::time::timeout(PEER_DEADLINE, client.ask_jobs(request)).await {
@@ -257,7 +278,7 @@ pub(crate) async fn ask(shared: &Shared, executor: ExecutorKey, address: &str, j
                     .collect();
                 let input = Input::Answered {
                     executor: ExecutorKey { id: executor.id, incarnation: answer.incarnation },
-                    jobs: ids,
+                    question,
                     held,
                     refused: answer.refused.iter().filter_map(|id| id.parse().ok()).collect(),
                 };
@@ -270,10 +291,7 @@ pub(crate) async fn ask(shared: &Shared, executor: ExecutorKey, address: &str, j
         // Silence is never evidence that a task is not running: asked until it answers or is declared lost.
         tokio::time::sleep(ASK_AGAIN).await;
         let key = executor.clone();
-        let still = shared
-            .engine
-            .read(move |engine| engine.executor(&key.id).is_some_and(|known| known.key == key && known.wants_asking()))
-            .await;
+        let still = shared.engine.read(move |engine| engine.wants_answer(&key, question)).await;
         if !matches!(still, Ok(true)) {
             return;
         }

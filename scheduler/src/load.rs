@@ -17,6 +17,7 @@ use prost::Message as _;
 use crate::engine::Loaded;
 use crate::options::{INLINE_BYTES_MAX, INLINE_TASKS_MAX};
 use crate::persist::{Cursor, Layout, Stored};
+use crate::requests;
 
 /// Why a job could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -43,14 +44,18 @@ pub(crate) struct StoredJob {
     pub(crate) keyspace: Keyspace,
     /// The owner's record with its revision.
     pub(crate) owner: Option<(storage::OwnerRecord, Revision)>,
+    /// A cancel that was left in the store, as [`crate::requests::decode`] has it.
+    pub(crate) cancel_mark: Option<(String, Revision)>,
     /// What was read.
     pub(crate) revision: Revision,
 }
 
 /// Reads a job's head, wherever it is. `None`: there is no such job.
 pub(crate) async fn head(state: &dyn StateBackend, id: JobId) -> Result<Option<StoredJob>, Error> {
-    let keys = [keys::active_job(id), keys::completed_job(id), keys::failed_job(id), keys::owner(id)];
+    let keys =
+        [keys::active_job(id), keys::completed_job(id), keys::failed_job(id), keys::owner(id), keys::cancel_mark(id)];
     let (revision, mut entries) = state.get_many(&keys).await?;
+    let cancel_mark = entries.pop().flatten().map(|entry| requests::decode(id, &entry)).transpose()?;
     let owner = match entries.pop().flatten() {
         Some(entry) => Some((codec::decode(&keys[3], &entry.value)?, entry.mod_revision)),
         None => None,
@@ -58,7 +63,7 @@ pub(crate) async fn head(state: &dyn StateBackend, id: JobId) -> Result<Option<S
     for (key, entry) in keys.iter().zip(entries) {
         if let Some(head_entry) = entry {
             let head = codec::decode(key, &head_entry.value)?;
-            return Ok(Some(StoredJob { head, head_entry, keyspace: key.keyspace, owner, revision }));
+            return Ok(Some(StoredJob { head, head_entry, keyspace: key.keyspace, owner, cancel_mark, revision }));
         }
     }
     Ok(None)
@@ -148,10 +153,12 @@ pub(crate) async fn owned(
     if stored.head.plan.is_none() {
         let spec = stored.head.spec.as_ref().ok_or_else(|| damaged("the head names no spec"))?;
         let spec = codec::decode_bytes::<storage::StoredSpec>(&content(state, id, spec).await?).map_err(damaged)?;
-        return plan(state, id, stored.head, spec, token, head_revision).await;
+        let planned = plan(state, id, stored.head, spec, token, head_revision).await?;
+        return Ok(Loaded { cancel_mark: stored.cancel_mark, ..planned });
     }
     let (graph, layout, newest) = graph(state, id, &stored.head, stored.revision).await?;
     let mut cursor = Cursor::after_head(id, token, head_revision, stored.head.sequence, stored.head.packed);
+    cursor.marks_known = stored.revision;
     if let Some((sequence, revision)) = newest {
         cursor.sequence = cursor.sequence.max(sequence);
         if revision > head_revision {
@@ -159,7 +166,16 @@ pub(crate) async fn owned(
         }
         cursor.layout = layout;
     }
-    Ok(Loaded { id, head: stored.head, graph, cursor, with_first_commit: Vec::new(), fresh: false, retry: None })
+    Ok(Loaded {
+        id,
+        head: stored.head,
+        graph,
+        cursor,
+        with_first_commit: Vec::new(),
+        fresh: false,
+        cancel_mark: stored.cancel_mark,
+        retry: None,
+    })
 }
 
 /// Plans a job that was accepted: compiles its spec, and stores what is too large for its first commit.
@@ -196,7 +212,7 @@ pub(crate) async fn plan(
     };
     let graph = ExecutionGraph::new(Arc::new(plan), id);
     let cursor = Cursor::after_head(id, token, head_revision, head.sequence, packed);
-    Ok(Loaded { id, head, graph, cursor, with_first_commit, fresh: true, retry: None })
+    Ok(Loaded { id, head, graph, cursor, with_first_commit, fresh: true, cancel_mark: None, retry: None })
 }
 
 fn compile(stored: storage::StoredSpec) -> Result<(Plan, Vec<Vec<u8>>), LoadError> {

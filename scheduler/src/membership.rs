@@ -51,7 +51,7 @@ async fn epoch(state: &dyn StateBackend) -> Result<(u64, Revision), Error> {
 }
 
 /// Opens a session under a fresh id.
-pub(crate) async fn open(options: &Options, address: &str, now: u64) -> Result<Presence, Error> {
+pub(crate) async fn open(options: &Options, address: &str, draining: bool, now: u64) -> Result<Presence, Error> {
     let id = SessionId(format!("{}.{:016x}", options.scheduler_id, rand::random::<u64>()));
     let (epoch, epoch_revision) = epoch(&*options.state).await?;
     let record = SchedulerRecord {
@@ -59,11 +59,12 @@ pub(crate) async fn open(options: &Options, address: &str, now: u64) -> Result<P
         address: address.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started_at_ms: now,
+        draining,
     };
     let session = options.state.open_session(id.clone(), options.session_ttl, codec::encode(&record)?).await?;
     tracing::info!(session = id.0, epoch, address, "session opened");
     let identity = Identity { session: id, address: address.to_owned(), epoch, epoch_revision };
-    Ok(Presence { session, identity })
+    Ok(Presence { session, identity, record })
 }
 
 /// The live schedulers, in the store's own words.
@@ -73,16 +74,30 @@ pub(crate) async fn live_schedulers(
     let page = state.get_from_prefix(Keyspace::Schedulers, "").await?;
     let mut live = BTreeMap::new();
     for entry in page.entries {
-        let key = Key::new(Keyspace::Schedulers, entry.name.clone());
-        live.insert(SessionId(entry.name), codec::decode(&key, &entry.value)?);
+        let record = scheduler_record(&entry);
+        live.insert(SessionId(entry.name), record);
     }
     Ok((live, page.revision))
 }
 
+/// A live session lives, whatever its record says: a newer version's that cannot be read has just no address here.
+fn scheduler_record(entry: &Entry) -> SchedulerRecord {
+    let key = Key::new(Keyspace::Schedulers, entry.name.clone());
+    codec::decode(&key, &entry.value).unwrap_or_else(|error| {
+        tracing::warn!(%error, "a scheduler's record cannot be read");
+        SchedulerRecord { scheduler_id: entry.name.clone(), ..SchedulerRecord::default() }
+    })
+}
+
 /// Follows the schedulers' sessions; `changed` is told whenever one came or went.
 pub(crate) async fn follow_schedulers(shared: Arc<Shared>, changed: Arc<tokio::sync::Notify>) {
+    let mut epochs = shared.health.epochs();
     loop {
-        match tokio::time::timeout(LIST_EVERY, follow_schedulers_once(&shared, &changed)).await {
+        let followed = tokio::select! {
+            followed = tokio::time::timeout(LIST_EVERY, follow_schedulers_once(&shared, &changed)) => followed,
+            _ = epochs.changed() => continue,
+        };
+        match followed {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::info!(%error, "following the schedulers again"),
             Err(_) => continue,
@@ -102,8 +117,8 @@ async fn follow_schedulers_once(shared: &Shared, changed: &tokio::sync::Notify) 
         for change in batch.changes {
             match change {
                 Change::Put(entry) => {
-                    let key = Key::new(Keyspace::Schedulers, entry.name.clone());
-                    live.insert(SessionId(entry.name), codec::decode(&key, &entry.value)?);
+                    let record = scheduler_record(&entry);
+                    live.insert(SessionId(entry.name), record);
                 }
                 Change::Deleted { name, .. } => {
                     live.remove(&SessionId(name));
@@ -125,8 +140,13 @@ async fn tell_live(shared: &Shared, live: BTreeMap<SessionId, SchedulerRecord>, 
 
 /// Follows the executors' records, so that every scheduler knows those that are at home elsewhere.
 pub(crate) async fn follow_executors(shared: Arc<Shared>) {
+    let mut epochs = shared.health.epochs();
     loop {
-        match tokio::time::timeout(LIST_EVERY, follow_executors_once(&shared)).await {
+        let followed = tokio::select! {
+            followed = tokio::time::timeout(LIST_EVERY, follow_executors_once(&shared)) => followed,
+            _ = epochs.changed() => continue,
+        };
+        match followed {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::info!(%error, "following the executors again"),
             Err(_) => continue,
@@ -139,34 +159,37 @@ async fn follow_executors_once(shared: &Shared) -> Result<(), Error> {
     let state = &*shared.options.state;
     let page = state.get_from_prefix(Keyspace::Executors, "").await?;
     for entry in page.entries {
-        executor_seen(shared, &entry).await?;
+        executor_seen(shared, &entry).await;
     }
     let mut watch = state.watch(Keyspace::Executors, "", page.revision + 1).await?;
     while let Some(batch) = watch.next().await {
         for change in batch?.changes {
             if let Change::Put(entry) = change {
-                executor_seen(shared, &entry).await?;
+                executor_seen(shared, &entry).await;
             }
         }
     }
     Ok(())
 }
 
-async fn executor_seen(shared: &Shared, entry: &Entry) -> Result<(), Error> {
-    let record: ExecutorRecord = codec::decode(&keys::executor(&entry.name), &entry.value)?;
+async fn executor_seen(shared: &Shared, entry: &Entry) {
+    let record: ExecutorRecord = match codec::decode(&keys::executor(&entry.name), &entry.value) {
+        Ok(record) => record,
+        // The others are heard of all the same.
+        Err(error) => return tracing::warn!(%error, "an executor's record cannot be read; it is left alone"),
+    };
     let key = ExecutorKey { id: record.executor_id.clone(), incarnation: record.incarnation };
     let input = if matches!(record.state.as_str(), executor_state::LOST | executor_state::STOPPED) {
         let on_purpose = record.state == executor_state::STOPPED;
         Input::Lost(Loss { key, record: entry.mod_revision, on_purpose })
     } else if record.home == shared.presence().identity.session.0 {
         // Its session here says more than the record does.
-        return Ok(());
+        return;
     } else {
         Input::Registered(registration(&record, entry.mod_revision))
     };
     // Stopping: nobody needs to know any more.
     let _ = shared.engine.send(input).await;
-    Ok(())
 }
 
 fn registration(record: &ExecutorRecord, revision: Revision) -> Registration {
@@ -255,6 +278,9 @@ async fn try_tell_away(shared: &Shared, executor: &ExecutorKey) -> Result<Option
 
 /// Declares an executor lost, unless it has found a home meanwhile.
 pub(crate) async fn declare_lost(shared: &Shared, executor: &ExecutorKey) {
+    if !shared.health.is_trusted() {
+        return;
+    }
     match try_declare_lost(shared, executor).await {
         Ok(Some(record)) => {
             let loss = Loss { key: executor.clone(), record, on_purpose: false };

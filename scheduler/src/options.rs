@@ -27,7 +27,12 @@ pub struct Options {
     pub scan_every: Duration,
     /// Listen beyond loopback, though nothing is authenticated yet.
     pub allow_remote: bool,
+    /// Bytes beyond which the store takes no writes, where it does not say so itself (etcd before 3.6).
+    pub store_quota: u64,
 }
+
+/// etcd's own, if it is not told another one (`--quota-backend-bytes`).
+pub const STORE_QUOTA_DEFAULT: u64 = 2 << 30;
 
 impl Options {
     /// The defaults, over a store.
@@ -43,12 +48,19 @@ impl Options {
             heartbeat: Duration::from_secs(1),
             scan_every: Duration::from_secs(2),
             allow_remote: false,
+            store_quota: STORE_QUOTA_DEFAULT,
         }
     }
 }
 
 /// Jobs that one scheduler owns at a time. Beyond it submits are answered with RESOURCE_EXHAUSTED: each costs memory.
 pub const JOBS_OWNED_MAX: usize = 20_000;
+/// Jobs that are read from the store at once: enough to keep it busy, few enough to leave room for commits.
+pub const LOADS_AT_ONCE: usize = 32;
+/// Jobs claimed in one transaction: each takes a guard of at most 128, and one bad one holds up no more than these.
+pub const CLAIM_BATCH: usize = 48;
+/// Jobs handed over in one transaction: each takes two guards of at most 128.
+pub const HANDOVER_BATCH: usize = 60;
 /// Statuses in one call.
 pub const STATUSES_PER_CALL_MAX: usize = 4096;
 /// Inputs that wait for the engine; who brings more waits for room, within its call's deadline.
@@ -71,3 +83,7 @@ pub const CALL_DEADLINE: Duration = Duration::from_secs(30);
 pub const POLL_WAIT_MAX: Duration = Duration::from_secs(30);
 /// An idempotency key, at most.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 256;
+/// Attempts of a task within one epoch of the store, at most. In a new epoch numbers begin above all those that may have
+/// been given out in the one before and that the restored store does not know of. Retries are counted in tens; this leaves room for
+/// four thousand epochs.
+pub const ATTEMPTS_PER_EPOCH: u32 = 1 << 20;

@@ -1,20 +1,26 @@
-//! Jobs that nobody advances: finds them, claims them or takes them over, and reads them.
+//! Who advances which job: looks at all owners, so that jobs without a living one are claimed, jobs that name this scheduler are
+//! in its memory, and each scheduler owns about its share; and reads jobs into memory.
 //!
 //! The scan is what makes progress certain; the watch of the schedulers' sessions only makes it sooner.
+//!
+//! **Invariant: one copy in memory, one token.** A job that may have had an earlier copy here is read under a new token: what
+//! that copy sent may still be on its way to an executor, which refuses it once it has been asked under the new one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use muster_graph::ids::JobId;
-use muster_proto::storage::OwnerRecord;
-use muster_state::{Error, Guard, Key, Keyspace, Op, Scan, SessionId, StateBackend, Txn, TxnOutcome, codec, keys};
+use muster_proto::storage::{OwnerRecord, SchedulerRecord};
+use muster_state::{Error, Guard, Key, Keyspace, Op, Scan, SessionId, StateBackend, Txn, codec, keys};
+use rand::seq::SliceRandom as _;
 use tokio::sync::oneshot;
 
-use crate::engine::{Input, Loaded};
+use crate::balance;
+use crate::claims::{self, Orphan};
+use crate::engine::{Input, Loaded, Successor};
 use crate::load::{self, LoadError, send_until_known};
-use crate::options::JOBS_OWNED_MAX;
-use crate::shared::Shared;
+use crate::shared::{Shared, Transit};
 
 /// This scheduler's record as an owner.
 pub(crate) fn owner_record(shared: &Shared, session: &SessionId) -> OwnerRecord {
@@ -26,12 +32,16 @@ pub(crate) fn owner_record(shared: &Shared, session: &SessionId) -> OwnerRecord 
     }
 }
 
-/// Looks for jobs without an owner, for ever.
+/// Looks at all owners, for ever.
 pub(crate) async fn keep_scanning(shared: Arc<Shared>, sessions_changed: Arc<tokio::sync::Notify>) {
+    let mut unclaimed = BTreeSet::new();
     loop {
         // Sooner when a session came or went.
         let _ = tokio::time::timeout(shared.options.scan_every, sessions_changed.notified()).await;
-        if let Err(error) = scan(&shared).await {
+        if !shared.health.is_trusted() {
+            continue;
+        }
+        if let Err(error) = scan(&shared, &mut unclaimed).await {
             tracing::info!(%error, "scan for jobs without an owner failed; again soon");
         }
     }
@@ -50,30 +60,45 @@ async fn all_names(state: &dyn StateBackend, keyspace: Keyspace) -> Result<Vec<S
     }
 }
 
-async fn scan(shared: &Arc<Shared>) -> Result<(), Error> {
+/// What a look at all owners found.
+#[derive(Default)]
+struct Owners {
+    /// Jobs that name this scheduler's session.
+    ours: Vec<JobId>,
+    orphans: Vec<Orphan>,
+    /// How many jobs each session owns.
+    counts: BTreeMap<SessionId, usize>,
+}
+
+async fn owners(
+    shared: &Shared,
+    mine: &SessionId,
+    live: &BTreeMap<SessionId, SchedulerRecord>,
+) -> Result<Owners, Error> {
     let state = &*shared.options.state;
-    let mine = shared.presence().identity.session;
-    let (live, _) = crate::membership::live_schedulers(state).await?;
-    let held: BTreeSet<JobId> = shared
-        .engine
-        .read(|engine| engine.job_ids().collect())
-        .await
-        .map_err(|stopped| Error::Fatal(stopped.to_string()))?;
+    let mut found = Owners::default();
     let mut owned: BTreeSet<String> = BTreeSet::new();
     let mut scan = Scan::default();
     loop {
         let page = state.scan(Keyspace::JobOwners, scan.clone()).await?;
         for entry in page.entries {
-            let Ok(id) = entry.name.parse::<JobId>() else { continue };
-            let owner: OwnerRecord = codec::decode(&Key::new(Keyspace::JobOwners, entry.name.clone()), &entry.value)?;
+            let Ok(job) = entry.name.parse::<JobId>() else { continue };
+            let key = Key::new(Keyspace::JobOwners, entry.name.clone());
             owned.insert(entry.name);
-            if owner.session_id == mine.0 {
-                if !held.contains(&id) {
-                    reload(shared, id).await;
+            let owner: OwnerRecord = match codec::decode(&key, &entry.value) {
+                Ok(owner) => owner,
+                Err(error) => {
+                    note_unreadable(shared, job, &error);
+                    continue;
                 }
-            } else if !live.contains_key(&SessionId(owner.session_id.clone())) {
-                claim(shared, id).await;
+            };
+            let session = SessionId(owner.session_id);
+            if session == *mine {
+                found.ours.push(job);
+            } else if !live.contains_key(&session) {
+                found.orphans.push(Orphan { job, owner: Some((session.clone(), entry.mod_revision)) });
             }
+            *found.counts.entry(session).or_default() += 1;
         }
         match page.next {
             Some(after) => scan = Scan { after: Some(after), at: Some(page.revision), ..Scan::default() },
@@ -82,84 +107,162 @@ async fn scan(shared: &Arc<Shared>) -> Result<(), Error> {
     }
     for name in all_names(state, Keyspace::ActiveJobs).await? {
         if !owned.contains(&name)
-            && let Ok(id) = name.parse()
+            && let Ok(job) = name.parse()
         {
-            claim(shared, id).await;
+            found.orphans.push(Orphan { job, owner: None });
         }
+    }
+    Ok(found)
+}
+
+/// `unclaimed` are the jobs that were left to others at the last look.
+async fn scan(shared: &Arc<Shared>, unclaimed: &mut BTreeSet<JobId>) -> Result<(), Error> {
+    let state = &*shared.options.state;
+    let mine = shared.presence().identity.session;
+    let (live, _) = crate::membership::live_schedulers(state).await?;
+    let held: BTreeSet<JobId> = shared
+        .engine
+        .read(|engine| engine.job_ids().collect())
+        .await
+        .map_err(|stopped| Error::Fatal(stopped.to_string()))?;
+    let Owners { ours, orphans, counts } = owners(shared, &mine, &live).await?;
+    for job in ours.into_iter().filter(|job| !held.contains(job) && !shared.is_in_transit(*job)) {
+        tokio::spawn(read_again(Arc::clone(shared), job));
+    }
+    // Those that take jobs: all that are not draining, or all there are.
+    let mut takers: BTreeMap<SessionId, SchedulerRecord> = live.clone();
+    takers.retain(|_, peer| !peer.draining);
+    if takers.is_empty() {
+        takers = live;
+    }
+    if !takers.contains_key(&mine) {
+        unclaimed.clear();
+        return Ok(());
+    }
+    let (fall_to_us, left): (Vec<Orphan>, Vec<Orphan>) = orphans
+        .into_iter()
+        .partition(|orphan| unclaimed.contains(&orphan.job) || claims::heir(orphan.job, takers.keys()) == Some(&mine));
+    *unclaimed = left.into_iter().map(|orphan| orphan.job).collect();
+    let none_to_claim = fall_to_us.is_empty() && unclaimed.is_empty();
+    claims::claim_all(shared, fall_to_us).await?;
+    if none_to_claim {
+        let owned = takers.keys().map(|session| (session.clone(), counts.get(session).copied().unwrap_or(0))).collect();
+        even_out(shared, &owned, &mine, &takers).await;
     }
     Ok(())
 }
 
-/// Claims a job without an owner, or takes over one whose owner's session is gone, and adopts it.
-pub(crate) async fn claim(shared: &Arc<Shared>, id: JobId) {
-    match try_claim(shared, id).await {
-        Ok(true) => {
-            crate::faults::die_at("mid-takeover");
-            reload(shared, id).await;
+/// Gives to peers what this scheduler owns beyond its share.
+async fn even_out(
+    shared: &Shared,
+    owned: &BTreeMap<SessionId, usize>,
+    mine: &SessionId,
+    takers: &BTreeMap<SessionId, SchedulerRecord>,
+) {
+    let given = balance::surplus(owned, mine);
+    if given.is_empty() {
+        return;
+    }
+    let now = shared.now();
+    let held_for = u64::try_from(shared.options.scan_every.as_millis()).unwrap_or(u64::MAX).saturating_mul(2);
+    let Ok(mut jobs) = shared.engine.read(move |engine| engine.worth_handing_over(held_for, now)).await else { return };
+    jobs.shuffle(&mut rand::rng());
+    for (session, count) in given {
+        let some = jobs.split_off(jobs.len().saturating_sub(count));
+        if let Some(record) = takers.get(&session).filter(|_| !some.is_empty()) {
+            tracing::info!(jobs = some.len(), to = record.scheduler_id, "handing jobs over to even the load out");
+            let to = Successor { session, record: record.clone() };
+            let _ = shared.engine.send(Input::HandOver { jobs: some, to }).await;
         }
-        Ok(false) => {}
-        Err(error) => tracing::info!(job = %id, %error, "could not claim the job; the next scan tries again"),
     }
 }
 
-async fn try_claim(shared: &Shared, id: JobId) -> Result<bool, Error> {
-    let jobs = shared.engine.read(|engine| engine.jobs_owned()).await.unwrap_or(usize::MAX);
-    if jobs >= JOBS_OWNED_MAX {
-        return Ok(false);
+/// A record of the job is damaged, or a newer version's. It is left alone, and said once.
+pub(crate) fn note_unreadable(shared: &Shared, id: JobId, error: &dyn std::fmt::Display) {
+    if shared.unreadable.insert(id, error.to_string()).is_none() {
+        tracing::error!(job = %id, %error, "the job cannot be read; it is left alone");
     }
+}
+
+/// Puts a new token on a job that names this scheduler. False: it names somebody else.
+async fn renew_token(shared: &Shared, id: JobId) -> Result<bool, Error> {
     let state = &*shared.options.state;
     let identity = shared.presence().identity;
-    let Some(stored) = load::head(state, id).await? else { return Ok(false) };
-    if stored.keyspace != Keyspace::ActiveJobs {
+    let key = keys::owner(id);
+    let Some(entry) = state.get(&key).await? else { return Ok(false) };
+    let owner: OwnerRecord = codec::decode(&key, &entry.value)?;
+    if owner.session_id != identity.session.0 {
         return Ok(false);
-    }
-    let owner_key = keys::owner(id);
-    let mut guards =
-        vec![Guard::AtRevision(keys::epoch(), identity.epoch_revision), Guard::SessionAlive(identity.session.clone())];
-    match &stored.owner {
-        None => {
-            guards.push(Guard::Absent(owner_key.clone()));
-            guards.push(Guard::AtRevision(keys::active_job(id), stored.head_entry.mod_revision));
-        }
-        Some((owner, revision)) => {
-            guards.push(Guard::AtRevision(owner_key.clone(), *revision));
-            guards.push(Guard::SessionGone(SessionId(owner.session_id.clone())));
-        }
     }
     let value = codec::encode(&owner_record(shared, &identity.session))?;
     let txn = Txn {
-        guards,
-        ops: vec![Op::Put { key: owner_key.clone(), value, session: None }],
-        read_on_failure: vec![owner_key.clone()],
+        guards: vec![
+            Guard::AtRevision(keys::epoch(), identity.epoch_revision),
+            Guard::SessionAlive(identity.session.clone()),
+            Guard::AtRevision(key.clone(), entry.mod_revision),
+        ],
+        ops: vec![Op::Put { key, value, session: None }],
+        read_on_failure: Vec::new(),
     };
-    match send_until_known(state, txn).await? {
-        TxnOutcome::Committed(token) => {
-            tracing::info!(job = %id, token, from = stored.owner.map(|(owner, _)| owner.scheduler_id), "job taken over");
-            Ok(true)
-        }
-        TxnOutcome::Refused { read, .. } => {
-            // An earlier sending whose answer was lost may have landed: then the record is ours.
-            let ours = read.into_iter().flatten().any(|entry| {
-                codec::decode::<OwnerRecord>(&owner_key, &entry.value)
-                    .is_ok_and(|owner| owner.session_id == identity.session.0)
-            });
-            Ok(ours)
-        }
+    // Refused: an earlier sending had landed, or the job is somebody else's by now. The reading that follows tells.
+    send_until_known(state, txn).await?;
+    Ok(true)
+}
+
+/// Reads a job that names this scheduler, of which there may have been an earlier copy here, and gives it to the engine.
+pub(crate) async fn read_again(shared: Arc<Shared>, id: JobId) {
+    let Some(transit) = shared.transit(id) else { return };
+    // It may have come since its absence was seen.
+    if !matches!(shared.engine.read(move |engine| engine.job(id).is_some()).await, Ok(false)) {
+        return;
+    }
+    // One that cannot be read has launched nothing since.
+    let renew = !shared.unreadable.contains_key(&id);
+    bring_in(&shared, transit, renew, None).await;
+}
+
+/// Reads a job that has just become this scheduler's, and gives it to the engine.
+pub(crate) async fn adopt(shared: Arc<Shared>, transit: Transit) {
+    bring_in(&shared, transit, false, None).await;
+}
+
+/// The same, off the caller's way.
+pub(crate) fn adopt_soon(shared: &Arc<Shared>, id: JobId) {
+    if let Some(transit) = shared.transit(id) {
+        tokio::spawn(adopt(Arc::clone(shared), transit));
     }
 }
 
-/// Reads a job that names this scheduler, and gives it to the engine.
-pub(crate) async fn reload(shared: &Arc<Shared>, id: JobId) {
-    reload_for(shared, id, None).await;
+/// The same, for somebody who waits for the retry for which the job was made active again.
+pub(crate) async fn adopt_for(shared: &Arc<Shared>, transit: Transit, retry: oneshot::Sender<Option<u32>>) {
+    bring_in(shared, transit, false, Some(retry)).await;
 }
 
-/// The same, for somebody who waits for the retry for which the job was made active again.
-pub(crate) async fn reload_for(shared: &Arc<Shared>, id: JobId, retry: Option<oneshot::Sender<Option<u32>>>) {
+async fn bring_in(
+    shared: &Arc<Shared>,
+    transit: Transit,
+    mut renew: bool,
+    retry: Option<oneshot::Sender<Option<u32>>>,
+) {
     /// Between attempts while the store does not answer.
     const PAUSE: Duration = Duration::from_millis(500);
+    let id = transit.job();
     loop {
-        let session = shared.presence().identity.session;
-        match load::owned(&*shared.options.state, id, &session).await {
+        if !shared.health.is_trusted() {
+            // The scan comes back to it when the doubt is over.
+            return;
+        }
+        let read = async {
+            let _one_of_few = shared.loads.acquire().await;
+            if renew {
+                if !renew_token(shared, id).await? {
+                    return Err(LoadError::NotOurs);
+                }
+                renew = false;
+            }
+            load::owned(&*shared.options.state, id, &shared.presence().identity.session).await
+        };
+        match read.await {
             Ok(loaded) => {
                 let loaded = Loaded { retry, ..loaded };
                 shared.unreadable.remove(&id);
@@ -176,9 +279,7 @@ pub(crate) async fn reload_for(shared: &Arc<Shared>, id: JobId, retry: Option<on
             }
             Err(error) => {
                 // Left alone, with its owner's name on it: nobody can do better, and nothing is overwritten.
-                if shared.unreadable.insert(id, error.to_string()).is_none() {
-                    tracing::error!(job = %id, %error, "the job cannot be read");
-                }
+                note_unreadable(shared, id, &error);
                 let _ = shared.engine.send(Input::Dropped { job: id, why: error.to_string() }).await;
                 return;
             }

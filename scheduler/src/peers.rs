@@ -27,8 +27,15 @@ impl Peers {
         self.live.read().expect("no code panics while holding it").clone()
     }
 
+    /// Where to go: those that are not draining, or all if all are.
     pub(crate) fn addresses(&self) -> Vec<String> {
-        self.live.read().expect("no code panics while holding it").values().map(|peer| peer.address.clone()).collect()
+        let live = self.live.read().expect("no code panics while holding it");
+        let addresses = |draining| {
+            // One whose record cannot be read has none.
+            let some = live.values().filter(move |peer| peer.draining == draining && !peer.address.is_empty());
+            some.map(|peer| peer.address.clone()).collect::<Vec<String>>()
+        };
+        Some(addresses(false)).filter(|some| !some.is_empty()).unwrap_or_else(|| addresses(true))
     }
 
     /// A channel to a peer, shared by all calls to it.

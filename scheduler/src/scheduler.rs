@@ -11,9 +11,11 @@ use tokio_util::task::TaskTracker;
 
 use crate::engine::{Engine, Input};
 use crate::options::Options;
-use crate::shared::Shared;
+use crate::shared::{Presence, Shared};
 use crate::shell::{EngineHandle, Shell};
-use crate::{compaction, demand, membership, ownership, services};
+use crate::{
+    demand, draining, isolation, janitor, membership, ownership, requests, safety, self_fencing, services, store_watch,
+};
 
 /// A scheduler could not start, or ended early.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -51,7 +53,7 @@ pub struct Scheduler;
 pub struct Handle {
     address: SocketAddr,
     scheduler_id: String,
-    stop: CancellationToken,
+    leave: CancellationToken,
     ended: watch::Receiver<Option<Result<(), Error>>>,
 }
 
@@ -68,9 +70,10 @@ impl Handle {
         &self.scheduler_id
     }
 
-    /// Ends it: its session is closed, so that its jobs can be taken over at once.
+    /// Ends it: its jobs are handed over to its peers, and its session is closed, so that what could not be handed over
+    /// can be taken over at once.
     pub async fn stop(&self) {
-        self.stop.cancel();
+        self.leave.cancel();
         // Whatever it ended with was for whoever waits in `finished`.
         let _ = self.finished().await;
     }
@@ -101,7 +104,7 @@ impl Scheduler {
         let started_at = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
-        let presence = membership::open(&options, &advertised, started_at).await?;
+        let presence = open_with_room(&options, &advertised, false, started_at).await?;
         let (handle, inputs) = EngineHandle::new();
         // Where executors are lost soon they send heartbeats more often, without being told.
         let silent_after = (options.heartbeat * HEARTBEATS_MISSED_MAX).min(options.lost_after / 2);
@@ -109,10 +112,13 @@ impl Scheduler {
         let engine = Engine::new(presence.identity.clone(), millis(options.lost_after), millis(silent_after));
         let scheduler_id = options.scheduler_id.clone();
         let shared = Arc::new(Shared::new(options, handle, advertised, presence));
-        let stop = CancellationToken::new();
+        // Before anything is claimed: the store may be in safe mode.
+        safety::look(&shared).await?;
+        let (leave, stop) = (CancellationToken::new(), CancellationToken::new());
         let (ended_sender, ended) = watch::channel(None);
         let running = Running {
             shared: Arc::clone(&shared),
+            leave: leave.clone(),
             stop: stop.clone(),
             shell: Shell { engine, inputs, shared, tasks: TaskTracker::new(), stop: stop.child_token() },
             listener,
@@ -124,7 +130,7 @@ impl Scheduler {
             }
             ended_sender.send_replace(Some(result));
         });
-        Ok(Handle { address, scheduler_id, stop, ended })
+        Ok(Handle { address, scheduler_id, leave, ended })
     }
 }
 
@@ -133,6 +139,8 @@ const HEARTBEATS_MISSED_MAX: u32 = 5;
 
 struct Running {
     shared: Arc<Shared>,
+    /// Somebody wants it to end: cancelled first.
+    leave: CancellationToken,
     stop: CancellationToken,
     shell: Shell,
     listener: tokio::net::TcpListener,
@@ -140,7 +148,7 @@ struct Running {
 
 impl Running {
     async fn run(self) -> Result<(), Error> {
-        let Self { shared, stop, shell, listener } = self;
+        let Self { shared, leave, stop, shell, listener } = self;
         let sessions_changed = Arc::new(tokio::sync::Notify::new());
         let spawned = stop.child_token();
         let mut shell = tokio::spawn(shell.run());
@@ -149,28 +157,46 @@ impl Running {
         let mut schedulers =
             tokio::spawn(membership::follow_schedulers(Arc::clone(&shared), Arc::clone(&sessions_changed)));
         let mut executors = tokio::spawn(membership::follow_executors(Arc::clone(&shared)));
-        let mut compacting = tokio::spawn(compaction::keep_compacting(Arc::clone(&shared)));
+        let mut cleaning = tokio::spawn(janitor::keep(Arc::clone(&shared)));
+        let mut watching = tokio::spawn(store_watch::keep_looking(Arc::clone(&shared)));
+        let mut trusting = tokio::spawn(safety::keep_following(Arc::clone(&shared)));
         let mut telling = tokio::spawn(demand::keep_telling(Arc::clone(&shared)));
         let mut demands = tokio::spawn(demand::follow(Arc::clone(&shared)));
+        let mut requests = tokio::spawn(requests::follow(Arc::clone(&shared)));
+        let mut fencing = tokio::spawn(self_fencing::keep(Arc::clone(&shared)));
+        let mut isolation = tokio::spawn(isolation::keep(Arc::clone(&shared)));
+        let mut draining = tokio::spawn(draining::keep_giving(Arc::clone(&shared)));
         let mut presence = tokio::spawn(keep_present(Arc::clone(&shared), Arc::clone(&sessions_changed)));
         // A part that ends, by a panic or otherwise, ends the whole: another scheduler takes over, and this one's
         // supervisor starts it anew. A scheduler with a missing part would be worse than none.
         let result = tokio::select! {
             biased;
-            () = stop.cancelled() => Ok(()),
+            () = leave.cancelled() => Ok(()),
             _ = &mut shell => Err(Error::Ended("the engine")),
             _ = &mut serving => Err(Error::Ended("the gRPC server")),
             _ = &mut scanning => Err(Error::Ended("the scan for jobs")),
             _ = &mut schedulers => Err(Error::Ended("the watch of the schedulers")),
             _ = &mut executors => Err(Error::Ended("the watch of the executors")),
-            _ = &mut compacting => Err(Error::Ended("the compaction")),
+            _ = &mut cleaning => Err(Error::Ended("the janitor")),
+            _ = &mut watching => Err(Error::Ended("the watch of the store's room")),
+            _ = &mut trusting => Err(Error::Ended("the watch of the store's epoch")),
             _ = &mut telling => Err(Error::Ended("the telling of demand")),
             _ = &mut demands => Err(Error::Ended("the watch of the peers' demand")),
+            _ = &mut requests => Err(Error::Ended("the watch of requests")),
+            _ = &mut fencing => Err(Error::Ended("the watch of the engine's pulse")),
+            _ = &mut isolation => Err(Error::Ended("the watch of the ways to executors")),
+            _ = &mut draining => Err(Error::Ended("the drain")),
             _ = &mut presence => Err(Error::Ended("the session's keeper")),
         };
+        if result.is_ok() {
+            draining::leave(&shared).await;
+        }
         stop.cancel();
         spawned.cancel();
-        for part in [scanning, schedulers, executors, compacting, telling, demands, presence] {
+        for part in [
+            scanning, schedulers, executors, cleaning, watching, trusting, telling, demands, requests, fencing, isolation,
+            draining, presence,
+        ] {
             part.abort();
         }
         /// For calls under way and transactions in flight.
@@ -188,6 +214,32 @@ impl Running {
     }
 }
 
+/// Opens a session; if the store is too full even for that, and so may have nobody left to look after it, makes room first.
+async fn open_with_room(
+    options: &Options,
+    address: &str,
+    draining: bool,
+    now: u64,
+) -> Result<Presence, muster_state::Error> {
+    /// After that the one who starts it is told: more room has to be given.
+    const PATIENCE: Duration = Duration::from_secs(30);
+    const PAUSE: Duration = Duration::from_millis(500);
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let mut relief = janitor::Relief::default();
+    loop {
+        match membership::open(options, address, draining, now).await {
+            Err(error @ muster_state::Error::NoSpace(_)) if tokio::time::Instant::now() < deadline => {
+                tracing::error!(%error, "no session can be opened in the full store; making room");
+                if let Err(error) = relief.free(&*options.state, options.store_quota).await {
+                    tracing::warn!(%error, "no room could be made in the store; again soon");
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+            other => return other,
+        }
+    }
+}
+
 /// Opens a new session whenever the present one is lost.
 async fn keep_present(shared: Arc<Shared>, sessions_changed: Arc<tokio::sync::Notify>) {
     loop {
@@ -197,7 +249,8 @@ async fn keep_present(shared: Arc<Shared>, sessions_changed: Arc<tokio::sync::No
             return;
         }
         let presence = loop {
-            match membership::open(&shared.options, &shared.address, shared.now()).await {
+            let draining = *shared.draining.borrow();
+            match open_with_room(&shared.options, &shared.address, draining, shared.now()).await {
                 Ok(presence) => break presence,
                 Err(error) => {
                     tracing::warn!(%error, "no new session yet");

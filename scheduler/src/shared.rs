@@ -1,18 +1,23 @@
 //! What all parts of one scheduler share.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use dashmap::DashMap;
+use dashmap::{DashMap, DashSet};
 use muster_graph::ids::{JobId, Millis};
+use muster_proto::storage::SchedulerRecord;
 use muster_state::Session;
+use tokio::sync::{Semaphore, watch};
 
 use crate::demand::Demand;
 use crate::engine::Identity;
 use crate::faults;
-use crate::options::Options;
+use crate::options::{LOADS_AT_ONCE, Options};
 use crate::peers::Peers;
+use crate::self_fencing::Pulse;
 use crate::shell::EngineHandle;
+use crate::store_health::StoreHealth;
 
 /// See the module.
 #[derive(Debug)]
@@ -21,8 +26,18 @@ pub(crate) struct Shared {
     pub(crate) engine: EngineHandle,
     pub(crate) peers: Peers,
     pub(crate) demand: Demand,
+    pub(crate) health: StoreHealth,
     /// Jobs of ours that cannot be read, with the reason, for those who ask about them.
     pub(crate) unreadable: DashMap<JobId, String>,
+    /// Jobs between the store and memory.
+    in_transit: Arc<DashSet<JobId>>,
+    /// Readings of jobs that may be under way.
+    pub(crate) loads: Semaphore,
+    pub(crate) pulse: Pulse,
+    /// Whether this scheduler hands its jobs over and takes no new ones; see [`crate::draining`].
+    pub(crate) draining: watch::Sender<bool>,
+    /// It does so because it is cut off ([`crate::isolation`]), and nobody has asked for it.
+    pub(crate) drains_by_itself: AtomicBool,
     /// How others reach this scheduler.
     pub(crate) address: String,
     /// The session and what belongs to it. Replaced whole when the session was lost; read for an instant.
@@ -36,16 +51,45 @@ pub(crate) struct Shared {
 pub(crate) struct Presence {
     pub(crate) session: Arc<dyn Session>,
     pub(crate) identity: Identity,
+    /// What the session's key says.
+    pub(crate) record: SchedulerRecord,
+}
+
+/// A job that is on its way between the store and memory: being accepted, read or handed over. While somebody holds
+/// this, nobody else reads the job.
+#[derive(Debug)]
+pub(crate) struct Transit {
+    job: JobId,
+    all: Arc<DashSet<JobId>>,
+}
+
+impl Transit {
+    pub(crate) fn job(&self) -> JobId {
+        self.job
+    }
+}
+
+impl Drop for Transit {
+    fn drop(&mut self) {
+        self.all.remove(&self.job);
+    }
 }
 
 impl Shared {
     pub(crate) fn new(options: Options, engine: EngineHandle, address: String, presence: Presence) -> Self {
+        let health = StoreHealth::new(&options.scheduler_id, presence.identity.epoch);
         Self {
             options,
             engine,
             peers: Peers::default(),
             demand: Demand::default(),
+            health,
             unreadable: DashMap::new(),
+            in_transit: Arc::default(),
+            loads: Semaphore::new(LOADS_AT_ONCE),
+            pulse: Pulse::default(),
+            draining: watch::channel(false).0,
+            drains_by_itself: AtomicBool::new(false),
             address,
             presence: RwLock::new(presence),
             newest: Mutex::new(0),
@@ -58,6 +102,19 @@ impl Shared {
 
     pub(crate) fn replace_presence(&self, presence: Presence) {
         *self.presence.write().expect("no code panics while holding it") = presence;
+    }
+
+    /// Takes a job into transit. `None`: somebody else has it there.
+    pub(crate) fn transit(&self, job: JobId) -> Option<Transit> {
+        self.in_transit.insert(job).then(|| Transit { job, all: Arc::clone(&self.in_transit) })
+    }
+
+    pub(crate) fn is_in_transit(&self, job: JobId) -> bool {
+        self.in_transit.contains(&job)
+    }
+
+    pub(crate) fn jobs_in_transit(&self) -> usize {
+        self.in_transit.len()
     }
 
     /// How long the session certainly still lives.

@@ -3,7 +3,7 @@
 //! One task owns the engine. It never waits for anything but its inputs, its own transactions and the time: whatever
 //! takes longer is spawned, and its result comes back as an input. So no queue can wait for another in a circle.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,12 +12,14 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use muster_graph::ids::{ExecutorKey, Millis};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::committer;
 use crate::engine::{CommitName, CommitResult, Engine, Input, JobCommit, Output};
 use crate::faults;
+use crate::handover;
 use crate::links::{self, Link};
 use crate::options::{COMMITS_IN_FLIGHT, ENGINE_QUEUE};
 use crate::shared::Shared;
@@ -61,7 +63,8 @@ impl EngineHandle {
     }
 }
 
-type InFlight = FuturesUnordered<BoxFuture<'static, Vec<(CommitName, CommitResult)>>>;
+/// Each with the number of its group.
+type InFlight = FuturesUnordered<BoxFuture<'static, (u64, Vec<(CommitName, CommitResult)>)>>;
 
 /// See the module.
 pub(crate) struct Shell {
@@ -76,6 +79,7 @@ impl Shell {
     /// Runs until told to stop, and then until what is in flight has landed.
     pub(crate) async fn run(mut self) {
         let mut in_flight: InFlight = FuturesUnordered::new();
+        let mut sent: BTreeMap<u64, Instant> = BTreeMap::new();
         let mut waiting: VecDeque<JobCommit> = VecDeque::new();
         let mut links: HashMap<String, (ExecutorKey, Link)> = HashMap::new();
         loop {
@@ -91,13 +95,10 @@ impl Shell {
                 () = tokio::time::sleep(wakeup) => input = Some(Input::Tick),
             }
             let now = self.shared.now();
-            if self.shared.slack().is_zero() && self.engine.jobs_owned() > 0 {
-                // Others may have taken the jobs over: nothing is launched in their name, not even what came back
-                // committed just now.
-                tracing::error!("the session's time is up; letting go of all jobs");
-                self.engine.handle(Input::SessionLost, now);
-            }
-            if let Some(results) = came_back {
+            // Nothing is launched in the jobs' name, not even what came back committed just now.
+            self.let_go_in_doubt(now);
+            if let Some((group, results)) = came_back {
+                sent.remove(&group);
                 faults::die_at("after-commit-before-acknowledgement");
                 self.engine.handle(Input::Commits(results), now);
             }
@@ -111,6 +112,8 @@ impl Shell {
                 let Ok(input) = self.inputs.try_recv() else { break };
                 self.engine.handle(input, now);
             }
+            // What was read before the doubt may have come in with the inputs.
+            self.let_go_in_doubt(now);
             let (outputs, commits) = self.engine.settle(now);
             self.shared.demand.set_unmet(self.engine.has_unmet_demand());
             waiting.extend(commits);
@@ -122,14 +125,32 @@ impl Shell {
                     let (state, group) = (Arc::clone(&state), group.clone());
                     self.tasks.spawn(async move { committer::repeat(&*state, &group).await });
                 }
-                in_flight.push(Box::pin(async move { committer::commit(&*state, group).await }));
+                let number = sent.last_key_value().map_or(0, |(last, _)| last + 1);
+                sent.insert(number, Instant::now());
+                let shared = Arc::clone(&self.shared);
+                in_flight
+                    .push(Box::pin(async move { (number, committer::commit(&*state, &shared.health, group).await) }));
             }
+            self.shared.pulse.beat(Instant::now(), sent.values().next().copied());
             for output in outputs {
                 self.perform(output, &mut links);
             }
         }
         // What was sent may land; nobody acts on it any more, and the next owner reads it.
         let _ = tokio::time::timeout(Duration::from_secs(2), async { while in_flight.next().await.is_some() {} }).await;
+    }
+
+    /// Lets go of all jobs if others may have taken them over, or if the store cannot be trusted.
+    fn let_go_in_doubt(&mut self, now: Millis) {
+        if self.engine.jobs_owned() == 0 {
+            return;
+        }
+        if !self.shared.health.is_trusted() {
+            self.engine.handle(Input::StoreDoubted, now);
+        } else if self.shared.slack().is_zero() {
+            tracing::error!("the session's time is up; letting go of all jobs");
+            self.engine.handle(Input::SessionLost, now);
+        }
     }
 
     fn wakeup(&self) -> Duration {
@@ -158,9 +179,9 @@ impl Shell {
                 Some((key, link)) if *key == executor => link.cancel(request),
                 _ => tracing::debug!(executor = executor.id, "no link to this life of the executor"),
             },
-            Output::Ask { executor, address, jobs } => {
+            Output::Ask { executor, address, question, jobs } => {
                 let shared = Arc::clone(&self.shared);
-                self.tasks.spawn(async move { links::ask(&shared, executor, &address, jobs).await });
+                self.tasks.spawn(async move { links::ask(&shared, executor, &address, question, jobs).await });
             }
             Output::Disconnect { executor } => {
                 links.remove(&executor.id);
@@ -169,12 +190,20 @@ impl Shell {
                 let shared = Arc::clone(&self.shared);
                 self.tasks.spawn(async move {
                     tokio::time::sleep(Duration::from_millis(after_ms)).await;
-                    crate::ownership::reload(&shared, job).await;
+                    crate::ownership::read_again(shared, job).await;
                 });
             }
             Output::TellAway { executor } => {
                 let shared = Arc::clone(&self.shared);
                 self.tasks.spawn(async move { crate::membership::tell_away(&shared, &executor).await });
+            }
+            Output::HandOver { to, jobs } => {
+                // From here on, and not only once the task runs: the scan must not read them again meanwhile.
+                let jobs = jobs.into_iter().map(|departing| {
+                    let transit = self.shared.transit(departing.job);
+                    (departing, transit)
+                });
+                self.tasks.spawn(handover::give(Arc::clone(&self.shared), to, jobs.collect()));
             }
             Output::DeclareLost { executor } => {
                 let shared = Arc::clone(&self.shared);

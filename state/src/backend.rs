@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
-use crate::{Error, Keyspace, moving};
+use crate::{Error, Keyspace, StoreStatus, moving};
 
 /// A point in the store's history. Rises with every write; 0 is before the first.
 pub type Revision = u64;
@@ -246,4 +246,14 @@ pub trait StateBackend: Send + Sync + std::fmt::Debug + 'static {
     async fn revision(&self) -> Result<Revision, Error>;
     /// Forgets history before `revision`. One already compacted is no error.
     async fn compact(&self, revision: Revision) -> Result<(), Error>;
+    /// How the store itself is. A member that cannot be asked is named as such; an error means that none could be.
+    async fn status(&self) -> Result<StoreStatus, Error>;
+    /// Lets a member give back the space that forgotten history left behind. It answers nothing else meanwhile.
+    async fn defragment(&self, _member: u64) -> Result<(), Error> {
+        Ok(())
+    }
+    /// Ends a member's [`Alarm::NoSpace`](crate::Alarm::NoSpace). If there is no room the store raises it again.
+    async fn disarm_no_space(&self, _member: u64) -> Result<(), Error> {
+        Ok(())
+    }
 }

@@ -11,8 +11,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::{
-    Entry, Error, Key, Keyspace, Lock, Op, Page, Revision, Scan, Session, SessionId, StateBackend, Txn, TxnOutcome,
-    WatchStream, lock,
+    Entry, Error, Key, Keyspace, Lock, Op, Page, Revision, Scan, Session, SessionId, StateBackend, StoreStatus, Txn,
+    TxnOutcome, WatchStream, lock,
 };
 
 /// What a rule applies to.
@@ -293,5 +293,17 @@ impl StateBackend for Faulty {
 
     async fn compact(&self, revision: Revision) -> Result<(), Error> {
         self.inner.compact(revision).await
+    }
+
+    async fn status(&self) -> Result<StoreStatus, Error> {
+        self.inner.status().await
+    }
+
+    async fn defragment(&self, member: u64) -> Result<(), Error> {
+        self.inner.defragment(member).await
+    }
+
+    async fn disarm_no_space(&self, member: u64) -> Result<(), Error> {
+        self.inner.disarm_no_space(member).await
     }
 }

@@ -13,6 +13,18 @@ pub fn epoch() -> Key {
     Key::new(Keyspace::Meta, "epoch")
 }
 
+/// Says that the store was restored from a backup that is older than what was seen since.
+#[must_use]
+pub fn safe_mode() -> Key {
+    Key::new(Keyspace::Meta, "safe-mode")
+}
+
+/// What the janitor did last.
+#[must_use]
+pub fn janitor() -> Key {
+    Key::new(Keyspace::Meta, "janitor")
+}
+
 /// A session's own key, as `open_session` writes it.
 #[must_use]
 pub fn session(id: &SessionId) -> Key {
@@ -41,6 +53,18 @@ pub fn failed_job(job: JobId) -> Key {
 #[must_use]
 pub fn owner(job: JobId) -> Key {
     Key::new(Keyspace::JobOwners, job.to_string())
+}
+
+/// A cancel that the job's owner has not carried out yet.
+#[must_use]
+pub fn cancel_mark(job: JobId) -> Key {
+    Key::new(Keyspace::JobRequests, format!("{job}/cancel"))
+}
+
+/// The job that a cancel mark's name belongs to.
+#[must_use]
+pub fn cancel_mark_of(name: &str) -> Option<JobId> {
+    name.strip_suffix("/cancel")?.parse().ok()
 }
 
 /// An executor's registration.

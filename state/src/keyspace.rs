@@ -3,7 +3,7 @@
 /// A region of the store. Keys inside it never show its prefix, and a key of one never appears in another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Keyspace {
-    /// `epoch`: the life of the cluster's store.
+    /// `epoch`: the life of the cluster's store; `safe-mode`, while it is in doubt; `janitor`: what that did last.
     Meta,
     /// session id → scheduler; leased.
     Schedulers,

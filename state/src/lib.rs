@@ -21,6 +21,7 @@ mod moving;
 mod mvcc;
 mod open;
 mod page;
+mod status;
 #[cfg(feature = "testing")]
 pub mod testing;
 
@@ -35,3 +36,4 @@ pub use memory::Memory;
 #[cfg(feature = "testing")]
 pub use memory::RevisionOfAll;
 pub use open::open;
+pub use status::{Alarm, Member, StoreStatus};

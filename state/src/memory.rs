@@ -13,8 +13,8 @@ use crate::liveness::check_ttl;
 use crate::local_session::{Host, LocalSession};
 use crate::mvcc::{Core, Shared};
 use crate::{
-    Entry, Error, Key, Keyspace, Lock, Page, Revision, Scan, Session, SessionId, StateBackend, Txn, TxnOutcome,
-    WatchStream, limits, lock,
+    Entry, Error, Key, Keyspace, Lock, Member, Page, Revision, Scan, Session, SessionId, StateBackend, StoreStatus,
+    Txn, TxnOutcome, WatchStream, limits, lock,
 };
 
 /// A store in memory. Clones share it.
@@ -159,5 +159,12 @@ impl StateBackend for Memory {
 
     async fn compact(&self, revision: Revision) -> Result<(), Error> {
         self.inner.shared.core().compact(revision).map(drop)
+    }
+
+    async fn status(&self) -> Result<StoreStatus, Error> {
+        let (size_bytes, in_use_bytes) = self.inner.shared.core().bytes();
+        let name = "memory".to_owned();
+        let member = Member { name, size_bytes, in_use_bytes, is_leader: true, ..Member::default() };
+        Ok(StoreStatus { has_quota: false, members: vec![member] })
     }
 }

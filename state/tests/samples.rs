@@ -15,8 +15,8 @@ use muster_graph::execution::{
 };
 use muster_graph::ids::{ExecutorKey, StageIndex, TaskId};
 use muster_proto::storage::{
-    Content, ExecutorRecord, IdempotencyRecord, JobHead, OwnerRecord, SchedulerRecord, StageItems, StoredEdge,
-    StoredPlan, StoredSpec, StoredStage, StoredUpstream,
+    CancelMark, Content, ExecutorRecord, IdempotencyRecord, JanitorRecord, JobHead, OwnerRecord, SafeModeRecord,
+    SchedulerRecord, StageItems, StoredEdge, StoredPlan, StoredSpec, StoredStage, StoredUpstream,
 };
 use muster_proto::v1;
 use muster_state::codec::blob::Chunk;
@@ -123,6 +123,7 @@ fn samples_of_every_kind_and_version_are_read_as_they_were_written() {
         address: "127.0.0.1:7070".to_owned(),
         version: "0.1.0".to_owned(),
         started_at_ms: 1_800_000_000_000,
+        draining: false,
     };
     let executor = ExecutorRecord {
         executor_id: "node-1".to_owned(),
@@ -186,6 +187,19 @@ fn samples_of_every_kind_and_version_are_read_as_they_were_written() {
         priority: 5,
         never_lost: false,
     };
+    let cancel =
+        CancelMark { request_id: "0123456789abcdef".to_owned(), reason: "enough".to_owned(), at_ms: 1_800_000_000_000 };
+    let safe_mode = SafeModeRecord {
+        epoch: 1,
+        revision: 700,
+        seen_epoch: 2,
+        seen_revision: 900,
+        seen_by: "executor node-1".to_owned(),
+        scheduler_id: "s-1".to_owned(),
+        since_ms: 1_800_000_000_000,
+    };
+    let janitor =
+        JanitorRecord { scheduler_id: "s-1".to_owned(), at_ms: 1_800_000_000_000, compacted_to: 600, jobs_swept: 2 };
     let seen = [
         check(&head),
         check(&scheduler),
@@ -200,6 +214,9 @@ fn samples_of_every_kind_and_version_are_read_as_they_were_written() {
         check(&Epoch(3)),
         check(&spec),
         check(&plan),
+        check(&cancel),
+        check(&safe_mode),
+        check(&janitor),
     ];
     assert_eq!(seen, Kind::ALL, "every kind has its sample");
 }

@@ -1,5 +1,6 @@
 //! One verb per file: its arguments, and what it does with them.
 
+pub(crate) mod admin;
 pub(crate) mod cancel;
 pub(crate) mod completions;
 mod daemon;

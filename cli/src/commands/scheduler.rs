@@ -42,6 +42,9 @@ pub(crate) struct Scheduler {
     /// An executor that has been out of reach for so long is declared lost [default: 30s]
     #[arg(long, value_parser = quantity::duration, value_name = "DURATION")]
     lost_after: Option<Duration>,
+    /// The store's quota, where it does not tell it itself (etcd before 3.6: --quota-backend-bytes) [default: 2GiB]
+    #[arg(long, env = "MUSTER_STORE_QUOTA", hide_env_values = true, value_parser = quantity::memory, value_name = "BYTES")]
+    store_quota: Option<u64>,
     /// Listen beyond this machine, though nobody is authenticated
     #[arg(long)]
     allow_remote: bool,
@@ -65,6 +68,7 @@ impl Scheduler {
         options.scheduler_id = self.id.unwrap_or(options.scheduler_id);
         options.session_ttl = self.session_ttl.or(file.session_ttl).unwrap_or(options.session_ttl);
         options.lost_after = self.lost_after.or(file.lost_after).unwrap_or(options.lost_after);
+        options.store_quota = self.store_quota.or(file.store_quota).unwrap_or(options.store_quota);
         let id = options.scheduler_id.clone();
         let handle =
             muster_scheduler::Scheduler::start(options).await.map_err(|error| not_started("scheduler", &error))?;

@@ -6,8 +6,8 @@ use jiff::Timestamp;
 
 use super::time::{age, taken};
 use super::views::{
-    Cancellation, Counts, Downloaded, Executor, Exited, Failure, Job, JobAtLength, Resources, Retry, Scheduler, Stage,
-    Started, Submission, Task, TaskOutput,
+    Cancellation, Counts, Downloaded, Executor, Exited, Failure, Job, JobAtLength, Resources, Retry, Stage, Started,
+    Submission, Task, TaskOutput,
 };
 use super::{Cell, Detail, Page, Row, Tone};
 use crate::quantity::bytes_for_people;
@@ -270,28 +270,6 @@ impl Row for Executor {
                 text(self.version.as_ref()),
                 Cell::number(self.incarnation),
             ]);
-        }
-        cells
-    }
-}
-
-impl Row for Scheduler {
-    fn name(&self) -> String {
-        self.id.clone()
-    }
-
-    fn headers(wide: bool) -> Vec<&'static str> {
-        let mut headers = vec!["SCHEDULER", "ADDRESS", "JOBS"];
-        if wide {
-            headers.extend(["VERSION", "ANSWERED"]);
-        }
-        headers
-    }
-
-    fn cells(&self, wide: bool, _: Timestamp) -> Vec<Cell> {
-        let mut cells = vec![Cell::new(&self.id), Cell::new(&self.address), Cell::number(self.jobs)];
-        if wide {
-            cells.extend([text(self.version.as_ref()), Cell::new(if self.answered { "yes" } else { "no" })]);
         }
         cells
     }

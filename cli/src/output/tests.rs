@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use muster_client::v1;
 
+use super::scheduler::Scheduler;
+use super::store::{Recovered, Store};
 use super::views::{
-    Cancellation, Downloaded, Executor, Job, JobAtLength, Retry, Scheduler, Started, Submission, Task, TaskOutput,
+    Cancellation, Downloaded, Executor, Job, JobAtLength, Retry, Started, Submission, Task, TaskOutput,
 };
 use super::{Detail, Form, Output, Row};
 
@@ -186,6 +188,7 @@ fn scheduler() -> v1::SchedulerView {
         jobs: 12,
         version: "0.1.0".to_owned(),
         self_: true,
+        draining: false,
     }
 }
 
@@ -245,6 +248,8 @@ pub(crate) fn documented_views() -> Vec<(&'static str, String)> {
         ("downloads", json(&download())),
         ("executors", json(&Executor::from(ready_executor()))),
         ("schedulers", json(&Scheduler::from(scheduler()))),
+        ("store", json(&Store::from(full_store()))),
+        ("recovered", json(&recovered())),
         ("started", json(&started())),
     ]
 }
@@ -264,6 +269,47 @@ fn executors() {
 #[test]
 fn schedulers() {
     insta::assert_snapshot!(lists(&[Scheduler::from(scheduler())]));
+}
+
+fn full_store() -> v1::StoreView {
+    v1::StoreView {
+        epoch: 1,
+        revision: 48_213,
+        quota_bytes: 2 << 30,
+        read_mostly: "the store's quota is used up (alarm NOSPACE of http://etcd-1:2379)".to_owned(),
+        members: vec![v1::StoreMember {
+            name: "http://etcd-1:2379".to_owned(),
+            version: "3.5.16".to_owned(),
+            size_bytes: 2 << 30,
+            in_use_bytes: 300 << 20,
+            leader: true,
+            alarms: vec!["no-space".to_owned()],
+            ..Default::default()
+        }],
+        janitor: "node-1".to_owned(),
+        janitor_at_ms: NOW_MS - 5_000,
+        compacted_to: 41_007,
+        ..Default::default()
+    }
+}
+
+fn recovered() -> Recovered {
+    let why = "the store is older than what executor node-1 has seen (revision 700 < 900)";
+    Recovered::from(v1::RecoverResponse { epoch: 2, safe_mode: why.to_owned() })
+}
+
+#[test]
+fn the_store_and_what_is_done_to_it() {
+    let away = v1::StoreMember {
+        name: "http://etcd-2:2379".to_owned(),
+        unreachable: "no answer within 2s".to_owned(),
+        ..Default::default()
+    };
+    let mut view = full_store();
+    view.members.push(away);
+    let mut text = details(&Store::from(view));
+    text.push_str(&details(&recovered()));
+    insta::assert_snapshot!(text);
 }
 
 #[test]

@@ -333,29 +333,6 @@ impl From<v1::ExecutorView> for Executor {
     }
 }
 
-/// A scheduler.
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct Scheduler {
-    pub(crate) id: String,
-    pub(crate) address: String,
-    pub(crate) jobs: u32,
-    pub(crate) version: Option<String>,
-    /// Whether it is the one that answered.
-    pub(crate) answered: bool,
-}
-
-impl From<v1::SchedulerView> for Scheduler {
-    fn from(view: v1::SchedulerView) -> Self {
-        Self {
-            id: view.scheduler_id,
-            address: view.address,
-            jobs: view.jobs,
-            version: optional(view.version),
-            answered: view.self_,
-        }
-    }
-}
-
 /// A part of a cluster that has started and goes on until it is stopped.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Started {

@@ -43,4 +43,18 @@ impl Cluster for Service {
         self.begin("remove_executor").await?;
         Ok(Response::new(v1::RemoveExecutorResponse {}))
     }
+
+    async fn drain_scheduler(
+        &self,
+        request: Request<v1::DrainSchedulerRequest>,
+    ) -> Result<Response<v1::DrainSchedulerResponse>, Status> {
+        self.begin("drain_scheduler").await?;
+        let request = request.into_inner();
+        for view in &mut self.cluster.state().schedulers {
+            if view.scheduler_id == request.scheduler_id {
+                view.draining = !request.undo;
+            }
+        }
+        Ok(Response::new(v1::DrainSchedulerResponse::default()))
+    }
 }

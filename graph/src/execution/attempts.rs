@@ -49,7 +49,7 @@ impl ExecutionGraph {
             for _ in 0..given {
                 let Some(index) = self.stages[stage.0 as usize].ready.first() else { break };
                 let mut task = self.stages[stage.0 as usize].tasks[index as usize];
-                task.attempt = task.attempt.saturating_add(1);
+                task.attempt = task.attempt.max(self.numbers_above).saturating_add(1);
                 self.set_task(stage.0, index, task.with(TaskState::Assigned { on, at: step.at }));
                 let task_id = TaskId::new(stage.0, index);
                 step.effects.push(Effect::Launch { task: task_id, attempt: task.attempt, on });

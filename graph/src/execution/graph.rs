@@ -42,6 +42,8 @@ pub struct ExecutionGraph {
     pub(super) work: VecDeque<u32>,
     /// A stage wants inputs again that nothing needed before; false between two events.
     pub(super) need_revived: bool,
+    /// New attempts get numbers above this one.
+    pub(super) numbers_above: Attempt,
     pub(super) changes: Changes,
 }
 
@@ -154,6 +156,7 @@ impl ExecutionGraph {
             clock: 0,
             work: VecDeque::new(),
             need_revived: false,
+            numbers_above: 0,
             changes: Changes::new(total),
         }
     }
@@ -181,6 +184,13 @@ impl ExecutionGraph {
         }
         self.settle(step);
         self.drop_stale_backoffs();
+    }
+
+    /// From now on the numbers of new attempts are above `attempt`. For a job that was restored from a backup: numbers
+    /// that were given after the backup was made are in use out there, and nothing here knows of them. Not part of the
+    /// job's state: to be said anew after each restore.
+    pub fn number_attempts_above(&mut self, attempt: Attempt) {
+        self.numbers_above = attempt;
     }
 
     /// The plan that it walks.

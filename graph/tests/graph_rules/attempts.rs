@@ -191,3 +191,19 @@ fn an_attempt_that_its_executor_cancels_unasked_runs_again_and_is_counted() {
     assert_eq!(job.phases(0), [TaskPhase::Pending]);
     assert_eq!(job.spent(0, 0), [0, 0, 0, 1, 0, 0]);
 }
+
+#[test]
+fn a_job_restored_from_a_backup_uses_no_number_that_may_be_in_use_out_there() {
+    let mut job = Job::of([stage(2)]);
+    job.assign(0, on("a"), 1);
+    job.graph.number_attempts_above(1_000);
+    assert_eq!(job.assign(0, on("a"), 1), [launch(0, 1, 1_001, 0)], "a task that had no attempt as far as is known");
+    assert_eq!(job.graph.task(task(0, 0)).map(|task| task.attempt), Some(1), "what is known to run keeps its number");
+    job.apply(Event::LaunchRefused { task: task(0, 0), attempt: 1, by: on("a"), message: "no room".to_owned() });
+    job.apply(Event::LaunchRefused { task: task(0, 1), attempt: 1_001, by: on("a"), message: "no room".to_owned() });
+    while let Some(at) = job.graph.next_timer() {
+        job.at = job.at.max(at);
+        job.fire();
+    }
+    assert_eq!(job.assign(0, on("b"), 2), [launch(0, 0, 1_001, 1), launch(0, 1, 1_002, 1)]);
+}

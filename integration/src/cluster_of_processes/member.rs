@@ -85,7 +85,7 @@ impl Member {
     /// # Panics
     /// When it is dead.
     pub fn stop(&mut self) {
-        self.process().freeze();
+        self.process().pause();
     }
 
     /// SIGCONT.
@@ -93,7 +93,7 @@ impl Member {
     /// # Panics
     /// When it was not stopped.
     pub fn resume(&mut self) {
-        self.process().thaw();
+        self.process().resume();
     }
 
     /// Whether it has a process.

@@ -128,7 +128,6 @@ fn etcds_members_stall_in_bursts() {
 
 /// Somebody else who uses the same etcd fills it, and makes room again later. Everything waits, and nothing is lost.
 #[test]
-#[ignore = "schedulers do not yet recover from a store without space"]
 fn etcds_quota_is_used_up() {
     /// More than fit into the quota.
     const VALUES: usize = 200;

@@ -7,13 +7,18 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use muster_state::{Entry, Error, Op, StateBackend, TXN_BYTES_MAX, TXN_OPS_MAX, Txn, TxnOutcome};
+use muster_state::{
+    Entry, Error, Guard, Op, Revision, StateBackend, TXN_BYTES_MAX, TXN_OPS_MAX, Txn, TxnOutcome, keys,
+};
 
 use crate::engine::{CommitName, CommitResult, JobCommit, commit_id_of};
 use crate::faults;
+use crate::store_health::StoreHealth;
 
 /// What a refused group reads of each job.
 const READS_PER_JOB: usize = 3;
+/// And beside that: the epoch.
+const READS_PER_GROUP: usize = 1;
 /// Between two sendings while the store does not answer; doubles.
 const RETRY_FIRST: Duration = Duration::from_millis(20);
 /// And at most.
@@ -24,10 +29,11 @@ pub(crate) fn take_group(waiting: &mut VecDeque<JobCommit>) -> Vec<JobCommit> {
     let mut group = Vec::new();
     let (mut guards, mut ops, mut bytes) = (0, 0, 0);
     while let Some(next) = waiting.front() {
-        guards += next.guards.len();
+        // The epoch, which all of them compare, is in the transaction once.
+        guards += next.guards.len() - usize::from(!group.is_empty());
         ops += next.ops.len();
         bytes += bytes_of(next);
-        let reads = (group.len() + 1) * READS_PER_JOB;
+        let reads = (group.len() + 1) * READS_PER_JOB + READS_PER_GROUP;
         let fits = guards <= TXN_OPS_MAX && ops <= TXN_OPS_MAX && reads <= TXN_OPS_MAX && bytes <= TXN_BYTES_MAX;
         if !fits && !group.is_empty() {
             break;
@@ -52,23 +58,40 @@ fn bytes_of(commit: &JobCommit) -> usize {
 }
 
 /// Sends a group until the outcome of each of its jobs is known.
-pub(crate) async fn commit(state: &dyn StateBackend, mut group: Vec<JobCommit>) -> Vec<(CommitName, CommitResult)> {
+pub(crate) async fn commit(
+    state: &dyn StateBackend,
+    health: &StoreHealth,
+    mut group: Vec<JobCommit>,
+) -> Vec<(CommitName, CommitResult)> {
     let mut results = Vec::with_capacity(group.len());
     let mut pause = RETRY_FIRST;
     while !group.is_empty() {
         faults::hold_at("hold-commit").await;
-        match state.put_txn(transaction(&group)).await {
+        let seen = health.seen();
+        let outcome = state.put_txn(transaction(&group)).await;
+        if let Ok(TxnOutcome::Committed(revision) | TxnOutcome::Refused { revision, .. }) = &outcome {
+            health.answered(seen, *revision);
+        }
+        match outcome {
             Ok(TxnOutcome::Committed(revision)) => {
                 results.extend(group.drain(..).map(|commit| (commit.name, CommitResult::Committed(revision))));
             }
-            Ok(TxnOutcome::Refused { read, .. }) => {
+            Ok(TxnOutcome::Refused { mut read, .. }) => {
+                let epoch_moved = epoch_of(&group).is_some_and(|expected| {
+                    read.pop().flatten().map(|entry| entry.mod_revision) != Some(expected)
+                });
                 let before = group.len();
                 let mut innocent = Vec::new();
                 for (commit, read) in std::mem::take(&mut group).into_iter().zip(read.chunks(READS_PER_JOB)) {
                     match judge(&commit, read) {
+                        Some(landed @ CommitResult::Committed(_)) => results.push((commit.name, landed)),
+                        _ if epoch_moved => results.push((commit.name, CommitResult::EpochMoved)),
                         Some(result) => results.push((commit.name, result)),
                         None => innocent.push(commit),
                     }
+                }
+                if epoch_moved {
+                    health.look.notify_one();
                 }
                 if innocent.len() == before {
                     // None of the keys that were read is to blame: some other guard is. Find out whose.
@@ -78,7 +101,7 @@ pub(crate) async fn commit(state: &dyn StateBackend, mut group: Vec<JobCommit>) 
                         results.push((commit.name, CommitResult::Conflict(why)));
                     } else {
                         for commit in innocent {
-                            results.extend(Box::pin(self::commit(state, vec![commit])).await);
+                            results.extend(Box::pin(self::commit(state, health, vec![commit])).await);
                         }
                         return results;
                     }
@@ -91,12 +114,15 @@ pub(crate) async fn commit(state: &dyn StateBackend, mut group: Vec<JobCommit>) 
                     results.push((group.remove(0).name, CommitResult::Failed(error.to_string())));
                 } else {
                     for commit in group {
-                        results.extend(Box::pin(self::commit(state, vec![commit])).await);
+                        results.extend(Box::pin(self::commit(state, health, vec![commit])).await);
                     }
                     return results;
                 }
             }
             Err(error) => {
+                if let Error::NoSpace(why) = &error {
+                    health.set_full(Some(why.clone()));
+                }
                 tracing::warn!(%error, jobs = group.len(), "commit will be sent again");
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(RETRY_MOST);
@@ -129,7 +155,16 @@ fn transaction(group: &[JobCommit]) -> Txn {
         let landed = &commit.landed;
         txn.read_on_failure.extend([landed.key.clone(), landed.owner.clone(), landed.predecessor.0.clone()]);
     }
+    txn.read_on_failure.push(keys::epoch());
     txn
+}
+
+/// The revision of the epoch's record that a group compares.
+fn epoch_of(group: &[JobCommit]) -> Option<Revision> {
+    group.first()?.guards.iter().find_map(|guard| match guard {
+        Guard::AtRevision(key, revision) if *key == keys::epoch() => Some(*revision),
+        _ => None,
+    })
 }
 
 /// What the keys that were read say about a job of a refused group. `None`: it is not to blame.

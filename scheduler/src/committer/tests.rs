@@ -11,6 +11,7 @@ use muster_state::{Guard, Key, Keyspace, Memory, Op, Revision, StateBackend, key
 
 use super::{commit, take_group};
 use crate::engine::{CommitName, CommitResult, JobCommit, Landed};
+use crate::store_health::StoreHealth;
 
 /// A store with some owned jobs of which nothing is written but their heads.
 struct Stage {
@@ -75,7 +76,7 @@ async fn an_unknown_outcome_is_settled_whether_or_not_it_had_landed() {
     for fault in [Fault::UnknownDone, Fault::UnknownNotDone, later] {
         let stage = Stage::with_jobs(3).await;
         let injected = stage.store.inject(Keyspace::JobDeltas, Operation::Write, fault, 1);
-        let results = commit(&stage.store, stage.all()).await;
+        let results = commit(&stage.store, &StoreHealth::new("s1", 1), stage.all()).await;
         assert_eq!(injected.fired(), 1);
         assert_eq!(results.len(), 3);
         for (name, result) in results {
@@ -85,7 +86,7 @@ async fn an_unknown_outcome_is_settled_whether_or_not_it_had_landed() {
         }
         // A delayed duplicate changes nothing, and its sender learns what the first one did.
         let before = stage.store.revision().await.unwrap();
-        let again = commit(&stage.store, stage.all()).await;
+        let again = commit(&stage.store, &StoreHealth::new("s1", 1), stage.all()).await;
         assert!(again.iter().all(|(_, result)| matches!(result, CommitResult::Committed(at) if *at <= before)));
     }
 }
@@ -102,7 +103,7 @@ async fn one_jobs_failed_guard_keeps_no_other_from_being_committed() {
     // Neither owner nor predecessor: something that is overwritten was there before.
     let stray = codec::encode(&Commit { id: "somebody else's".to_owned(), ..Commit::default() }).unwrap();
     stage.store.put(keys::delta(other, 1), stray).await.unwrap();
-    let results = commit(&stage.store, group).await;
+    let results = commit(&stage.store, &StoreHealth::new("s1", 1), group).await;
     let of = |id: JobId| &results.iter().find(|(name, _)| name.job == id).expect("each has a result").1;
     assert_eq!(results.len(), 4);
     assert!(matches!(of(moved), CommitResult::OwnerMoved), "{:?}", of(moved));
@@ -117,13 +118,37 @@ async fn a_commit_that_landed_counts_even_if_the_owner_has_moved_since() {
     let stage = Stage::with_jobs(1).await;
     let id = stage.jobs[0].0;
     let group = stage.all();
-    let first = commit(&stage.store, group.clone()).await;
+    let first = commit(&stage.store, &StoreHealth::new("s1", 1), group.clone()).await;
     let owner = codec::encode(&storage::OwnerRecord::default()).unwrap();
     stage.store.put(keys::owner(id), owner).await.unwrap();
     // The answer was lost; the sender asks by sending again.
-    let results = commit(&stage.store, group).await;
+    let results = commit(&stage.store, &StoreHealth::new("s1", 1), group).await;
     let [(_, CommitResult::Committed(landed))] = first[..] else { panic!("{first:?}") };
     assert!(matches!(results[0].1, CommitResult::Committed(at) if at == landed), "{results:?}");
+}
+
+#[tokio::test]
+async fn a_moved_epoch_is_nobodys_fault_and_what_had_landed_before_stays() {
+    let stage = Stage::with_jobs(3).await;
+    let health = StoreHealth::new("s1", 1);
+    commit(&stage.store, &health, vec![stage.first(1)]).await;
+    // As entering the safe mode does: the same epoch, under another revision.
+    stage.store.put(keys::epoch(), codec::encode(&Epoch(1)).unwrap()).await.unwrap();
+    let results = commit(&stage.store, &health, stage.all()).await;
+    let landed: Vec<bool> = results.iter().map(|(_, result)| matches!(result, CommitResult::Committed(_))).collect();
+    assert_eq!(landed, [false, true, false], "{results:?}");
+    assert_eq!(results.iter().filter(|(_, result)| matches!(result, CommitResult::EpochMoved)).count(), 2);
+    assert_eq!(stage.revision_of(&keys::delta(stage.jobs[0].0, 1)).await, None);
+}
+
+#[tokio::test]
+async fn an_answer_from_before_what_was_seen_puts_the_store_in_doubt() {
+    let stage = Stage::with_jobs(1).await;
+    let health = StoreHealth::new("s1", 1);
+    let now = stage.store.revision().await.unwrap();
+    health.answered(health.seen(), now + 100);
+    commit(&stage.store, &health, stage.all()).await;
+    assert!(health.why_doubted().is_some_and(|why| why.contains(&format!("revision {} < {}", now + 1, now + 100))));
 }
 
 #[tokio::test]
@@ -132,7 +157,7 @@ async fn what_the_store_refuses_for_good_fails_alone() {
     let mut group = stage.all();
     let twice = group[0].ops[0].clone();
     group[0].ops.push(twice);
-    let results = commit(&stage.store, group).await;
+    let results = commit(&stage.store, &StoreHealth::new("s1", 1), group).await;
     let failed: Vec<_> = results.iter().filter(|(_, result)| matches!(result, CommitResult::Failed(_))).collect();
     assert_eq!(failed.len(), 1);
     assert_eq!(failed[0].0.job, stage.jobs[0].0);
@@ -147,10 +172,11 @@ async fn groups_keep_the_limits_and_their_order() {
     while !waiting.is_empty() {
         let group = take_group(&mut waiting);
         assert!(!group.is_empty());
-        let guards = group.iter().map(|commit| commit.guards.len()).sum::<usize>();
+        // The epoch is compared once.
+        let guards = 1 + group.iter().map(|commit| commit.guards.len() - 1).sum::<usize>();
         assert!(guards <= muster_state::TXN_OPS_MAX && group.len() * 3 <= muster_state::TXN_OPS_MAX, "{guards}");
         seen.extend(group.iter().map(|commit| commit.name.job));
-        let results = commit(&stage.store, group).await;
+        let results = commit(&stage.store, &StoreHealth::new("s1", 1), group).await;
         assert!(results.iter().all(|(_, result)| matches!(result, CommitResult::Committed(_))), "{results:?}");
     }
     assert_eq!(seen, stage.jobs.iter().map(|(id, ..)| *id).collect::<Vec<_>>());

@@ -58,6 +58,8 @@ pub enum CommitResult {
     Committed(Revision),
     /// The owner key moved: somebody else advances the job now.
     OwnerMoved,
+    /// The store began a new epoch, or came into doubt: nothing of before counts.
+    EpochMoved,
     /// Still ours, but the store is not as expected: read the job again.
     Conflict(String),
     /// The store refuses it for good (too large, no space): nothing follows, and the job is read again.
@@ -90,6 +92,7 @@ impl Engine {
                     // Nothing to write: what waits is true already.
                     let consequences = std::mem::take(&mut job.waiting);
                     self.follow(id, consequences);
+                    self.depart(id);
                 }
             }
         }
@@ -111,7 +114,7 @@ impl Engine {
                 if over {
                     self.over(id);
                 } else if let Some(job) = self.jobs.get(&id)
-                    && !job.waiting.is_empty()
+                    && (!job.waiting.is_empty() || job.leaving.is_some())
                 {
                     self.dirty.insert(id);
                 }
@@ -119,6 +122,10 @@ impl Engine {
             CommitResult::OwnerMoved => {
                 self.abandon(consequences);
                 self.drop_job(id, "another scheduler owns it now");
+            }
+            CommitResult::EpochMoved => {
+                self.abandon(consequences);
+                self.drop_job(id, "the store's epoch has moved");
             }
             CommitResult::Conflict(why) => {
                 tracing::warn!(job = %id, why, "commit refused; reading the job again");

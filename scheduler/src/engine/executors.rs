@@ -13,6 +13,7 @@ use muster_state::Revision;
 
 use super::account::Booking;
 use super::polls::WaitingPoll;
+use super::takeover::Doubt;
 use super::{Engine, Output};
 
 /// An attempt of a job.
@@ -104,10 +105,12 @@ pub struct Executor {
     pub(super) record: Revision,
     /// The life and address that launches are sent to.
     pub(super) linked: Option<(u64, String)>,
-    /// Jobs about which it must be asked, with the attempts in doubt when that became clear. What it is given later is
-    /// no part of the question: the answer may have been on its way before the launch.
-    pub(crate) ask: BTreeMap<JobId, BTreeSet<(TaskId, Attempt)>>,
-    pub(crate) asking: bool,
+    /// Since when that way is broken.
+    pub(super) unreached_since: Option<Millis>,
+    /// Jobs about which it must be asked.
+    pub(crate) ask: BTreeMap<JobId, Doubt>,
+    /// The question under way.
+    pub(crate) asking: Option<u64>,
     pub(crate) poll: Option<WaitingPoll>,
     pub(crate) newest_poll: u64,
     /// Launches and cancels for its next poll.
@@ -139,8 +142,9 @@ impl Executor {
             home: String::new(),
             record: 0,
             linked: None,
+            unreached_since: None,
             ask: BTreeMap::new(),
-            asking: false,
+            asking: None,
             poll: None,
             newest_poll: 0,
             to_fetch: v1::PollWorkResponse::default(),
@@ -151,6 +155,11 @@ impl Executor {
     #[must_use]
     pub fn running(&self) -> u32 {
         u32::try_from(self.held.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Whether this session is its home, as its record says.
+    pub(crate) fn is_at_home(&self, session: &str) -> bool {
+        self.home == session && self.link != Link::Gone
     }
 
     pub(crate) fn is_reachable(&self) -> bool {
@@ -186,11 +195,6 @@ impl Executor {
             Link::Peer | Link::Gone => false,
         };
         self.key == *key && may_go_on
-    }
-
-    /// Whether there are jobs about which it has not answered.
-    pub(crate) fn wants_asking(&self) -> bool {
-        !self.ask.is_empty() && self.link != Link::Gone
     }
 }
 
@@ -237,7 +241,7 @@ impl Engine {
             executor.tell_at = None;
         }
         executor.full_until = 0;
-        executor.asking = false;
+        executor.asking = None;
         if restarted {
             executor.unanswered = 0;
             executor.newest_poll = 0;
@@ -252,6 +256,7 @@ impl Engine {
             way_lost = executor.linked.as_ref().is_some_and(|(life, _)| *life == key.incarnation);
             executor.unanswered = 0;
             executor.linked.clone_from(&way);
+            executor.unreached_since = None;
             self.outputs.push(match way {
                 Some((_, address)) => Output::Connect { executor: key.clone(), address },
                 None => Output::Disconnect { executor: key.clone() },
@@ -302,7 +307,7 @@ impl Engine {
     fn ask_everything_of(&mut self, id: &str) {
         let Some(executor) = self.executors.get_mut(id) else { return };
         for job in self.jobs.values().filter(|job| job.graph.concerns(id)) {
-            executor.ask.insert(job.id, job.graph.holds(id).collect());
+            executor.ask.insert(job.id, Doubt::new(job.graph.holds(id).collect()));
         }
     }
 

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use muster_graph::execution::{Effect, Event, ExecutionGraph, JobEvent};
 use muster_graph::ids::{JobId, Millis};
 use muster_proto::{storage, v1};
-use muster_state::Op;
+use muster_state::{Op, Revision};
 use tokio::sync::oneshot;
 
+use super::Successor;
 use crate::persist::Cursor;
 
 /// A job as it was claimed and read, or just accepted.
@@ -24,6 +25,8 @@ pub struct Loaded {
     pub with_first_commit: Vec<Op>,
     /// Planned just now: nothing has happened to it.
     pub fresh: bool,
+    /// A cancel that was left in the store: the user's words, and the revision of the mark.
+    pub cancel_mark: Option<(String, Revision)>,
     /// Who asked for the retry for which it was made active again: told how many tasks it concerns, when committed.
     pub retry: Option<oneshot::Sender<Option<u32>>>,
 }
@@ -84,13 +87,17 @@ pub struct Job {
     /// The number of the commit in flight, and what waits for it.
     pub(crate) in_flight: Option<(u64, Consequences)>,
     pub(crate) timer: Option<Millis>,
+    /// The peer that it is to be handed over to.
+    pub(crate) leaving: Option<Arc<Successor>>,
+    /// Since when this copy is in memory.
+    pub(crate) held_since: Millis,
     /// How many tasks the retry concerns for which the job was made active again.
     pub(crate) retried: u32,
 }
 
 impl Job {
-    pub(crate) fn new(loaded: Loaded) -> Self {
-        let Loaded { id, head, graph, cursor, with_first_commit, fresh: _, retry: _ } = loaded;
+    pub(crate) fn new(loaded: Loaded, now: Millis) -> Self {
+        let Loaded { id, head, graph, cursor, with_first_commit, fresh: _, cancel_mark: _, retry: _ } = loaded;
         Self {
             id,
             head,
@@ -100,6 +107,8 @@ impl Job {
             waiting: Consequences::default(),
             in_flight: None,
             timer: None,
+            leaving: None,
+            held_since: now,
             retried: 0,
         }
     }

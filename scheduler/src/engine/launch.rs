@@ -6,6 +6,7 @@ use muster_graph::execution::{Effect, Event, TaskState};
 use muster_graph::ids::{Attempt, ExecutorKey, JobId, Millis, StageIndex, TaskId};
 use muster_graph::plan::{Edge, LossPolicy};
 use muster_proto::{convert, v1};
+use muster_state::Revision;
 
 use super::takeover::STALE_PAUSE_MS;
 use super::{Engine, Job, Output};
@@ -155,18 +156,28 @@ impl Engine {
         }
     }
 
-    pub(super) fn launch_answered(&mut self, key: &ExecutorKey, count: u32, refused: Vec<v1::Refusal>, now: Millis) {
+    pub(super) fn launch_answered(
+        &mut self,
+        key: &ExecutorKey,
+        count: u32,
+        refused: Vec<(Revision, v1::Refusal)>,
+        now: Millis,
+    ) {
         if let Some(executor) = self.executors.get_mut(&key.id)
             && executor.key == *key
         {
             executor.answered(count);
         }
-        for refusal in refused {
+        for (token, refusal) in refused {
             let Some((id, task, attempt)) =
                 refusal.attempt.as_ref().and_then(|attempt| convert::attempt_ref(attempt).ok())
             else {
                 continue;
             };
+            // Launched by an earlier copy of the job: the present one asks the executor, and learns of it so.
+            if self.jobs.get(&id).is_none_or(|job| job.token() != token) {
+                continue;
+            }
             if let Some(executor) = self.executors.get_mut(&key.id) {
                 executor.release(&(id, task, attempt));
             }

@@ -19,6 +19,7 @@ use muster_graph::plan::LossPolicy;
 use muster_proto::v1;
 use muster_state::Revision;
 
+use super::takeover::Doubt;
 use super::{Engine, Executor, Job, Link, Output};
 
 /// An executor is not there any more, nor is anything that it had.
@@ -110,7 +111,7 @@ impl Engine {
         executor.go_away(Link::Gone, now);
         // Without a record there is nothing that could come back.
         executor.is_final = on_purpose || record == 0;
-        executor.asking = false;
+        executor.asking = None;
         executor.to_fetch = v1::PollWorkResponse::default();
         self.sever(&key.id);
         self.tell_jobs_of(&key.id, now);
@@ -159,7 +160,7 @@ impl Engine {
                 concerned.push(executor.key.id.clone());
             } else if job.graph.knows(&executor.key.id) {
                 // Given up by an owner before us: if it comes back, it has to be told.
-                executor.ask.insert(id, BTreeSet::new());
+                executor.ask.insert(id, Doubt::new(BTreeSet::new()));
             }
         }
         for executor in concerned {
@@ -201,7 +202,7 @@ impl Engine {
         let name = id.to_string();
         known.to_fetch.launches.retain(|group| group.job_id != name);
         // If it comes back it is asked, so that it ends what nobody wants any more.
-        known.ask.insert(id, BTreeSet::new());
+        known.ask.insert(id, Doubt::new(BTreeSet::new()));
         let event = Event::ExecutorLost { executor: all_lives_to(&known.key) };
         self.apply(id, event, now);
     }

@@ -1,10 +1,13 @@
 //! What comes into the engine, and what it wants done.
 
+use std::sync::Arc;
+
 use muster_graph::ids::{Attempt, ExecutorKey, JobId, TaskId};
 use muster_proto::v1;
+use muster_state::Revision;
 use tokio::sync::oneshot;
 
-use super::{CommitName, CommitResult, Engine, Loaded, Loss, Registration, StatusAnswer};
+use super::{CommitName, CommitResult, Departing, Engine, Loaded, Loss, Registration, StatusAnswer, Successor};
 
 /// Something that reached the scheduler.
 pub enum Input {
@@ -42,6 +45,13 @@ pub enum Input {
         /// Who.
         executor: ExecutorKey,
     },
+    /// The way on which launches go to it was opened, or broke.
+    Reached {
+        /// Who.
+        executor: ExecutorKey,
+        /// Whether it is open.
+        reached: bool,
+    },
     /// It was declared lost, or stopped on purpose, and the store says so.
     Lost(Loss),
     /// These schedulers are live, as the store says.
@@ -53,8 +63,9 @@ pub enum Input {
     Answered {
         /// Who.
         executor: ExecutorKey,
-        /// The jobs that it was asked about.
-        jobs: Vec<JobId>,
+        /// The question, as [`Output::Ask`] numbered it: an answer counts for what that one asked, and for nothing that
+        /// came into doubt since.
+        question: u64,
         /// What it has of them.
         held: Vec<(JobId, TaskId, Attempt)>,
         /// Jobs of which it has heard of a newer owner.
@@ -66,8 +77,8 @@ pub enum Input {
         executor: ExecutorKey,
         /// How many attempts the message held.
         count: u32,
-        /// Which of them it does not take.
-        refused: Vec<v1::Refusal>,
+        /// Which of them it does not take, each with the token that it was launched under.
+        refused: Vec<(Revision, v1::Refusal)>,
     },
     /// A pull executor asks for work.
     Poll {
@@ -82,6 +93,22 @@ pub enum Input {
         executor: String,
         /// Which.
         sequence: u64,
+    },
+    /// A cancel of the job was left in the store, and acknowledged by whoever left it there.
+    CancelMarked {
+        /// Which.
+        job: JobId,
+        /// In the user's words.
+        reason: String,
+        /// The revision of the mark.
+        mark: Revision,
+    },
+    /// Give these jobs to a peer as soon as nothing of them is left to be committed.
+    HandOver {
+        /// Which.
+        jobs: Vec<JobId>,
+        /// To whom.
+        to: Successor,
     },
     /// A user wants the job to end.
     Cancel {
@@ -98,6 +125,8 @@ pub enum Input {
     Commits(Vec<(CommitName, CommitResult)>),
     /// The session is lost: nothing here is ours any more.
     SessionLost,
+    /// The store is older than what was seen of it: what is in memory may not be true of it.
+    StoreDoubted,
     /// Time went on.
     Tick,
 }
@@ -125,6 +154,8 @@ pub enum Output {
         executor: ExecutorKey,
         /// Its address.
         address: String,
+        /// The number of the question.
+        question: u64,
         /// The jobs with our fence.
         jobs: Vec<v1::JobFence>,
     },
@@ -139,6 +170,13 @@ pub enum Output {
     TellAway {
         /// Who.
         executor: ExecutorKey,
+    },
+    /// These jobs have left the engine: name the peer as their owner, and tell it; or read them again.
+    HandOver {
+        /// To whom.
+        to: Arc<Successor>,
+        /// Which.
+        jobs: Vec<Departing>,
     },
     /// An executor has had no session for too long: declare it lost by compare-and-set.
     DeclareLost {

@@ -12,6 +12,7 @@
 mod account;
 mod commit;
 mod executors;
+mod handover;
 mod inputs;
 mod job;
 mod launch;
@@ -19,6 +20,7 @@ mod losses;
 mod messages;
 mod place;
 mod polls;
+mod reach;
 mod statuses;
 mod takeover;
 #[cfg(test)]
@@ -28,14 +30,17 @@ pub(crate) mod view;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use muster_graph::execution::Event;
-use muster_graph::ids::{JobId, Millis};
+use muster_graph::ids::{Attempt, JobId, Millis};
 use muster_proto::v1;
+use muster_state::Revision;
 use tokio::sync::oneshot;
 
 use crate::faults;
+use crate::options::ATTEMPTS_PER_EPOCH;
 pub(crate) use commit::commit_id_of;
 pub use commit::{CommitName, CommitResult, JobCommit, Landed};
 pub use executors::{Executor, Link, Registration};
+pub use handover::{Departing, Successor};
 pub use job::{Changed, Job, Loaded};
 pub use losses::Loss;
 pub use messages::{Input, Output};
@@ -81,9 +86,16 @@ pub struct Engine {
     batches: HashMap<u64, statuses::Batch>,
     next_batch: u64,
     next_commit: u64,
+    next_question: u64,
     outputs: Vec<Output>,
     /// Told to those who watch a job's life from outside; rises with everything.
     watchers: HashMap<JobId, tokio::sync::watch::Sender<Changed>>,
+}
+
+/// Attempts that are begun in an epoch have numbers above this.
+fn first_attempt_of(epoch: u64) -> Attempt {
+    let earlier = u32::try_from(epoch.saturating_sub(1)).unwrap_or(u32::MAX);
+    earlier.saturating_mul(ATTEMPTS_PER_EPOCH)
 }
 
 impl Engine {
@@ -105,6 +117,7 @@ impl Engine {
             batches: HashMap::new(),
             next_batch: 0,
             next_commit: 0,
+            next_question: 1,
             outputs: Vec::new(),
             watchers: HashMap::new(),
         }
@@ -119,14 +132,17 @@ impl Engine {
             Input::Registered(registration) => self.registered(registration, now),
             Input::Heartbeat { executor, free, draining } => self.heartbeat(&executor, &free, draining, now),
             Input::SessionEnded { executor } => self.session_ended(&executor, now),
+            Input::Reached { executor, reached } => self.reached(&executor, reached, now),
             Input::Lost(loss) => self.lost(loss, now),
             Input::Schedulers { live } => self.schedulers(live, now),
-            Input::Answered { executor, jobs, held, refused } => {
-                self.answered(&executor, &jobs, &held, &refused, now);
+            Input::Answered { executor, question, held, refused } => {
+                self.answered(&executor, question, &held, &refused, now);
             }
             Input::LaunchAnswered { executor, count, refused } => self.launch_answered(&executor, count, refused, now),
             Input::Poll { poll, reply } => self.poll(*poll, reply, now),
             Input::PollExpired { executor, sequence } => self.poll_expired(&executor, sequence),
+            Input::CancelMarked { job, reason, mark } => self.cancel_marked(job, reason, mark, now),
+            Input::HandOver { jobs, to } => self.hand_over(jobs, to),
             Input::Cancel { job, reason, reply } => self.cancel(job, reason, reply, now),
             Input::Read(look) => look(self),
             Input::Commits(results) => {
@@ -134,12 +150,8 @@ impl Engine {
                     self.commit_came_back(name, result);
                 }
             }
-            Input::SessionLost => {
-                let jobs: Vec<JobId> = self.jobs.keys().copied().collect();
-                for job in jobs {
-                    self.drop_job(job, "this scheduler lost its session");
-                }
-            }
+            Input::SessionLost => self.drop_all_jobs("this scheduler lost its session"),
+            Input::StoreDoubted => self.drop_all_jobs("the store may have been restored from a backup"),
             Input::Tick => self.tick(now),
         }
     }
@@ -178,8 +190,17 @@ impl Engine {
         self.jobs.keys().copied()
     }
 
-    /// Goes on under a new session.
+    /// Goes on under a new session. In a new epoch, with nothing: revisions of before mean nothing in it, so what is known
+    /// of executors has to be told anew.
     pub fn take_identity(&mut self, identity: Identity) {
+        if identity.epoch != self.identity.epoch {
+            self.drop_all_jobs("the store has a new epoch");
+            for executor in std::mem::take(&mut self.executors).into_values() {
+                if executor.linked.is_some() {
+                    self.outputs.push(Output::Disconnect { executor: executor.key });
+                }
+            }
+        }
         self.identity = identity;
     }
 
@@ -208,7 +229,7 @@ impl Engine {
 
     fn adopted(&mut self, mut loaded: Loaded, now: Millis) {
         let id = loaded.id;
-        let retry = loaded.retry.take();
+        let (retry, cancel_mark) = (loaded.retry.take(), loaded.cancel_mark.take());
         if let Some(known) = self.jobs.get(&id) {
             // Read twice under one token (by the scan, while it was being planned, for instance): the copy in memory
             // is the newer one, for nobody else writes. Under a newer token it was over, or ours no more, meanwhile.
@@ -219,10 +240,16 @@ impl Engine {
             self.forget_job(id, "it was claimed anew");
         }
         let fresh = loaded.fresh;
-        let job = Job::new(loaded);
+        let mut job = Job::new(loaded, now);
+        job.graph.number_attempts_above(first_attempt_of(self.identity.epoch));
         self.jobs.insert(id, job);
         if fresh {
             self.apply(id, Event::Submitted, now);
+        }
+        if let Some((reason, mark)) = cancel_mark {
+            self.carry_cancel(id, reason, mark, now);
+        }
+        if fresh {
             return;
         }
         if self.jobs[&id].head.retry_requested {
@@ -263,6 +290,22 @@ impl Engine {
         let job = self.jobs.get_mut(&id).expect("it was there a line above, and apply removes none");
         job.waiting.replies.push(job::Reply::Cancelled(reply));
         self.dirty.insert(id);
+    }
+
+    /// Told by the watch, perhaps of what was read with the job, and carried out since.
+    fn cancel_marked(&mut self, id: JobId, reason: String, mark: Revision, now: Millis) {
+        if self.jobs.get(&id).is_some_and(|job| job.cursor.marks_known < mark) {
+            self.carry_cancel(id, reason, mark, now);
+        }
+    }
+
+    /// By the job's next commit, which compares and deletes the mark.
+    fn carry_cancel(&mut self, id: JobId, reason: String, mark: Revision, now: Millis) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        job.cursor.cancel_mark = Some(mark);
+        job.cursor.marks_known = job.cursor.marks_known.max(mark);
+        self.dirty.insert(id);
+        self.apply(id, Event::CancelRequested { reason }, now);
     }
 
     /// With the commit of what follows next, and so not before the retry itself is committed.
@@ -335,7 +378,7 @@ impl Engine {
     fn refresh(&mut self, id: JobId) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let place = (std::cmp::Reverse(job.head.priority), id);
-        if job.graph.ready().next().is_some() {
+        if job.leaving.is_none() && job.graph.ready().next().is_some() {
             self.ready.insert(place);
         } else {
             self.ready.remove(&place);
@@ -353,6 +396,13 @@ impl Engine {
         if let Some(watcher) = self.watchers.get(&id) {
             // Not modified in value: every send wakes the watchers, who look for themselves.
             watcher.send_replace(Changed::Now);
+        }
+    }
+
+    fn drop_all_jobs(&mut self, why: &str) {
+        let jobs: Vec<JobId> = self.jobs.keys().copied().collect();
+        for job in jobs {
+            self.drop_job(job, why);
         }
     }
 

@@ -1,7 +1,7 @@
 //! Executors that fetch their work. A poll brings the executor's whole table of attempts, so that an answer that was lost
 //! on the way is given again; the newest poll wins, and an answer to an older one is void.
 
-use muster_graph::ids::{ExecutorKey, JobId, Millis};
+use muster_graph::ids::{ExecutorKey, Millis};
 use muster_graph::spec::Resources;
 use muster_proto::v1;
 use tokio::sync::oneshot;
@@ -54,10 +54,8 @@ impl Engine {
             .collect();
         // The table answers what the executor was still to be asked: it takes the answer to its newest poll and to no
         // other, so what an earlier owner told an earlier poll and is not in the table will never come.
-        let asked: Vec<JobId> = self.executors[&key.id].ask.keys().copied().collect();
-        if !asked.is_empty() {
-            self.answered(&key, &asked, &held, &[], now);
-        }
+        let in_doubt = self.executors.get_mut(&key.id).map(|known| std::mem::take(&mut known.ask)).unwrap_or_default();
+        self.settle_doubts(&key, in_doubt, &held, now);
         if let Some(executor) = self.executors.get_mut(&key.id) {
             held.iter().for_each(|attempt| executor.arrived(attempt));
         }

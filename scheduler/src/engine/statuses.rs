@@ -58,7 +58,8 @@ impl Engine {
                     executor.release(&(job, task, attempt));
                 }
             }
-            if !self.jobs.contains_key(&job) {
+            // One that leaves is its next owner's to hear of it: whatever came in now would hold it back.
+            if self.jobs.get(&job).is_none_or(|job| job.leaving.is_some()) {
                 if sequence > 0 {
                     answer.elsewhere.entry(job).or_default().push(status);
                 }

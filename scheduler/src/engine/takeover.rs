@@ -14,6 +14,23 @@ pub(super) const STALE_PAUSE_MS: Millis = 500;
 /// Jobs in one question: the answer lists all that the executor has of them.
 const ASK_JOBS_MAX: usize = 256;
 
+/// What an executor must be asked about a job.
+#[derive(Debug)]
+pub(crate) struct Doubt {
+    /// The attempts in doubt when that became clear. What it is given later is no part of the question: the answer may
+    /// have been on its way before the launch.
+    attempts: BTreeSet<(TaskId, Attempt)>,
+    /// The question that asks about it. Only its answer counts: one to an earlier question was given under an earlier
+    /// token, and what was launched under that could still come.
+    question: Option<u64>,
+}
+
+impl Doubt {
+    pub(crate) fn new(attempts: BTreeSet<(TaskId, Attempt)>) -> Self {
+        Self { attempts, question: None }
+    }
+}
+
 impl Engine {
     /// A job that was taken over has attempts out there: asks their executors, and takes what they hold into account.
     pub(super) fn ask_about(&mut self, id: JobId, now: Millis) {
@@ -27,7 +44,7 @@ impl Engine {
             for (task, attempt) in job.graph.holds(name) {
                 executor.hold((id, task, attempt), &stages[task.stage.0 as usize].resources);
             }
-            executor.ask.insert(id, job.graph.holds(name).collect());
+            executor.ask.insert(id, Doubt::new(job.graph.holds(name).collect()));
         }
         self.ask_executors();
     }
@@ -35,55 +52,88 @@ impl Engine {
     /// Sends the questions that are owed to executors whose address is known.
     pub(super) fn ask_executors(&mut self) {
         for executor in self.executors.values_mut() {
-            if executor.ask.is_empty() || executor.asking || !executor.is_reachable() {
+            if executor.asking.is_some() || !executor.is_reachable() {
                 continue;
             }
-            executor.asking = true;
-            let jobs = executor
-                .ask
-                .keys()
-                .filter_map(|id| self.jobs.get(id))
-                .take(ASK_JOBS_MAX)
-                .map(|job| v1::JobFence {
-                    job_id: job.id.to_string(),
+            let question = self.next_question;
+            let mut jobs = Vec::new();
+            for (id, doubt) in executor.ask.iter_mut().take(ASK_JOBS_MAX) {
+                let Some(job) = self.jobs.get(id) else { continue };
+                doubt.question = Some(question);
+                jobs.push(v1::JobFence {
+                    job_id: id.to_string(),
                     fence: Some(v1::Fence { epoch: self.identity.epoch, token: job.token() }),
                     owner_address: self.identity.address.clone(),
-                })
-                .collect();
-            self.outputs.push(Output::Ask { executor: executor.key.clone(), address: executor.address.clone(), jobs });
+                });
+            }
+            if jobs.is_empty() {
+                continue;
+            }
+            self.next_question += 1;
+            executor.asking = Some(question);
+            let (address, executor) = (executor.address.clone(), executor.key.clone());
+            self.outputs.push(Output::Ask { executor, address, question, jobs });
         }
     }
 
     pub(super) fn answered(
         &mut self,
         key: &ExecutorKey,
-        jobs: &[JobId],
+        question: u64,
         held: &[(JobId, TaskId, Attempt)],
         refused: &[JobId],
         now: Millis,
     ) {
-        for job in refused {
-            self.read_again(*job, "an executor has heard of a newer owner", STALE_PAUSE_MS);
-        }
         let mut in_doubt = BTreeMap::new();
         if let Some(executor) = self.executors.get_mut(&key.id) {
-            executor.asking = false;
-            in_doubt.extend(jobs.iter().filter_map(|job| Some((*job, executor.ask.remove(job)?))));
+            executor.asking.take_if(|asking| *asking == question);
+            in_doubt = executor.ask.extract_if(.., |_, doubt| doubt.question == Some(question)).collect();
         }
-        for (job, asked) in &in_doubt {
-            if refused.contains(job) || !self.jobs.contains_key(job) {
+        for job in refused {
+            if in_doubt.remove(job).is_some() {
+                self.read_again(*job, "an executor has heard of a newer owner", STALE_PAUSE_MS);
+            }
+        }
+        self.settle_doubts(key, in_doubt, held, now);
+        self.ask_executors();
+    }
+
+    /// The executor has told all that it holds: of what was in doubt, nothing else will come.
+    pub(super) fn settle_doubts(
+        &mut self,
+        key: &ExecutorKey,
+        in_doubt: BTreeMap<JobId, Doubt>,
+        held: &[(JobId, TaskId, Attempt)],
+        now: Millis,
+    ) {
+        for (job, doubt) in &in_doubt {
+            if !self.jobs.contains_key(job) {
                 continue;
             }
             let mut held: BTreeSet<(TaskId, Attempt)> =
                 held.iter().filter(|(id, ..)| id == job).map(|&(_, task, attempt)| (task, attempt)).collect();
             // What it was given since then it cannot have denied.
-            held.extend(self.jobs[job].graph.holds(&key.id).filter(|attempt| !asked.contains(attempt)));
+            held.extend(self.jobs[job].graph.holds(&key.id).filter(|attempt| !doubt.attempts.contains(attempt)));
             if let Some(executor) = self.executors.get_mut(&key.id) {
                 executor.release_where(|(id, task, attempt)| id == job && !held.contains(&(*task, *attempt)));
             }
             let event = Event::ExecutorAnswered { by: key.clone(), held, scope: AnswerScope::Everything };
             self.apply(*job, event, now);
         }
+    }
+
+    /// Whether an executor is still to answer a question. If everything that it asked is settled otherwise, the next
+    /// question may be asked.
+    pub(crate) fn wants_answer(&mut self, key: &ExecutorKey, question: u64) -> bool {
+        let Some(executor) = self.executors.get_mut(&key.id) else { return false };
+        if executor.key != *key || executor.asking != Some(question) {
+            return false;
+        }
+        if executor.ask.values().any(|doubt| doubt.question == Some(question)) {
+            return true;
+        }
+        executor.asking = None;
         self.ask_executors();
+        false
     }
 }

@@ -46,6 +46,10 @@ pub(crate) struct Cursor {
     /// Of the newest commit.
     pub(crate) sequence: u64,
     pub(crate) layout: Layout,
+    /// The revision of a cancel mark that the graph knows of and no commit has carried out.
+    pub(crate) cancel_mark: Option<Revision>,
+    /// Marks up to this revision are known to the graph, or were carried out before.
+    pub(crate) marks_known: Revision,
     head_written_at: Millis,
     pending: Option<Pending>,
 }
@@ -66,6 +70,7 @@ struct Pending {
     wrote_head: bool,
     folded: Vec<StatePart>,
     oldest_delta: Option<u64>,
+    cancel_mark: Option<Revision>,
 }
 
 impl Cursor {
@@ -89,6 +94,8 @@ impl Cursor {
             predecessor: (keys::active_job(job), head_revision),
             sequence,
             layout,
+            cancel_mark: None,
+            marks_known: token.max(head_revision),
             head_written_at: 0,
             pending: None,
         }
@@ -112,7 +119,8 @@ pub(crate) fn prepare(job: &mut Job, identity: &Identity, name: CommitName, now:
     let id = job.id;
     let over = job.graph.is_over();
     let ends = over && job.head.finished_at_ms == 0;
-    if delta.is_empty() && job.with_first_commit.is_empty() && !ends {
+    let cancel_mark = job.cursor.cancel_mark;
+    if delta.is_empty() && job.with_first_commit.is_empty() && !ends && cancel_mark.is_none() {
         return None;
     }
     let mut write = Write {
@@ -123,13 +131,27 @@ pub(crate) fn prepare(job: &mut Job, identity: &Identity, name: CommitName, now:
         ],
         ops: std::mem::take(&mut job.with_first_commit),
     };
+    // No commit lands that does not know of a cancel that was acknowledged.
+    let mark = keys::cancel_mark(id);
+    match cancel_mark {
+        None => write.guards.push(Guard::Absent(mark)),
+        Some(revision) => {
+            write.guards.push(Guard::AtRevision(mark.clone(), revision));
+            write.ops.push(Op::Delete(mark));
+        }
+    }
     let moved = ends || job.head.retry_requested || v1::JobState::from(job.graph.job().state) as i32 != job.head.state;
     let log = view::log_of(&job.waiting.effects);
     let first_sequence = job.cursor.sequence + 1;
     let inline = matches!(job.cursor.layout, Layout::Inline);
 
-    let mut pending =
-        Pending { predecessor: keys::active_job(id), wrote_head: true, folded: Vec::new(), oldest_delta: None };
+    let mut pending = Pending {
+        predecessor: keys::active_job(id),
+        wrote_head: true,
+        folded: Vec::new(),
+        oldest_delta: None,
+        cancel_mark,
+    };
     if inline {
         job.cursor.sequence = first_sequence;
     } else {
@@ -195,6 +217,8 @@ pub(crate) fn committed(job: &mut Job, revision: Revision) {
     let cursor = &mut job.cursor;
     let Some(pending) = cursor.pending.take() else { return };
     cursor.predecessor = (pending.predecessor, revision);
+    // A later one may have come meanwhile.
+    cursor.cancel_mark.take_if(|mark| pending.cancel_mark == Some(*mark));
     if pending.wrote_head {
         cursor.head_revision = revision;
     }

@@ -1,15 +1,18 @@
 //! Who is there, for users.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 use muster_proto::storage::OwnerRecord;
 use muster_proto::v1;
+use muster_proto::v1::cluster_client::ClusterClient;
 use muster_proto::v1::cluster_server::Cluster;
 use muster_state::{Key, Keyspace, Scan, codec};
 use tonic::{Request, Response, Status};
 
-use super::Api;
+use super::{Api, forwarded, is_forwarded};
 use crate::accept::{store, unavailable};
+use crate::draining;
 use crate::engine::{Executor, Link};
 use crate::shared::Shared;
 
@@ -48,6 +51,7 @@ impl Cluster for Api {
                 jobs: jobs.get(&session.0).copied().unwrap_or(0),
                 version: peer.version,
                 self_: session == mine,
+                draining: peer.draining,
             })
             .collect();
         Ok(Response::new(v1::ListSchedulersResponse { schedulers }))
@@ -68,9 +72,31 @@ impl Cluster for Api {
         self.remove(&request.into_inner().executor_id).await?;
         Ok(Response::new(v1::RemoveExecutorResponse {}))
     }
+
+    async fn drain_scheduler(
+        &self,
+        request: Request<v1::DrainSchedulerRequest>,
+    ) -> Result<Response<v1::DrainSchedulerResponse>, Status> {
+        let forward = is_forwarded(&request);
+        let message = request.into_inner();
+        if message.scheduler_id == self.shared.options.scheduler_id {
+            self.shared.drains_by_itself.store(false, Ordering::Relaxed);
+            draining::set(&self.shared, !message.undo).await.map_err(store)?;
+            let owned = self.shared.engine.read(|engine| engine.jobs_owned()).await.map_err(unavailable)?;
+            return Ok(Response::new(v1::DrainSchedulerResponse { jobs: u32::try_from(owned).unwrap_or(u32::MAX) }));
+        }
+        let peers = self.shared.peers.live();
+        let found = peers.values().filter(|peer| peer.scheduler_id == message.scheduler_id);
+        // Of a name that is there twice, the older one is on its way out.
+        let newest = found.max_by_key(|peer| peer.started_at_ms).filter(|_| !forward);
+        let Some(peer) = newest else {
+            return Err(Status::not_found(format!("there is no live scheduler named '{}'", message.scheduler_id)));
+        };
+        ClusterClient::new(self.shared.peers.channel(&peer.address)?).drain_scheduler(forwarded(message)).await
+    }
 }
 
-/// How many jobs each session owns, also those that are over.
+/// How many jobs each session owns, also one that is over.
 pub(super) async fn jobs_by_session(shared: &Shared) -> Result<BTreeMap<String, u32>, muster_state::Error> {
     let mut jobs: BTreeMap<String, u32> = BTreeMap::new();
     let mut scan = Scan::default();
@@ -78,8 +104,10 @@ pub(super) async fn jobs_by_session(shared: &Shared) -> Result<BTreeMap<String, 
         let page = shared.options.state.scan(Keyspace::JobOwners, scan).await?;
         for entry in page.entries {
             let key = Key::new(Keyspace::JobOwners, entry.name);
-            let owner: OwnerRecord = codec::decode(&key, &entry.value)?;
-            *jobs.entry(owner.session_id).or_default() += 1;
+            // One that a newer version wrote counts for nobody here.
+            if let Ok(owner) = codec::decode::<OwnerRecord>(&key, &entry.value) {
+                *jobs.entry(owner.session_id).or_default() += 1;
+            }
         }
         match page.next {
             Some(after) => scan = Scan { after: Some(after), at: Some(page.revision), ..Scan::default() },

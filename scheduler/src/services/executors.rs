@@ -20,7 +20,7 @@ use crate::accept::{store, unavailable};
 use crate::engine::{Input, Registration};
 use crate::membership::{self, executor_state};
 use crate::options::{CALL_DEADLINE, PEER_DEADLINE, POLL_WAIT_MAX, STATUSES_PER_CALL_MAX};
-use crate::{demand, faults, load, ownership};
+use crate::{demand, faults, load, ownership, safety};
 
 /// An executor's or resource's name, and labels, at most.
 const TEXT_BYTES_MAX: usize = 256;
@@ -50,6 +50,8 @@ impl Api {
         statuses: Vec<v1::AttemptStatus>,
         forward: bool,
     ) -> Result<v1::UpdateTaskStatusResponse, Status> {
+        // What cannot be committed now stays with the executor: here it would fill the engine, and reads with it.
+        self.shared.health.check_writable()?;
         let (reply, answer) = oneshot::channel();
         let input = Input::Statuses { executor: executor.clone(), statuses, reply };
         self.shared.engine.send(input).await.map_err(unavailable)?;
@@ -126,6 +128,7 @@ impl Executors for Api {
         }
         let message = request.into_inner();
         named("executor_id", &message.executor_id)?;
+        self.shared.check_not_draining()?;
         if message.incarnation == 0 {
             return Err(Status::invalid_argument("incarnation: must be at least 1 and rise at each start"));
         }
@@ -137,6 +140,10 @@ impl Executors for Api {
             return Err(Status::invalid_argument("total.cpu_milli: an executor must offer some cpu"));
         }
         let pull = message.mode == i32::from(v1::Mode::Pull);
+        safety::hear(&self.shared, &message.executor_id, message.highest_epoch, message.highest_token)
+            .await
+            .map_err(store)?;
+        self.shared.health.check_trusted()?;
         let identity = self.shared.presence().identity;
         let record = storage::ExecutorRecord {
             executor_id: message.executor_id.clone(),
@@ -209,6 +216,7 @@ impl Executors for Api {
         let mut poll = request.into_inner();
         check_statuses(poll.statuses.len())?;
         named("executor_id", &poll.executor_id)?;
+        self.shared.health.check_trusted()?;
         let wait = Duration::from_millis(poll.wait_ms).min(POLL_WAIT_MAX);
         let key = ExecutorKey { id: poll.executor_id.clone(), incarnation: poll.incarnation };
         let (sequence, statuses) = (poll.sequence, std::mem::take(&mut poll.statuses));
@@ -240,6 +248,8 @@ impl Executors for Api {
                 peer = address;
                 None
             }
+            // Its session has ended, too: its next poll goes to its new home.
+            () = self.shared.told_to_give_way(), if reporting.is_none() && !wait.is_zero() => None,
             () = tokio::time::sleep(wait), if reporting.is_none() => None,
         };
         let mut response = match early {
@@ -333,6 +343,7 @@ impl Executors for Api {
         let message = request.into_inner();
         named("executor_id", &message.executor_id)?;
         let executor = ExecutorKey { id: message.executor_id, incarnation: message.incarnation };
+        self.shared.health.check_writable()?;
         membership::stopped(&self.shared, &executor).await.map_err(store)?;
         Ok(Response::new(v1::ExecutorStoppedResponse {}))
     }
@@ -356,7 +367,22 @@ impl Api {
     ) {
         let session = self.shared.presence().identity.session;
         let mut told = Vec::new();
-        while let Ok(Some(beat)) = beats.message().await {
+        loop {
+            let beat = tokio::select! {
+                biased;
+                () = self.shared.told_to_give_way() => None,
+                beat = beats.message() => match beat {
+                    Ok(Some(beat)) => Some(beat),
+                    Ok(None) | Err(_) => return,
+                },
+            };
+            let Some(beat) = beat else {
+                for signal in self.shared.goodbye() {
+                    // The executor may have gone; that is as good.
+                    let _ = signals.send(Ok(signal)).await;
+                }
+                return;
+            };
             let key = ExecutorKey { id: beat.executor_id, incarnation: beat.incarnation };
             let known = {
                 let key = key.clone();

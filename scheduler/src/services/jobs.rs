@@ -15,9 +15,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Api, Place, forwarded, is_forwarded, job_id, moved};
+use super::{Api, Place, followed, forwarded, is_forwarded, job_id, moved};
 use crate::accept::{self, store, unavailable};
-use crate::engine::{Input, head_view, view};
+use crate::engine::{head_view, view};
 use crate::load::send_until_known;
 use crate::options::CALL_DEADLINE;
 use crate::ownership;
@@ -151,6 +151,7 @@ impl Jobs for Api {
         &self,
         request: Request<Streaming<v1::SubmitRequest>>,
     ) -> Result<Response<v1::SubmitResponse>, Status> {
+        self.shared.health.check_writable()?;
         let (spec, key) = Self::whole_submit(request.into_inner()).await?;
         let accepted = accept::accept(&self.shared, spec, key).await?;
         Ok(Response::new(v1::SubmitResponse { job_id: accepted.id.to_string(), existed: accepted.existed }))
@@ -210,10 +211,13 @@ impl Jobs for Api {
                 let Some(entry) = entry else { continue };
                 let view = match live.get(id) {
                     Some(view) => view.clone(),
-                    None => {
-                        let head: JobHead = codec::decode(key, &entry.value).map_err(store)?;
-                        head_view(*id, &head)
-                    }
+                    None => match codec::decode::<JobHead>(key, &entry.value) {
+                        Ok(head) => head_view(*id, &head),
+                        // One job that a newer version wrote must not hide the others.
+                        Err(error) => {
+                            v1::JobView { job_id: id.to_string(), message: error.to_string(), ..Default::default() }
+                        }
+                    },
                 };
                 let wanted = (message.namespace.is_empty() || message.namespace == view.namespace)
                     && (message.states.is_empty() || message.states.contains(&view.state));
@@ -238,9 +242,7 @@ impl Jobs for Api {
         let id = job_id(&message.job_id)?;
         let place = self.place_of(id, forward).await?;
         if let Place::Peer(address) = &place {
-            let mut request = forwarded(message);
-            request.metadata_mut().remove("grpc-timeout");
-            let stream = self.jobs_at(address)?.watch_job(request).await?.into_inner();
+            let stream = self.jobs_at(address)?.watch_job(followed(message)).await?.into_inner();
             return Ok(Response::new(Box::pin(stream)));
         }
         let (sender, receiver) = mpsc::channel(4);
@@ -249,7 +251,7 @@ impl Jobs for Api {
         tokio::spawn(async move {
             // Cancelled between two looks: the watcher sees the stream end and watches elsewhere.
             stop.run_until_cancelled(async move {
-                if let Err(status) = api.watch(id, place, &sender).await {
+                if let Err(status) = api.watch(id, place, forward, &sender).await {
                     let _ = sender.send(Err(status)).await;
                 }
             })
@@ -276,48 +278,30 @@ impl Jobs for Api {
         &self,
         request: Request<v1::CancelJobRequest>,
     ) -> Result<Response<v1::CancelJobResponse>, Status> {
-        /// A user's words, at most.
-        const REASON_BYTES_MAX: usize = 1024;
-        let forward = is_forwarded(&request);
-        let message = request.into_inner();
-        let id = job_id(&message.job_id)?;
-        if message.reason.len() > REASON_BYTES_MAX {
-            return Err(Status::invalid_argument(format!(
-                "reason: {} bytes, more than REASON_BYTES_MAX = {REASON_BYTES_MAX}",
-                message.reason.len()
-            )));
-        }
-        match self.place_of(id, forward).await? {
-            Place::Peer(address) => self.jobs_at(&address)?.cancel_job(forwarded(message)).await,
-            Place::Over(stored) => Ok(Response::new(v1::CancelJobResponse { state: stored.head.state })),
-            Place::Here => {
-                let (reply, answer) = oneshot::channel();
-                let input = Input::Cancel { job: id, reason: message.reason, reply };
-                self.shared.engine.send(input).await.map_err(unavailable)?;
-                match tokio::time::timeout(CALL_DEADLINE, answer).await {
-                    Ok(Ok(Some(state))) => Ok(Response::new(v1::CancelJobResponse { state: state.into() })),
-                    Ok(Ok(None) | Err(_)) => Err(moved(id)),
-                    Err(_) => Err(Status::deadline_exceeded("the cancel is not committed yet; it may still be")),
-                }
-            }
-        }
+        self.cancel(request).await
     }
 
     async fn retry_job(&self, request: Request<v1::RetryJobRequest>) -> Result<Response<v1::RetryJobResponse>, Status> {
         let forward = is_forwarded(&request);
         let message = request.into_inner();
         let id = job_id(&message.job_id)?;
-        match self.place_of(id, forward).await? {
+        self.shared.health.check_writable()?;
+        let transit = match self.place_of(id, forward).await? {
             Place::Peer(address) => return self.jobs_at(&address)?.retry_job(forwarded(message)).await,
             Place::Here => {
                 return Err(Status::failed_precondition(format!(
                     "job {id} is still running: only a finished job can be retried"
                 )));
             }
-            Place::Over(stored) => self.reopen(id, &stored).await?,
-        }
+            Place::Over(stored) => {
+                // Before it is active again: the scan must not be the one that reads it, since this call waits.
+                let transit = self.shared.transit(id).ok_or_else(|| moved(id))?;
+                self.reopen(id, &stored).await?;
+                transit
+            }
+        };
         let (reply, answer) = oneshot::channel();
-        ownership::reload_for(&self.shared, id, Some(reply)).await;
+        ownership::adopt_for(&self.shared, transit, reply).await;
         match tokio::time::timeout(CALL_DEADLINE, answer).await {
             Ok(Ok(Some(tasks))) => Ok(Response::new(v1::RetryJobResponse { tasks })),
             Ok(Ok(None) | Err(_)) => Err(moved(id)),

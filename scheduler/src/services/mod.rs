@@ -1,10 +1,13 @@
 //! The gRPC services. They translate, look jobs up and forward; every decision is the engine's.
 
+mod admin;
 mod attempts;
+mod cancel;
 mod cluster;
 mod executors;
 mod jobs;
 mod operators;
+mod peers;
 mod tasks;
 mod watch;
 
@@ -13,9 +16,11 @@ use std::time::Duration;
 
 use muster_graph::execution::ExecutionGraph;
 use muster_graph::ids::JobId;
+use muster_proto::v1::admin_server::AdminServer;
 use muster_proto::v1::cluster_server::ClusterServer;
 use muster_proto::v1::executors_server::ExecutorsServer;
 use muster_proto::v1::jobs_server::JobsServer;
+use muster_proto::v1::peer_server::PeerServer;
 use muster_proto::{DESCRIPTORS, MESSAGE_BYTES_MAX, storage};
 use muster_state::{Keyspace, SessionId};
 use tokio_util::sync::CancellationToken;
@@ -23,10 +28,10 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Status};
 
 use crate::accept::{store, unavailable};
+use crate::claims;
 use crate::engine::Engine;
 use crate::load::{self, StoredJob};
 use crate::options::CALL_DEADLINE;
-use crate::ownership;
 use crate::shared::Shared;
 
 /// Calls under way on one connection.
@@ -52,6 +57,8 @@ pub(crate) async fn serve(
         // All launches that a pull executor has room for come in one answer.
         .max_encoding_message_size(16 * MESSAGE_BYTES_MAX);
     reporter.set_serving::<ExecutorsServer<Api>>().await;
+    let peers = PeerServer::new(api.clone());
+    let admin = AdminServer::new(api.clone());
     let cluster = ClusterServer::new(api).max_encoding_message_size(MESSAGE_BYTES_MAX);
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)
@@ -67,6 +74,8 @@ pub(crate) async fn serve(
         .add_service(jobs)
         .add_service(executors)
         .add_service(cluster)
+        .add_service(peers)
+        .add_service(admin)
         .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stop.cancelled_owned())
         .await
 }
@@ -101,6 +110,13 @@ fn forwarded<T>(message: T) -> Request<T> {
     request
 }
 
+/// The same, for a call that lasts as long as the job.
+fn followed<T>(message: T) -> Request<T> {
+    let mut request = forwarded(message);
+    request.metadata_mut().remove("grpc-timeout");
+    request
+}
+
 /// The id in a request.
 fn job_id(text: &str) -> Result<JobId, Status> {
     muster_proto::convert::job_id(text).map_err(Status::from)
@@ -123,6 +139,7 @@ impl Api {
             if stored.keyspace != Keyspace::ActiveJobs {
                 return Ok(Place::Over(Box::new(stored)));
             }
+            self.shared.health.check_trusted()?;
             let mine = self.shared.presence().identity.session;
             match &stored.owner {
                 Some((owner, _)) if owner.session_id == mine.0 => {
@@ -135,7 +152,7 @@ impl Api {
                         return Ok(Place::Peer(owner.address.clone()));
                     }
                 }
-                _ => ownership::claim(&self.shared, id).await,
+                _ => claims::claim(&self.shared, id).await,
             }
             if tokio::time::Instant::now() + pause > deadline {
                 return Err(unavailable(format!("job {id} is between two owners; try again")));

@@ -7,7 +7,7 @@ use muster_proto::v1;
 use tokio::sync::{mpsc, watch};
 use tonic::Status;
 
-use super::{Api, Place};
+use super::{Api, Place, followed, moved};
 use crate::accept::unavailable;
 use crate::engine::Changed;
 
@@ -19,6 +19,7 @@ impl Api {
         &self,
         id: JobId,
         mut place: Place,
+        forwarded: bool,
         sender: &mpsc::Sender<Result<v1::JobView, Status>>,
     ) -> Result<(), Status> {
         loop {
@@ -34,8 +35,32 @@ impl Api {
                 }
                 return Ok(());
             }
-            // The job has moved: to the store's finished ones, or to another owner on its way through memory.
-            place = self.place_of(id, true).await?;
+            // The job has moved: to the store's finished ones, to a peer, or to another owner on its way through memory.
+            place = self.place_of(id, false).await?;
+            if let Place::Peer(owner) = &place {
+                // A peer that passes this on finds the new owner by itself.
+                return if forwarded { Err(moved(id)) } else { self.watch_at(owner, id, sender).await };
+            }
+        }
+    }
+
+    /// Passes on what the job's new owner tells.
+    async fn watch_at(
+        &self,
+        owner: &str,
+        id: JobId,
+        sender: &mpsc::Sender<Result<v1::JobView, Status>>,
+    ) -> Result<(), Status> {
+        let mut views = self.jobs_at(owner)?.watch_job(followed(v1::WatchJobRequest { job_id: id.to_string() })).await?;
+        loop {
+            let view = tokio::select! {
+                biased;
+                () = sender.closed() => return Ok(()),
+                view = views.get_mut().message() => view?,
+            };
+            let Some(view) = view else { return Ok(()) };
+            // The watcher may have gone: the next turn notices.
+            let _ = sender.send(Ok(view)).await;
         }
     }
 

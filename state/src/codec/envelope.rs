@@ -52,11 +52,17 @@ pub enum Kind {
     JobSpec = 12,
     /// `storage.StoredPlan`.
     JobPlan = 13,
+    /// `storage.CancelMark`.
+    CancelMark = 14,
+    /// `storage.SafeModeRecord`.
+    SafeMode = 20,
+    /// `storage.JanitorRecord`.
+    Janitor = 21,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::JobHead,
         Self::Scheduler,
         Self::Executor,
@@ -70,6 +76,9 @@ impl Kind {
         Self::Epoch,
         Self::JobSpec,
         Self::JobPlan,
+        Self::CancelMark,
+        Self::SafeMode,
+        Self::Janitor,
     ];
 
     /// For messages.
@@ -89,6 +98,9 @@ impl Kind {
             Self::Epoch => "epoch record",
             Self::JobSpec => "job spec",
             Self::JobPlan => "job plan",
+            Self::CancelMark => "cancel mark",
+            Self::SafeMode => "safe mode record",
+            Self::Janitor => "janitor record",
         }
     }
 

@@ -104,4 +104,7 @@ protobuf_record! {
     storage::IdempotencyRecord => Idempotency,
     storage::StoredSpec => JobSpec,
     storage::StoredPlan => JobPlan,
+    storage::CancelMark => CancelMark,
+    storage::SafeModeRecord => SafeMode,
+    storage::JanitorRecord => Janitor,
 }

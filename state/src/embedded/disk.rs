@@ -21,7 +21,7 @@ const CLUSTER: &str = "cluster";
 /// The layout that this program writes and reads.
 const FORMAT_VERSION: u64 = 1;
 /// The file in the directory.
-const FILE: &str = "state.redb";
+pub(super) const FILE: &str = "state.redb";
 
 /// An open database.
 #[derive(Debug)]

@@ -26,8 +26,8 @@ use crate::liveness::check_ttl;
 use crate::local_session::{Host, LocalSession};
 use crate::mvcc::Shared;
 use crate::{
-    Entry, Error, Key, Keyspace, Lock, Page, Revision, Scan, Session, SessionId, StateBackend, Txn, TxnOutcome,
-    WatchStream, limits, lock,
+    Entry, Error, Key, Keyspace, Lock, Member, Page, Revision, Scan, Session, SessionId, StateBackend, StoreStatus, Txn,
+    TxnOutcome, WatchStream, limits, lock,
 };
 use disk::Disk;
 use writer::Request;
@@ -206,5 +206,13 @@ impl StateBackend for Embedded {
 
     async fn compact(&self, revision: Revision) -> Result<(), Error> {
         self.inner.ask(|answer| Request::Compact { revision, answer }).await?
+    }
+
+    async fn status(&self) -> Result<StoreStatus, Error> {
+        let (_, in_use_bytes) = self.inner.shared.core().bytes();
+        let name = self.inner.directory.display().to_string();
+        let size_bytes = tokio::fs::metadata(self.inner.directory.join(disk::FILE)).await.map_or(0, |file| file.len());
+        let member = Member { name, size_bytes, in_use_bytes, is_leader: true, ..Member::default() };
+        Ok(StoreStatus { has_quota: false, members: vec![member] })
     }
 }

@@ -74,6 +74,15 @@ impl Members {
         Self { members, current, options }
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Where a member is, as it was given.
+    pub(super) fn endpoint(&self, member: usize) -> &str {
+        &self.members[member].endpoint
+    }
+
     /// The member to talk to now, by number, for [`Self::leave`].
     pub(super) fn current(&self) -> usize {
         self.current.load(Ordering::Relaxed) % self.members.len()

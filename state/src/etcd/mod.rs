@@ -6,6 +6,7 @@
 
 mod calls;
 mod layout;
+mod maintenance;
 mod options;
 mod session;
 mod transaction;
@@ -17,14 +18,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use etcd_client::{GetOptions, GetResponse};
+use etcd_client::{CompactionOptions, GetOptions, GetResponse};
 
 pub use options::{CALL_TIMEOUT, CONNECT_TIMEOUT, EtcdOptions};
 
 use crate::clock::{BootClock, Clock as _};
 use crate::liveness::{Liveness, check_ttl};
 use crate::{
-    Entry, Error, Key, Keyspace, Lock, Page, Revision, Scan, Session, SessionId, StateBackend, TXN_OPS_MAX, Txn,
+    Entry, Error, Key, Keyspace, Lock, Page, Revision, Scan, Session, SessionId, StateBackend, StoreStatus, TXN_OPS_MAX, Txn,
     TxnOutcome, VALUE_BYTES_MAX, WatchStream, limits, lock, page,
 };
 use calls::{Members, Nature};
@@ -298,12 +299,28 @@ impl StateBackend for Etcd {
         let compacted = self
             .inner
             .members
-            .call(Nature::Repeatable, |client| async move { client.kv_client().compact(revision_out(at), None).await })
+            .call(Nature::Repeatable, |client| async move {
+                // Answered when this member has really forgotten it, not only resolved to.
+                let options = CompactionOptions::new().with_physical();
+                client.kv_client().compact(revision_out(at), Some(options)).await
+            })
             .await;
         match compacted {
             Ok(_) | Err(Error::Compacted { .. }) => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    async fn status(&self) -> Result<StoreStatus, Error> {
+        self.members_status().await
+    }
+
+    async fn defragment(&self, member: u64) -> Result<(), Error> {
+        self.defragment_member(member).await
+    }
+
+    async fn disarm_no_space(&self, member: u64) -> Result<(), Error> {
+        self.disarm_member(member).await
     }
 }
 

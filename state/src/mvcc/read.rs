@@ -34,6 +34,21 @@ impl Core {
             .take_while(move |(name, _)| name.starts_with(prefix))
     }
 
+    /// Bytes of all versions, and of those that are the present: names and values, without what holds them together.
+    pub(crate) fn bytes(&self) -> (u64, u64) {
+        let (mut all, mut present) = (0, 0);
+        for (name, versions) in self.keyspaces.iter().flatten() {
+            for (place, version) in versions.iter().enumerate() {
+                let bytes = (name.len() + version.value.as_ref().map_or(0, Bytes::len)) as u64;
+                all += bytes;
+                if place + 1 == versions.len() && version.value.is_some() {
+                    present += bytes;
+                }
+            }
+        }
+        (all, present)
+    }
+
     /// The newest visible entry.
     pub(crate) fn get(&self, key: &Key) -> Option<Entry> {
         let versions = self.histories(key.keyspace).get(key.name.as_str())?;

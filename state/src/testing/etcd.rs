@@ -216,6 +216,16 @@ impl Etcd {
         std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
     }
 
+    /// The arguments that it was started with.
+    pub(super) fn arguments(&self) -> &[String] {
+        &self.arguments
+    }
+
+    /// Where its files are.
+    pub(super) fn directory(&self) -> &std::path::Path {
+        self.directory.path()
+    }
+
     fn signal(&self, signal: Signal) -> io::Result<()> {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         kill_process(pid.ok_or_else(|| io::Error::other("no pid"))?, signal)?;

@@ -1,6 +1,7 @@
 //! For tests, here and in other crates (feature `testing`): real etcd processes on free loopback ports, and waiting for
 //! a condition with a deadline.
 
+mod backup;
 mod etcd;
 mod operator;
 
@@ -8,6 +9,21 @@ use std::time::Duration;
 
 pub use etcd::{Etcd, EtcdCluster, Place};
 pub use operator::MemberStatus;
+
+/// The same record as a version of this program would have written it that is one version ahead.
+///
+/// # Panics
+/// When it is no record.
+#[must_use]
+pub fn of_a_newer_version(record: &[u8]) -> Vec<u8> {
+    /// Magic and kind stand before it, a checksum of all of it at the end.
+    const VERSION: usize = 2;
+    const CHECKSUM: usize = 4;
+    let mut newer = record[..record.len() - CHECKSUM].to_vec();
+    newer[VERSION] += 1;
+    newer.extend(crc32fast::hash(&newer).to_le_bytes());
+    newer
+}
 
 /// How long a test waits for what should happen soon. Generous: test machines are busy.
 pub const PATIENCE: Duration = Duration::from_secs(30);

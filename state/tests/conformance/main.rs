@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod care;
 mod locks;
 mod scans;
 mod sessions;
@@ -77,6 +78,8 @@ cases! {
     locks::an_expired_holder_loses_the_lock_and_its_guard,
     locks::names_below_each_other_do_not_meet,
     locks::an_unknown_entry_into_the_queue_is_settled,
+    care::a_store_tells_its_members_and_grows_with_what_is_put_into_it,
+    care::what_is_forgotten_and_given_back_is_not_in_use_and_everything_else_is_still_there,
 }
 
 async fn run(name: &str, case: fn(Store) -> BoxFuture<'static, ()>, store: Store, kind: &str) {

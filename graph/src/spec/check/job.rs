@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::{Rules, Sizes};
 use crate::spec::finding::{FieldPath, Point, Segment, shown};
 use crate::spec::limits::{
-    ENV_BYTES_MAX, LABEL_KEY_CHARS_MAX, LABEL_VALUE_BYTES_MAX, LABELS_MAX, LOST_AFTER_MIN, NAME_CHARS_MAX, NAMESPACE_CHARS_MAX,
-    STAGES_MAX, TASKS_PER_JOB_MAX, TIMEOUT_MAX, WORD_COST_BYTES,
+    ENV_BYTES_MAX, LABEL_KEY_CHARS_MAX, LABEL_VALUE_BYTES_MAX, LABELS_MAX, LOST_AFTER_MIN, NAME_CHARS_MAX,
+    NAMESPACE_CHARS_MAX, STAGES_MAX, TASKS_PER_JOB_MAX, TIMEOUT_MAX, WORD_COST_BYTES,
 };
 use crate::spec::model::{JobSpec, LostAfter};
 use crate::spec::quantity::show_duration;

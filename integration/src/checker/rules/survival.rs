@@ -52,10 +52,10 @@ pub(in crate::checker) fn end(evidence: &Evidence, store: &Store, attempts: &Att
             .flatten()
             .any(|line| line.boot_us <= at_us && line.outcome.as_deref() != Some("OUTCOME_SUCCEEDED"));
         let writes = store.executors.get(&given.on.id).map_or(&[][..], Vec::as_slice);
-        let limit = store.jobs.get(&name.0).and_then(|job| match job.states.as_ref()?.plan.lost_after {
-            LossPolicy::Time(limit) => Some(limit),
-            LossPolicy::Cluster | LossPolicy::Never => None,
-        });
+        let limit = match store.jobs.get(&name.0).and_then(|job| Some(job.states.as_ref()?.plan.lost_after)) {
+            Some(LossPolicy::Time(limit)) => Some(limit),
+            _ => None,
+        };
         // A job with a limit of its own does not wait for the executor's record; unless it is known when executors were
         // away, nothing can be said of it.
         let own_limit = limit.is_some_and(|limit| {

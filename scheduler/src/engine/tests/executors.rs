@@ -154,7 +154,8 @@ async fn a_refusal_for_lack_of_room_passes() {
         reason: v1::RefusalReason::DoesNotFit.into(),
         message: "full".to_owned(),
     };
-    bench.input(Input::LaunchAnswered { executor: key("e", 1), count: 1, refused: vec![refusal] });
+    let token = bench.engine.job(id).unwrap().token();
+    bench.input(Input::LaunchAnswered { executor: key("e", 1), count: 1, refused: vec![(token, refusal)] });
     bench.commit_all().await;
     bench.launches();
     bench.now += 2_000;
@@ -175,4 +176,27 @@ async fn demands_that_fit_nowhere_keep_nobody_waiting() {
     let id = bench.submit(601, spec(&[("a", 1, &[])])).await;
     bench.commit_all().await;
     assert_eq!(bench.launches(), [(id.to_string(), 0, 0, 1)]);
+}
+
+#[tokio::test]
+async fn a_scheduler_is_cut_off_when_only_peers_reach_the_executors_and_for_long() {
+    let mut bench = Bench::new().await;
+    bench.input(Input::Schedulers { live: ["one".to_owned(), "two".to_owned()].into() });
+    assert!(!bench.engine.is_cut_off(bench.now), "there are none");
+    for (id, record) in [("e", 5), ("f", 6)] {
+        bench.input(Input::Registered(registration(key(id, 1), 1, "two".to_owned(), record)));
+        bench.input(Input::Reached { executor: key(id, 1), reached: false });
+    }
+    assert!(!bench.engine.is_cut_off(bench.now), "that may pass");
+    let later = bench.now + 10_000;
+    assert!(bench.engine.is_cut_off(later));
+    // Told again, it is not broken since just now.
+    bench.now += 9_000;
+    bench.input(Input::Reached { executor: key("e", 1), reached: false });
+    assert!(bench.engine.is_cut_off(later));
+    bench.input(Input::Reached { executor: key("f", 1), reached: true });
+    assert!(!bench.engine.is_cut_off(later), "one is enough");
+    bench.input(Input::Reached { executor: key("f", 1), reached: false });
+    bench.register(key("g", 1), 1);
+    assert!(!bench.engine.is_cut_off(later + 60_000), "one has its session here");
 }

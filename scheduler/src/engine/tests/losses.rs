@@ -175,7 +175,7 @@ async fn an_executor_that_is_back_with_a_peer_is_asked_and_ends_what_was_given_u
         assert_eq!(bench.engine.executor("e").unwrap().link, Link::Peer);
         assert_eq!(bench.asked_about(), [ids[0].to_string(), ids[1].to_string()], "declared lost: {declared}");
         let held = ids.iter().map(|id| (*id, TaskId::new(0, 0), 1)).collect();
-        bench.input(Input::Answered { executor: key("e", 1), jobs: ids.clone(), held, refused: Vec::new() });
+        bench.answer(&key("e", 1), held);
         bench.commit_all().await;
         assert!(bench.cancelled(ids[0]) && !bench.cancelled(ids[1]), "{:?}", bench.outputs);
         assert!(bench.is_assigned(ids[1]));
@@ -188,7 +188,7 @@ async fn a_launch_that_was_lost_with_the_way_to_its_executor_is_found_out_when_i
     bench.input(loss(9, false));
     bench.register(key("e", 1), 8);
     assert_eq!(bench.asked_about(), [ids[0].to_string()]);
-    bench.input(Input::Answered { executor: key("e", 1), jobs: ids.clone(), held: Vec::new(), refused: Vec::new() });
+    bench.answer(&key("e", 1), Vec::new());
     let task = bench.engine.job(ids[0]).unwrap().graph.task(TaskId::new(0, 0)).unwrap();
     assert_eq!(task.attempt, 2, "the first one never came: {task:?}");
 }
@@ -223,7 +223,7 @@ async fn the_next_owner_counts_an_absence_from_when_it_learnt_of_it() {
 async fn a_job_that_is_to_end_waits_no_longer_for_an_executor_than_the_cluster_does() {
     for lost_first in [true, false] {
         let (mut bench, ids) = running(vec![never()]).await;
-        let mut cancel = |bench: &mut Bench| {
+        let cancel = |bench: &mut Bench| {
             let (reply, answer) = oneshot::channel();
             bench.input(Input::Cancel { job: ids[0], reason: String::new(), reply });
             answer

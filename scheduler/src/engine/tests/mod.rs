@@ -1,7 +1,9 @@
 //! The engine, driven by inputs alone, its transactions sent to a store in memory when the test says so: between a
 //! decision and its commit a test can look at what has left, which must be nothing.
 
+mod cancel_marks;
 mod executors;
+mod handover;
 mod losses;
 mod ownership;
 mod promises;
@@ -20,6 +22,7 @@ use muster_state::{Memory, Op, Revision, Session, SessionId, StateBackend, Txn, 
 use tokio::sync::oneshot;
 
 use super::{CommitName, CommitResult, Engine, Identity, Input, JobCommit, Output, Registration, StatusAnswer};
+use crate::store_health::StoreHealth;
 use crate::{committer, load};
 
 pub(crate) const LOST_AFTER: Millis = 30_000;
@@ -137,7 +140,7 @@ impl Bench {
     /// Sends all transactions that wait, and those that follow from them.
     pub(crate) async fn commit_all(&mut self) {
         while let Some(commit) = self.commits.pop_front() {
-            let results = committer::commit(&*self.store, vec![commit]).await;
+            let results = committer::commit(&*self.store, &StoreHealth::new("s1", 1), vec![commit]).await;
             self.input(Input::Commits(results));
         }
     }
@@ -145,7 +148,7 @@ impl Bench {
     /// Sends the oldest transaction and keeps its result.
     pub(crate) async fn commit_one(&mut self) -> Vec<(CommitName, CommitResult)> {
         let commit = self.commits.pop_front().expect("a transaction waits");
-        committer::commit(&*self.store, vec![commit]).await
+        committer::commit(&*self.store, &StoreHealth::new("s1", 1), vec![commit]).await
     }
 
     /// A push executor registers here.
@@ -178,6 +181,18 @@ impl Bench {
             false
         });
         launches
+    }
+
+    /// An executor answers the question that it was asked last.
+    pub(crate) fn answer(&mut self, executor: &ExecutorKey, held: Vec<super::executors::HeldKey>) {
+        let question = self.question(executor);
+        let executor = executor.clone();
+        self.input(Input::Answered { executor, question, held, refused: Vec::new() });
+    }
+
+    /// The number of the question that an executor was asked last; 0: none is under way.
+    pub(crate) fn question(&self, executor: &ExecutorKey) -> u64 {
+        self.engine.executor(&executor.id).and_then(|known| known.asking).unwrap_or(0)
     }
 
     pub(crate) fn finish(&mut self, by: &ExecutorKey, ends: &[v1::AttemptStatus]) -> oneshot::Receiver<StatusAnswer> {

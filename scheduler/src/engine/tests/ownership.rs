@@ -71,12 +71,7 @@ async fn a_taken_over_job_goes_on_with_what_its_executor_has() {
     second.commit_all().await;
     assert_eq!(second.launches(), [], "silence is no evidence, and its cores are booked");
     let task = |index| muster_graph::ids::TaskId::new(0, index);
-    second.input(Input::Answered {
-        executor: key("e", 1),
-        jobs: vec![id],
-        held: vec![(id, task(0), 1), (id, task(2), 1)],
-        refused: Vec::new(),
-    });
+    second.answer(&key("e", 1), vec![(id, task(0), 1), (id, task(2), 1)]);
     second.commit_all().await;
     let launches: Vec<_> = second.launches().into_iter().map(|(.., index, attempt)| (index, attempt)).collect();
     assert_eq!(launches, [(1, 2)], "what it denied, and the adopted ones keep their cores");
@@ -85,6 +80,43 @@ async fn a_taken_over_job_goes_on_with_what_its_executor_has() {
     first.commit_all().await;
     assert_eq!(answer.try_recv().unwrap().settled, Vec::<u64>::new());
     assert!(first.engine.job(id).is_none());
+}
+
+#[tokio::test]
+async fn an_answer_to_a_question_under_an_earlier_token_denies_nothing() {
+    let mut bench = Bench::new().await;
+    bench.register(key("e", 1), 1);
+    let id = bench.submit(1, spec(&[("a", 1, &[])])).await;
+    bench.commit_all().await;
+    assert_eq!(bench.launches().len(), 1, "on its way");
+    bench.own(id).await;
+    bench.load(id).await;
+    let asked_first = bench.question(&key("e", 1));
+    // Read once more while the executor has not answered, and its answer was given before it heard of the newer token.
+    bench.own(id).await;
+    bench.load(id).await;
+    bench.input(Input::Answered {
+        executor: key("e", 1),
+        question: asked_first,
+        held: Vec::new(),
+        refused: Vec::new(),
+    });
+    bench.commit_all().await;
+    assert_eq!(bench.launches(), [], "the launch under the earlier token may still come");
+    let second = bench.question(&key("e", 1));
+    assert!(second > asked_first, "asked again under the newer token");
+    // A refusal of what the earlier copy sent says nothing about the present one.
+    let refusal = v1::Refusal {
+        attempt: Some(v1::AttemptRef { job_id: id.to_string(), stage: 0, index: 0, attempt: 1 }),
+        reason: v1::RefusalReason::StaleFence.into(),
+        message: "a newer owner is known".to_owned(),
+    };
+    let earlier = bench.engine.job(id).unwrap().token() - 1;
+    bench.input(Input::LaunchAnswered { executor: key("e", 1), count: 1, refused: vec![(earlier, refusal)] });
+    assert!(bench.engine.job(id).is_some(), "it is not read a third time");
+    bench.answer(&key("e", 1), Vec::new());
+    bench.commit_all().await;
+    assert_eq!(bench.launches(), [(id.to_string(), 0, 0, 2)]);
 }
 
 #[tokio::test]
@@ -97,7 +129,7 @@ async fn a_reading_of_a_packed_job_continues_its_sequence_of_deltas() {
         bench.own(id).await;
         bench.load(id).await;
         let held = (index..100).map(|at| (id, muster_graph::ids::TaskId::new(0, at), 1)).collect();
-        bench.input(Input::Answered { executor: key("e", 1), jobs: vec![id], held, refused: Vec::new() });
+        bench.answer(&key("e", 1), held);
         let mut answer =
             bench.finish(&key("e", 1), &[ended(u64::from(index) + 1, (id, 0, index, 1), v1::Outcome::Succeeded)]);
         bench.commit_all().await;
@@ -106,4 +138,38 @@ async fn a_reading_of_a_packed_job_continues_its_sequence_of_deltas() {
     let deltas = bench.store.get_from_prefix(Keyspace::JobDeltas, &keys::job_prefix(id)).await.unwrap().entries;
     let sequences: Vec<_> = deltas.iter().filter_map(|entry| keys::sequence_of(&entry.name)).collect();
     assert_eq!(sequences, (1..=11).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_new_epoch_begins_with_nothing_and_with_numbers_that_were_never_given() {
+    let mut bench = Bench::new().await;
+    bench.register(key("e", 1), 1);
+    let id = bench.submit(1, spec(&[("a", 2, &[])])).await;
+    bench.commit_all().await;
+    assert_eq!(bench.launches(), [(id.to_string(), 0, 0, 1)]);
+    let identity = Identity { epoch: 2, ..bench.identity.clone() };
+    bench.input(Input::Read(Box::new(move |engine| engine.take_identity(identity))));
+    assert!(bench.engine.job(id).is_none() && bench.engine.executor("e").is_none(), "it has to be told anew");
+    let gone = |output: &Output| matches!(output, Output::Disconnect { executor } if executor.id == "e");
+    assert!(bench.outputs.iter().any(gone), "nothing more is sent to it");
+    bench.load(id).await;
+    // Its record's revision is lower in a store that was restored.
+    bench.register(key("e", 1), 2);
+    bench.commit_all().await;
+    assert_eq!(bench.launches(), [(id.to_string(), 0, 1, crate::options::ATTEMPTS_PER_EPOCH + 1)]);
+}
+
+#[tokio::test]
+async fn a_moved_epoch_drops_the_job_and_lets_nothing_out() {
+    let mut bench = Bench::new().await;
+    bench.register(key("e", 1), 1);
+    let id = bench.submit(1, spec(&[("a", 1, &[])])).await;
+    bench.store.put(keys::epoch(), codec::encode(&Epoch(1)).unwrap()).await.unwrap();
+    bench.commit_all().await;
+    assert!(bench.engine.job(id).is_none());
+    assert_eq!(bench.launches(), []);
+    assert!(
+        !bench.outputs.iter().any(|output| matches!(output, Output::Reload { .. })),
+        "it would only be refused again"
+    );
 }

@@ -105,8 +105,7 @@ impl Run {
                 for on in self.executors.clone() {
                     let held = live.iter().filter(|(.., by)| *by == on);
                     let held = held.map(|(s, i, a, _)| (self.id, muster_graph::ids::TaskId::new(*s, *i), *a)).collect();
-                    let jobs = vec![self.id];
-                    self.bench.input(Input::Answered { executor: on, jobs, held, refused: Vec::new() });
+                    self.bench.answer(&on, held);
                 }
             }
         }

@@ -1,0 +1,92 @@
+//! Jobs that are given to a peer: in what order things happen, and that nothing is lost between the two owners.
+
+use muster_proto::v1;
+use muster_state::SessionId;
+
+use super::*;
+use crate::engine::{Departing, Successor};
+
+fn peer() -> Successor {
+    let record = storage::SchedulerRecord { scheduler_id: "two".to_owned(), ..Default::default() };
+    Successor { session: SessionId("two".to_owned()), record }
+}
+
+impl Bench {
+    /// Jobs that have left the engine since this was last asked.
+    fn departed(&mut self) -> Vec<Departing> {
+        let mut departed = Vec::new();
+        self.outputs.retain(|output| {
+            let Output::HandOver { to, jobs } = output else { return true };
+            assert_eq!(**to, peer());
+            departed.extend(jobs.iter().cloned());
+            false
+        });
+        departed
+    }
+
+    fn hand_over(&mut self, id: JobId) {
+        self.input(Input::HandOver { jobs: vec![id], to: peer() });
+    }
+}
+
+#[tokio::test]
+async fn a_job_leaves_when_its_transaction_is_back_and_what_followed_from_it_is_done() {
+    let mut bench = Bench::new().await;
+    bench.register(key("e", 1), 2);
+    let id = bench.submit(1, spec(&[("a", 4, &[])])).await;
+    bench.commit_all().await;
+    bench.launches();
+    let mut acknowledged = bench.finish(&key("e", 1), &[ended(7, (id, 0, 0, 1), v1::Outcome::Succeeded)]);
+    bench.hand_over(id);
+    assert_eq!(bench.departed().len(), 0, "a transaction is in flight");
+    // What comes in now is for the next owner to hear.
+    let mut late = bench.finish(&key("e", 1), &[ended(8, (id, 0, 1, 1), v1::Outcome::Succeeded)]);
+    assert_eq!(late.try_recv().unwrap().elsewhere[&id].len(), 1);
+    let before = bench.engine.job(id).unwrap().token();
+    bench.commit_all().await;
+    assert_eq!(acknowledged.try_recv().unwrap().settled, [7]);
+    assert_eq!(bench.launches(), [(id.to_string(), 0, 2, 1)], "what was decided before is carried out");
+    let departed = bench.departed();
+    assert_eq!(departed.len(), 1);
+    assert!(bench.engine.job(id).is_none());
+    assert_eq!(bench.commits.len(), 0, "nothing is written for it any more");
+    // The transaction that gives it away compares what the store really has.
+    let Departing { job, token, predecessor } = &departed[0];
+    assert_eq!((*job, *token), (id, before));
+    let newest = bench.store.get(&predecessor.0).await.unwrap().unwrap();
+    assert_eq!(newest.mod_revision, predecessor.1);
+    bench.hand_over(id);
+    assert_eq!(bench.departed().len(), 0, "it is not here any more");
+}
+
+#[tokio::test]
+async fn nothing_is_placed_of_a_job_that_leaves_and_a_quiet_one_leaves_at_once() {
+    let mut bench = Bench::new().await;
+    let id = bench.submit(1, spec(&[("a", 2, &[])])).await;
+    bench.hand_over(id);
+    assert_eq!(bench.commits.len(), 1, "its beginning");
+    bench.register(key("e", 1), 2);
+    bench.commit_all().await;
+    assert_eq!(bench.launches(), []);
+    assert_eq!(bench.departed().len(), 1);
+    let quiet = bench.submit(2, spec(&[("a", 3, &[])])).await;
+    bench.commit_all().await;
+    bench.launches();
+    bench.hand_over(quiet);
+    assert_eq!((bench.departed().len(), bench.commits.len()), (1, 0));
+    assert_eq!(bench.engine.executor("e").unwrap().free.cpu_milli, 2000, "what it booked is free for others");
+}
+
+#[tokio::test]
+async fn a_job_that_ends_while_it_is_told_to_leave_just_ends() {
+    let mut bench = Bench::new().await;
+    bench.register(key("e", 1), 1);
+    let id = bench.submit(1, spec(&[("a", 1, &[])])).await;
+    bench.commit_all().await;
+    let mut answer = bench.finish(&key("e", 1), &[ended(1, (id, 0, 0, 1), v1::Outcome::Succeeded)]);
+    bench.hand_over(id);
+    bench.commit_all().await;
+    assert_eq!(answer.try_recv().unwrap().settled, [1]);
+    assert_eq!(bench.departed().len(), 0);
+    assert!(bench.store.get(&keys::completed_job(id)).await.unwrap().is_some());
+}
