@@ -134,6 +134,10 @@ impl Shell {
                 let group = committer::take_group(&mut waiting);
                 faults::die_at("before-commit");
                 let state = Arc::clone(&self.shared.options.state);
+                if faults::is_set("repeat-commit") {
+                    let (state, group) = (Arc::clone(&state), group.clone());
+                    self.tasks.spawn(async move { committer::repeat(&*state, &group).await });
+                }
                 let number = sent.last_key_value().map_or(0, |(last, _)| last + 1);
                 sent.insert(number, Instant::now());
                 let shared = Arc::clone(&self.shared);

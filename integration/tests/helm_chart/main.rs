@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 
 use muster_integration::eventually;
 use muster_integration::metrics::metrics;
-use muster_integration::processes::{Process, muster};
+use muster_integration::processes::{Process, Setting, muster};
 use muster_integration::world::{World, client, ready, succeeded};
 use muster_proto::storage::{ExecutorRecord, OwnerRecord, SchedulerRecord};
 use muster_state::testing::Etcd;
@@ -49,8 +49,8 @@ impl Release {
         for pod in &pods {
             let log = world.path("logs").join(format!("{}.log", pod.name));
             let home = world.path("");
-            let process =
-                Process::start_with(&pod.arguments, &pod.environment, &world.path(&pod.name), &home, &log).await;
+            let setting = Setting { environment: &pod.environment, ..Setting::default() };
+            let process = Process::start_in(setting, &pod.arguments, &world.path(&pod.name), &home, &log).await;
             assert_eq!(process.address().to_string(), grpc_address(pod));
             assert!(pod.arguments.contains(&format!("--advertise={}", grpc_address(pod))), "{:?}", pod.arguments);
             processes.push(process);

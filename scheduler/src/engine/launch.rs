@@ -49,7 +49,6 @@ impl Engine {
         let group = self.launch_group(&self.jobs[&id], stage, attempts);
         let executor = self.executors.get_mut(executor).expect("looked up by the caller");
         if executor.pull {
-            executor.on_their_way.extend(attempts.iter().map(|&(task, attempt)| (id, task, attempt)));
             executor.to_fetch.launches.push(group);
             return;
         }
