@@ -101,7 +101,7 @@ pub struct Executor {
     /// It refused for lack of room: nothing more until then, or until it says what it has.
     pub(super) full_until: Millis,
     /// The session of its home, and the revision of the record that says so.
-    home: String,
+    pub(super) home: String,
     pub(super) record: Revision,
     /// The life and address that launches are sent to.
     pub(super) linked: Option<(u64, String)>,
@@ -171,7 +171,8 @@ impl Executor {
             // A poll whose caller has gone away is not worth an assignment.
             self.poll.as_ref().is_some_and(|poll| !poll.reply.is_closed())
         } else {
-            self.is_reachable()
+            // Its home may reach it where we do not.
+            self.is_reachable() && self.unreached_since.is_none()
         };
         reachable && !self.draining && self.full_until <= now
     }

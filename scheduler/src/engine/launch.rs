@@ -78,9 +78,9 @@ impl Engine {
             inputs_revision,
             resources: Some((&described.resources).into()),
             lost_after_ms: match plan.lost_after {
-                LossPolicy::Cluster => self.lost_after,
                 LossPolicy::Time(limit) => limit,
-                LossPolicy::Never => 0,
+                // It did not ask for its tasks to be ended: they outlive any outage of the schedulers.
+                LossPolicy::Cluster | LossPolicy::Never => 0,
             },
             attempts: attempts
                 .iter()

@@ -1,6 +1,8 @@
 //! Which executors this scheduler reaches itself, whatever their homes say of them.
 
-use muster_graph::ids::{ExecutorKey, Millis};
+use std::collections::{BTreeMap, BTreeSet};
+
+use muster_graph::ids::{ExecutorKey, JobId, Millis};
 
 use super::{Engine, Link};
 
@@ -35,5 +37,27 @@ impl Engine {
             }
         }
         beyond_reach
+    }
+
+    /// Jobs with something for an executor that has been out of reach from here for long, and that a peer is home to: a
+    /// launch that may not have arrived, a question, or a cancel. By the session of that peer, which reaches it.
+    pub(crate) fn jobs_beyond_reach(&self, now: Millis) -> BTreeMap<String, BTreeSet<JobId>> {
+        let mut beyond: BTreeMap<String, BTreeSet<JobId>> = BTreeMap::new();
+        for executor in self.executors.values() {
+            let for_long = executor.unreached_since.is_some_and(|since| since.saturating_add(CUT_OFF_AFTER_MS) <= now);
+            if executor.link != Link::Peer || executor.pull || !for_long {
+                continue;
+            }
+            let waits = |job: &&super::Job| {
+                job.leaving.is_none()
+                    && (executor.ask.contains_key(&job.id)
+                        || executor.has_on_its_way(job.id)
+                        || (job.graph.job().cancel.is_some() && job.graph.holds(&executor.key.id).next().is_some()))
+            };
+            let jobs = self.jobs.values().filter(|job| job.graph.concerns(&executor.key.id)).filter(waits);
+            beyond.entry(executor.home.clone()).or_default().extend(jobs.map(|job| job.id));
+        }
+        beyond.retain(|_, jobs| !jobs.is_empty());
+        beyond
     }
 }

@@ -216,3 +216,31 @@ async fn a_scheduler_is_cut_off_when_only_peers_reach_the_executors_and_for_long
     bench.register(key("g", 1), 1);
     assert!(!bench.engine.is_cut_off(later + 60_000), "one has its session here");
 }
+
+#[tokio::test]
+async fn jobs_that_wait_for_an_executor_which_only_its_home_reaches_go_there_and_nothing_more_is_placed_on_it() {
+    let mut bench = Bench::new().await;
+    bench.input(Input::Schedulers { live: ["one".to_owned(), "two".to_owned()].into() });
+    bench.input(Input::Registered(registration(key("e", 1), 2, "two".to_owned(), 5)));
+    let waiting = bench.submit(1, spec(&[("a", 1, &[])])).await;
+    bench.commit_all().await;
+    assert_eq!(bench.launches(), [(waiting.to_string(), 0, 0, 1)]);
+    bench.input(Input::Reached { executor: key("e", 1), reached: false });
+    let unplaced = bench.submit(2, spec(&[("a", 1, &[])])).await;
+    bench.commit_all().await;
+    assert_eq!(bench.launches(), [], "it is out of reach from here");
+    assert!(bench.engine.jobs_beyond_reach(bench.now).is_empty(), "that may pass");
+    let later = bench.now + 10_000;
+    assert_eq!(bench.engine.jobs_beyond_reach(later), [("two".to_owned(), [waiting].into())].into());
+    // By its home's way it has told that the launch arrived: nothing is waited for any more.
+    let started = v1::AttemptStatus {
+        sequence: 1,
+        attempt: Some(v1::AttemptRef { job_id: waiting.to_string(), stage: 0, index: 0, attempt: 1 }),
+        what: Some(v1::attempt_status::What::Started(v1::AttemptStarted { started_at_ms: 1 })),
+    };
+    drop(bench.finish(&key("e", 1), &[started]));
+    assert!(bench.engine.jobs_beyond_reach(later).is_empty());
+    bench.input(Input::Reached { executor: key("e", 1), reached: true });
+    bench.commit_all().await;
+    assert_eq!(bench.launches(), [(unplaced.to_string(), 0, 0, 1)]);
+}
