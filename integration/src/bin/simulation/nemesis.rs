@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use muster_state::Session as _;
 use tokio::sync::watch;
 use turmoil::Sim;
 
@@ -281,7 +282,7 @@ impl Nemesis {
         let link = &self.world.store_links[index];
         link.cut.store(cut, Ordering::Relaxed);
         for session in link.sessions.lock().expect("nothing panics while holding it").iter() {
-            session.renew(!cut);
+            session.cut_off(cut);
         }
     }
 
