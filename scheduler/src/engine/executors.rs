@@ -100,7 +100,7 @@ pub struct Executor {
     pub(super) full_until: Millis,
     /// The session of its home, and the revision of the record that says so.
     home: String,
-    pub(super) record: Revision,
+    pub(crate) record: Revision,
     /// The life and address that launches are sent to.
     pub(super) linked: Option<(u64, String)>,
     /// Since when that way is broken.
@@ -221,7 +221,7 @@ impl Engine {
             return;
         }
         let restarted = key.incarnation > executor.key.incarnation;
-        let news = record > executor.record;
+        let news = record > executor.record && !home.is_empty();
         if executor.address != address && concerned {
             self.addresses_revision += 1;
         }

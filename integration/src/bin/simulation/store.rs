@@ -135,6 +135,7 @@ impl StateBackend for Store {
             let sessions = world.store_links[self.scheduler].sessions.lock().expect("nothing panics while holding it");
             if let Some(session) = sessions.last() {
                 world.fault("session-revoked-before-commit", &who);
+                world.record.away(None, now(), now());
                 world.memory.revoke(session.id());
                 world.record.writes(now());
             }
