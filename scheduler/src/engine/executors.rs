@@ -221,7 +221,7 @@ impl Engine {
             return;
         }
         let restarted = key.incarnation > executor.key.incarnation;
-        let news = record > executor.record && !home.is_empty();
+        let news = record > executor.record;
         if executor.address != address && concerned {
             self.addresses_revision += 1;
         }
