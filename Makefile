@@ -47,8 +47,8 @@ bench: setup ## the benchmarks, beside their limits in one run
 	cargo build --release --quiet -p muster-cli
 	cargo run --release --quiet -p muster-integration --bin bench
 
-soak: setup ## the slow suites: long property runs and random faults (MINUTES bounds them)
-	scripts/soak.sh $(or $(MINUTES),30)
+soak: setup ## the slow suites: long property runs and real faults (MINUTES bounds them; PART=faults ONLY=etcd chooses)
+	scripts/soak.sh $(or $(MINUTES),30) $(or $(PART),all) $(ONLY)
 
 clean: ## remove what was built
 	cargo clean

@@ -17,6 +17,8 @@ need cc build-essential                                     # zstd's and blake3'
 if [ "$what" = all ]; then
     need etcd etcd-server                                   # tests start their own
     need etcdctl etcd-client
+    need ip iproute2                                        # the fault tests' own networks
+    need nft nftables
     python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv) # checks the chart
 fi
 if [ ${#missing[@]} -gt 0 ]; then

@@ -22,6 +22,7 @@ use crate::load::blobs::Blobs;
 use crate::load::inputs::Inputs;
 use crate::load::upstreams::Upstreams;
 use crate::load::{Advisors, Backoff};
+use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::resources::Resources;
 use crate::runtime::TaskRuntime;
@@ -64,6 +65,7 @@ pub(crate) struct Core {
     /// The wish that it leaves when it has nothing left to do.
     pub(crate) leave: watch::Sender<Option<Leave>>,
     pub(crate) tasks: Tasks,
+    pub(crate) metrics: Metrics,
 }
 
 impl Core {
@@ -96,6 +98,7 @@ impl Core {
                     refused.push(refusal(key, v1::RefusalReason::OtherIncarnation, message.clone()));
                 }
             }
+            self.metrics.refused(&refused);
             return Ok(refused);
         }
         let heard: Vec<(JobId, Fence)> = groups.iter().map(|(group, _)| (group.job, group.fence)).collect();
@@ -117,6 +120,7 @@ impl Core {
                 }
             }
         }
+        self.metrics.refused(&refused);
         Ok(refused)
     }
 

@@ -18,6 +18,7 @@ use crate::identity::Identity;
 use crate::load::blobs::Blobs;
 use crate::load::inputs::Inputs;
 use crate::load::upstreams::Upstreams;
+use crate::metrics::Metrics;
 use crate::options::{Mode, Options};
 use crate::runtime::TaskRuntime;
 use crate::runtime::cgroup::Home as CgroupHome;
@@ -121,6 +122,7 @@ impl Executor {
             stop_asked: CancellationToken::new(),
             leave: watch::Sender::new(None),
             tasks: Tasks::default(),
+            metrics: Metrics::new(),
             identity,
             layout,
             options,
@@ -214,6 +216,13 @@ impl Handle {
     #[must_use]
     pub fn incarnation(&self) -> u64 {
         self.core.incarnation()
+    }
+
+    /// What it counts and measures, in OpenMetrics' text form.
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        let core = &self.core;
+        core.metrics.text(core.table.by_state(), core.outbox.len(), Duration::from_millis(core.home.silence_ms()))
     }
 
     /// Takes no more work from now on; what it has goes on.

@@ -26,6 +26,7 @@ mod identity;
 mod keys;
 mod leave;
 mod load;
+mod metrics;
 mod options;
 mod output;
 mod resources;

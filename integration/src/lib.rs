@@ -2,8 +2,12 @@
 
 pub mod checker;
 pub mod cluster;
+pub mod cluster_of_processes;
 pub mod jobs;
 pub mod journal;
+pub mod load;
+pub mod metrics;
+pub mod network;
 pub mod processes;
 pub mod recorder;
 pub mod simulated;
@@ -26,4 +30,10 @@ where
         assert!(tokio::time::Instant::now() < deadline, "waited {seconds} s in vain: {what}");
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
+}
+
+/// Whether the long forms are wanted: many more tasks, and bounds on times.
+#[must_use]
+pub fn is_soak() -> bool {
+    std::env::var_os("MUSTER_SOAK").is_some_and(|value| value == "1")
 }

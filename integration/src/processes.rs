@@ -3,12 +3,15 @@
 
 use std::fs::File;
 use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
+
+use crate::network::Namespace;
 
 /// How long a process may take to tell its address, or to end in good order.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -39,10 +42,22 @@ pub fn muster() -> &'static Path {
     })
 }
 
+/// Where a process lives, and what it finds there.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Setting<'a> {
+    /// None: the test's own.
+    pub network: Option<&'a Namespace>,
+    /// More than every process gets here.
+    pub environment: &'a [(String, String)],
+    /// None: the binary of this build.
+    pub program: Option<&'a Path>,
+}
+
 /// A running part of a cluster.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
+    stopped: bool,
     address: SocketAddr,
     /// Its data directory, if it has one.
     pub data_dir: PathBuf,
@@ -54,37 +69,42 @@ impl Process {
     /// # Panics
     /// When it ends or tells nothing; the message has its log.
     pub async fn start(arguments: &[String], data_dir: &Path, home: &Path, log: &Path) -> Self {
-        Self::start_with(arguments, &[], data_dir, home, log).await
+        Self::start_in(Setting::default(), arguments, data_dir, home, log).await
     }
 
-    /// The same with more in its environment than every process gets here.
+    /// The same, in a setting.
     ///
     /// # Panics
     /// As [`Process::start`].
-    pub async fn start_with(
+    pub async fn start_in(
+        setting: Setting<'_>,
         arguments: &[String],
-        environment: &[(String, String)],
         data_dir: &Path,
         home: &Path,
         log: &Path,
     ) -> Self {
         let out = log.with_extension("out");
         let log_file = File::options().create(true).append(true).open(log).expect("the test's folder can be written");
-        let child = Command::new(muster())
+        let mut command = Command::new(setting.program.unwrap_or_else(|| muster()));
+        command
             .args(arguments)
             .env_clear()
             .env("MUSTER_OUTPUT", "jsonl")
             .env("HOME", home)
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("MUSTER_LOG", std::env::var_os("MUSTER_LOG").unwrap_or_else(|| "info".into()))
-            .envs(environment.iter().map(|(name, value)| (name, value)))
+            .envs(setting.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(File::create(&out).expect("the test's folder can be written"))
-            .stderr(log_file)
-            .spawn()
-            .expect("the binary can be started");
+            .stderr(log_file);
+        let child = match setting.network {
+            Some(namespace) => namespace.spawn(&mut command),
+            None => command.spawn(),
+        };
+        let child = child.expect("the binary can be started");
         // From here on it is killed whatever happens.
-        let mut process = Self { child, address: ([127, 0, 0, 1], 0).into(), data_dir: data_dir.to_owned() };
+        let mut process =
+            Self { child, stopped: false, address: ([127, 0, 0, 1], 0).into(), data_dir: data_dir.to_owned() };
         let told = async {
             loop {
                 let text = std::fs::read_to_string(&out).unwrap_or_default();
@@ -119,7 +139,61 @@ impl Process {
         self.assert_alive();
         self.child.kill().expect("our own child can be killed");
         let status = self.child.wait().expect("our own child can be waited for");
-        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9), "it ended otherwise: {status}");
+        assert_eq!(status.signal(), Some(9), "it ended otherwise: {status}");
+    }
+
+    /// Waits until it has killed itself at a point that was set.
+    ///
+    /// # Panics
+    /// When it does not, or ends otherwise.
+    pub async fn dies(&mut self) {
+        let status = self.ended().await;
+        assert_eq!(status.signal(), Some(9), "it ended otherwise: {status}");
+    }
+
+    /// Whether it has killed itself at a point that was set.
+    ///
+    /// # Panics
+    /// When it ended otherwise.
+    pub fn has_died(&mut self) -> bool {
+        let ended = self.child.try_wait().expect("our own child can be asked");
+        if let Some(status) = ended {
+            assert_eq!(status.signal(), Some(9), "it ended otherwise: {status}");
+        }
+        ended.is_some()
+    }
+
+    /// SIGSTOP: it is there, and does nothing. What it started goes on. Returns when the system says that it has stopped.
+    ///
+    /// # Panics
+    /// When it has ended.
+    pub fn pause(&mut self) {
+        self.assert_alive();
+        self.signal(Signal::STOP);
+        self.stopped = true;
+        let state = || {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
+            stat.rsplit(") ").next().and_then(|rest| rest.chars().next())
+        };
+        while state() != Some('T') {
+            std::thread::yield_now();
+        }
+    }
+
+    /// SIGCONT: it goes on, as if no time had passed for it.
+    ///
+    /// # Panics
+    /// When it was not stopped, or has ended.
+    pub fn resume(&mut self) {
+        assert!(self.stopped, "it was not stopped");
+        self.assert_alive();
+        self.stopped = false;
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a child has a pid");
+        kill_process(pid, signal).expect("our own child can be sent signals");
     }
 
     /// SIGTERM; waits for the end.
@@ -127,30 +201,9 @@ impl Process {
     /// # Panics
     /// When it does not end.
     pub async fn terminate(&mut self) -> ExitStatus {
+        self.assert_alive();
         self.signal(Signal::TERM);
         self.ended().await
-    }
-
-    /// SIGSTOP: it is there, and does nothing. What it started goes on.
-    ///
-    /// # Panics
-    /// When it has ended.
-    pub fn pause(&mut self) {
-        self.signal(Signal::STOP);
-    }
-
-    /// SIGCONT: it goes on, as if no time had passed for it.
-    ///
-    /// # Panics
-    /// When it has ended.
-    pub fn resume(&mut self) {
-        self.signal(Signal::CONT);
-    }
-
-    fn signal(&mut self, signal: Signal) {
-        self.assert_alive();
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a child has a pid");
-        kill_process(pid, signal).expect("our own child can be sent a signal");
     }
 
     /// Waits until it has ended by itself.

@@ -136,6 +136,17 @@ impl World {
         std::fs::write(self.path("gates").join(gate), "").expect("the test's folder can be written");
     }
 
+    /// Closes all gates, and forgets who started.
+    ///
+    /// # Panics
+    /// When the test's folder cannot be written.
+    pub fn forget(&self) {
+        for gate in std::fs::read_dir(self.path("gates")).expect("the test's folder can be read").flatten() {
+            std::fs::remove_file(gate.path()).expect("the test's folder can be written");
+        }
+        std::fs::write(self.path("starts"), "").expect("the test's folder can be written");
+    }
+
     /// The attempts of each task (`stage/index`) that were started, in the order of their starts, as the tasks noted.
     #[must_use]
     pub fn starts(&self) -> BTreeMap<String, Vec<u32>> {

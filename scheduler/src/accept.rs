@@ -91,6 +91,7 @@ pub(crate) async fn accept(shared: &Arc<Shared>, job: JobSpec, key: String) -> R
         };
         match commit(shared, id, &head, &request_digest, now).await? {
             Outcome::Committed(revision) => {
+                crate::faults::die_at("after-accept-before-answer");
                 adopt(shared, transit, head, stored, revision);
                 return Ok(Accepted { id, existed: false });
             }

@@ -20,6 +20,8 @@ mod janitor;
 mod links;
 mod load;
 mod membership;
+mod metered;
+mod metrics;
 pub mod options;
 mod ownership;
 mod peers;

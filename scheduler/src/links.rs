@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 use tonic::transport::Channel;
 
 use crate::engine::Input;
+use crate::faults;
 use crate::options::{LAUNCH_WINDOW, PEER_DEADLINE};
 use crate::shared::Shared;
 
@@ -191,7 +192,10 @@ impl Sender {
                 permit = requests.reserve(), if self.sent < self.unanswered.len() => self.send_next(permit)?,
                 message = self.messages.recv() => match message {
                     None => return Ok(()),
-                    Some(Message::Launch(groups)) => self.remember(groups),
+                    Some(Message::Launch(groups)) => {
+                        faults::hold_at("hold-launch").await;
+                        self.remember(groups);
+                    }
                     Some(Message::Cancel(request)) => {
                         self.cancels.push_back((self.sequence, request));
                         self.send_cancels(&mut client).await?;

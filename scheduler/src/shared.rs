@@ -12,6 +12,8 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::demand::Demand;
 use crate::engine::Identity;
+use crate::faults;
+use crate::metrics::Metrics;
 use crate::options::{LOADS_AT_ONCE, Options};
 use crate::peers::Peers;
 use crate::self_fencing::Pulse;
@@ -26,6 +28,7 @@ pub(crate) struct Shared {
     pub(crate) peers: Peers,
     pub(crate) demand: Demand,
     pub(crate) health: StoreHealth,
+    pub(crate) metrics: Arc<Metrics>,
     /// Jobs of ours that cannot be read, with the reason, for those who ask about them.
     pub(crate) unreadable: DashMap<JobId, String>,
     /// Jobs between the store and memory.
@@ -75,7 +78,13 @@ impl Drop for Transit {
 }
 
 impl Shared {
-    pub(crate) fn new(options: Options, engine: EngineHandle, address: String, presence: Presence) -> Self {
+    pub(crate) fn new(
+        options: Options,
+        engine: EngineHandle,
+        address: String,
+        presence: Presence,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let health = StoreHealth::new(&options.scheduler_id, presence.identity.epoch);
         Self {
             options,
@@ -83,6 +92,7 @@ impl Shared {
             peers: Peers::default(),
             demand: Demand::default(),
             health,
+            metrics,
             unreadable: DashMap::new(),
             in_transit: Arc::default(),
             loads: Semaphore::new(LOADS_AT_ONCE),
@@ -125,6 +135,8 @@ impl Shared {
     pub(crate) fn now(&self) -> Millis {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let wall = u64::try_from(wall.as_millis()).unwrap_or(u64::MAX);
+        let wrong_by = faults::value_of("clock-wrong-by-ms").and_then(|ms| ms.parse().ok()).unwrap_or(0);
+        let wall = wall.saturating_add_signed(wrong_by);
         let mut newest = self.newest.lock().expect("no code panics while holding it");
         *newest = newest.max(wall);
         *newest

@@ -12,6 +12,7 @@ use muster_state::{
 };
 
 use crate::engine::{CommitName, CommitResult, JobCommit, commit_id_of};
+use crate::faults;
 use crate::store_health::StoreHealth;
 
 /// What a refused group reads of each job.
@@ -65,6 +66,7 @@ pub(crate) async fn commit(
     let mut results = Vec::with_capacity(group.len());
     let mut pause = RETRY_FIRST;
     while !group.is_empty() {
+        faults::hold_at("hold-commit").await;
         let seen = health.seen();
         let outcome = state.put_txn(transaction(&group)).await;
         if let Ok(TxnOutcome::Committed(revision) | TxnOutcome::Refused { revision, .. }) = &outcome {
@@ -128,6 +130,16 @@ pub(crate) async fn commit(
         }
     }
     results
+}
+
+/// Sends a group that was sent before once more, much later, as a network may: whatever guards it lets nothing of it in.
+/// For tests alone.
+pub(crate) async fn repeat(state: &dyn StateBackend, group: &[JobCommit]) {
+    faults::hold_at("hold-repeated-commit").await;
+    match state.put_txn(transaction(group)).await {
+        Ok(TxnOutcome::Committed(revision)) => tracing::error!(revision, "a repeated commit was let in"),
+        other => tracing::info!(?other, "a repeated commit was not let in"),
+    }
 }
 
 fn transaction(group: &[JobCommit]) -> Txn {

@@ -18,6 +18,15 @@ pub(crate) struct Booking {
     resources: Arc<Resources>,
     /// Its launch has left, which it may only once its assignment is committed.
     pub(crate) sent: bool,
+    /// The executor has shown that the launch arrived.
+    arrived: bool,
+}
+
+impl Booking {
+    /// Its launch has left, and may have been lost on the way.
+    fn is_on_its_way(&self) -> bool {
+        self.sent && !self.arrived
+    }
 }
 
 impl Executor {
@@ -34,7 +43,7 @@ impl Executor {
             .map(|known| &known.resources)
             .filter(|known| ***known == *resources)
             .map_or_else(|| Arc::new(resources.clone()), Arc::clone);
-        self.held.insert(key, Booking { resources: shared, sent: true });
+        self.held.insert(key, Booking { resources: shared, sent: true, arrived: true });
         self.recount();
     }
 
@@ -42,18 +51,29 @@ impl Executor {
     pub(crate) fn book(&mut self, key: HeldKey, resources: &Arc<Resources>) {
         placement::take(&mut self.free, resources, 1);
         self.unanswered += u32::from(!self.pull);
-        self.held.insert(key, Booking { resources: Arc::clone(resources), sent: false });
+        self.held.insert(key, Booking { resources: Arc::clone(resources), sent: false, arrived: false });
     }
 
     /// Marks a booked attempt as launched. False: it is not to be launched, or was before.
     pub(crate) fn send(&mut self, key: &HeldKey) -> bool {
-        self.held.get_mut(key).is_some_and(|booking| !std::mem::replace(&mut booking.sent, true))
+        let Some(booking) = self.held.get_mut(key).filter(|booking| !booking.sent) else { return false };
+        booking.sent = true;
+        self.on_their_way += 1;
+        true
+    }
+
+    /// The executor has the attempt.
+    pub(crate) fn arrived(&mut self, key: &HeldKey) {
+        if let Some(booking) = self.held.get_mut(key).filter(|booking| booking.is_on_its_way()) {
+            booking.arrived = true;
+            self.on_their_way -= 1;
+        }
     }
 
     pub(crate) fn release(&mut self, key: &HeldKey) {
-        self.on_their_way.remove(key);
         if let Some(booking) = self.held.remove(key) {
             placement::give_back(&mut self.free, &booking.resources, &self.total);
+            self.on_their_way -= u32::from(booking.is_on_its_way());
             if !booking.sent {
                 self.answered(1);
             }
@@ -61,14 +81,15 @@ impl Executor {
     }
 
     pub(crate) fn release_where(&mut self, mut gone: impl FnMut(&HeldKey) -> bool) {
-        let (before, mut unsent) = (self.held.len(), 0);
+        let (before, mut unsent, mut on_their_way) = (self.held.len(), 0, 0);
         self.held.retain(|key, booking| {
             let stays = !gone(key);
             unsent += u32::from(!stays && !booking.sent);
+            on_their_way += u32::from(stays && booking.is_on_its_way());
             stays
         });
+        self.on_their_way = on_their_way;
         if self.held.len() != before {
-            self.on_their_way.retain(|key| self.held.contains_key(key));
             self.answered(unsent);
             self.recount();
         }

@@ -3,7 +3,7 @@
 //! **Invariant:** what is heard of an executor's record is taken in the order of the record's revisions, whichever way
 //! it comes: a registration here, the watch, or a loss that this scheduler declared itself.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use muster_graph::execution::{AnswerScope, Event, TaskState};
 use muster_graph::ids::{Attempt, ExecutorKey, JobId, Millis, TaskId};
@@ -96,6 +96,8 @@ pub struct Executor {
     pub(super) foreign: Resources,
     /// Attempts assigned or sent, and not answered.
     pub(crate) unanswered: u32,
+    /// Attempts whose launch has left and of which it has shown nothing yet.
+    pub(crate) on_their_way: u32,
     /// It refused for lack of room: nothing more until then, or until it says what it has.
     pub(super) full_until: Millis,
     /// The session of its home, and the revision of the record that says so.
@@ -111,8 +113,6 @@ pub struct Executor {
     pub(crate) asking: Option<u64>,
     pub(crate) poll: Option<WaitingPoll>,
     pub(crate) newest_poll: u64,
-    /// Launches for its polls that none of its tables has listed yet: the answer with them may have been lost.
-    pub(crate) on_their_way: HashSet<HeldKey>,
     /// Launches and cancels for its next poll.
     pub(crate) to_fetch: v1::PollWorkResponse,
 }
@@ -137,6 +137,7 @@ impl Executor {
             held: HashMap::new(),
             foreign: Resources::default(),
             unanswered: 0,
+            on_their_way: 0,
             full_until: 0,
             home: String::new(),
             record: 0,
@@ -146,7 +147,6 @@ impl Executor {
             asking: None,
             poll: None,
             newest_poll: 0,
-            on_their_way: HashSet::new(),
             to_fetch: v1::PollWorkResponse::default(),
         }
     }
@@ -274,7 +274,9 @@ impl Engine {
                 if restarted {
                     self.earlier_lives_ended(&key, &held, now);
                 }
-                self.arrived(&key.id, &held);
+                if let Some(executor) = self.executors.get_mut(&key.id) {
+                    held.iter().for_each(|attempt| executor.arrived(attempt));
+                }
                 self.end_unwanted(&key, &held);
             }
             // It registered with a peer; only it can say what survived.

@@ -56,7 +56,9 @@ impl Engine {
         // other, so what an earlier owner told an earlier poll and is not in the table will never come.
         let in_doubt = self.executors.get_mut(&key.id).map(|known| std::mem::take(&mut known.ask)).unwrap_or_default();
         self.settle_doubts(&key, in_doubt, &held, now);
-        self.arrived(&key.id, &held);
+        if let Some(executor) = self.executors.get_mut(&key.id) {
+            held.iter().for_each(|attempt| executor.arrived(attempt));
+        }
         self.end_unwanted(&key, &held);
         self.give_again(&key, &held);
     }
@@ -68,22 +70,15 @@ impl Engine {
         }
     }
 
-    /// The executor has listed these, by whatever way they came.
-    pub(super) fn arrived(&mut self, id: &str, held: &[HeldKey]) {
-        if let Some(executor) = self.executors.get_mut(id) {
-            for key in held {
-                executor.on_their_way.remove(key);
-            }
-        }
-    }
-
     /// Whether tasks wait that no executor takes: none is free, or the one that they were given to has gone elsewhere,
-    /// perhaps without the answer that they were in; or whether such a one does not know yet that it should end some.
+    /// perhaps without them: an answer to a poll may be lost, and that executor's next poll need not come here. Or whether
+    /// such a one does not know yet that it should end some.
     #[must_use]
     pub fn has_unmet_demand(&self) -> bool {
         let uncollected = |executor: &super::Executor| {
-            let unheard = executor.is_reachable() && !executor.to_fetch.cancels.is_empty();
-            executor.poll.is_none() && (unheard || !executor.on_their_way.is_empty())
+            let unheard = !executor.to_fetch.cancels.is_empty() || !executor.ask.is_empty();
+            let uncertain = executor.on_their_way > 0 || !executor.to_fetch.launches.is_empty();
+            executor.pull && executor.poll.is_none() && (uncertain || executor.is_reachable() && unheard)
         };
         !self.ready.is_empty() || self.executors.values().any(uncollected)
     }

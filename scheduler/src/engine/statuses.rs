@@ -52,8 +52,11 @@ impl Engine {
                 continue;
             };
             let finished = matches!(status.what, Some(v1::attempt_status::What::Finished(_)));
-            if finished && let Some(executor) = self.executors.get_mut(&by.id) {
-                executor.release(&(job, task, attempt));
+            if let Some(executor) = self.executors.get_mut(&by.id) {
+                executor.arrived(&(job, task, attempt));
+                if finished {
+                    executor.release(&(job, task, attempt));
+                }
             }
             // One that leaves is its next owner's to hear of it: whatever came in now would hold it back.
             if self.jobs.get(&job).is_none_or(|job| job.leaving.is_some()) {
@@ -96,6 +99,7 @@ impl Engine {
 
     /// These statuses are committed.
     pub(super) fn settle_statuses(&mut self, settled: Vec<(u64, u64)>) {
+        self.counts.statuses_settled += settled.len() as u64;
         for (number, sequence) in settled {
             self.decide(number, Some(sequence));
         }

@@ -123,6 +123,9 @@ fn check_statuses(count: usize) -> Result<(), Status> {
 #[tonic::async_trait]
 impl Executors for Api {
     async fn register(&self, request: Request<v1::RegisterRequest>) -> Result<Response<v1::RegisterResponse>, Status> {
+        if self.shared.slack().is_zero() {
+            return Err(unavailable("this scheduler has no session at present; register with another one"));
+        }
         let message = request.into_inner();
         named("executor_id", &message.executor_id)?;
         self.shared.check_not_draining()?;
@@ -388,6 +391,11 @@ impl Api {
                 self.shared.engine.read(move |engine| engine.executor(&key.id).is_some_and(|e| e.is_here(&key))).await
             };
             let Ok(known) = known else { return };
+            if self.shared.slack().is_zero() {
+                // By the store this executor has no home any more, and would be declared lost in time. It has to look for
+                // a scheduler with a session.
+                return;
+            }
             // A new session of this scheduler's is a new home, which the store must be told of.
             let same_home = self.shared.presence().identity.session == session;
             let mut answers = Vec::new();

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -18,12 +19,64 @@ const START_ATTEMPTS: usize = 5;
 /// Leases are at least one and a half elections long; with these they can be 1 s.
 const QUICK: [&str; 2] = ["--heartbeat-interval=50", "--election-timeout=500"];
 
+/// Starts a process somewhere.
+type Spawn = dyn Fn(&mut Command) -> io::Result<Child> + Send + Sync;
+
+/// Where a member lives, and where others find it there.
+#[derive(Clone)]
+pub struct Place {
+    host: String,
+    client_port: u16,
+    peer_port: u16,
+    spawn: Arc<Spawn>,
+}
+
+impl std::fmt::Debug for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Place").field("host", &self.host).finish_non_exhaustive()
+    }
+}
+
+impl Place {
+    /// A machine's address, all of whose ports are free, and the way to start a process there.
+    #[must_use]
+    pub fn at(host: String, spawn: Arc<Spawn>) -> Self {
+        // etcd's own.
+        Self { host, client_port: 2379, peer_port: 2380, spawn }
+    }
+
+    /// Ports of this machine's loopback that were free just now.
+    fn here() -> io::Result<Self> {
+        let (client_port, peer_port) = (free_port()?, free_port()?);
+        Ok(Self { host: "127.0.0.1".to_owned(), client_port, peer_port, spawn: Arc::new(Command::spawn) })
+    }
+
+    fn peer_url(&self) -> String {
+        format!("http://{}:{}", self.host, self.peer_port)
+    }
+
+    fn arguments(&self, name: &str, cluster: &str) -> Vec<String> {
+        let client_url = format!("http://{}:{}", self.host, self.client_port);
+        let peer_url = self.peer_url();
+        vec![
+            format!("--name={name}"),
+            format!("--listen-client-urls={client_url}"),
+            format!("--advertise-client-urls={client_url}"),
+            format!("--listen-peer-urls={peer_url}"),
+            format!("--initial-advertise-peer-urls={peer_url}"),
+            format!("--initial-cluster={cluster}"),
+            "--initial-cluster-state=new".to_owned(),
+            "--logger=zap".to_owned(),
+        ]
+    }
+}
+
 /// One member, alone or of a cluster.
 #[derive(Debug)]
 pub struct Etcd {
     child: Child,
     arguments: Vec<String>,
-    client_port: u16,
+    place: Place,
     directory: TempDir,
     paused: bool,
 }
@@ -38,11 +91,10 @@ impl Etcd {
     pub async fn start_with(more: &[&str]) -> io::Result<Self> {
         let mut last = io::Error::other("never tried");
         for _ in 0..START_ATTEMPTS {
-            let (client_port, peer_port) = (free_port()?, free_port()?);
-            let cluster = format!("m0=http://127.0.0.1:{peer_port}");
-            let mut arguments = arguments("m0", client_port, peer_port, &cluster);
+            let place = Place::here()?;
+            let mut arguments = place.arguments("m0", &format!("m0={}", place.peer_url()));
             arguments.extend(QUICK.iter().chain(more).map(|&argument| argument.to_owned()));
-            let mut etcd = Self::spawn(arguments, client_port)?;
+            let mut etcd = Self::spawn(arguments, place)?;
             match etcd.wait_until_ready().await {
                 Ok(()) => return Ok(etcd),
                 Err(error) => last = error,
@@ -51,11 +103,11 @@ impl Etcd {
         Err(last)
     }
 
-    fn spawn(mut arguments: Vec<String>, client_port: u16) -> io::Result<Self> {
+    fn spawn(mut arguments: Vec<String>, place: Place) -> io::Result<Self> {
         let directory = TempDir::new()?;
         arguments.push(format!("--data-dir={}", directory.path().join("data").display()));
-        let child = run(&arguments, &directory)?;
-        Ok(Self { child, arguments, client_port, directory, paused: false })
+        let child = run(&place, &arguments, &directory)?;
+        Ok(Self { child, arguments, place, directory, paused: false })
     }
 
     async fn wait_until_ready(&mut self) -> io::Result<()> {
@@ -81,7 +133,7 @@ impl Etcd {
     /// `host:port`.
     #[must_use]
     pub fn endpoint(&self) -> String {
-        format!("127.0.0.1:{}", self.client_port)
+        format!("{}:{}", self.place.host, self.place.client_port)
     }
 
     /// `host:port` of every member: here, of one.
@@ -117,7 +169,15 @@ impl Etcd {
     /// SIGSTOP: it is there, and says nothing.
     pub fn pause(&mut self) -> io::Result<()> {
         self.paused = true;
-        self.signal(Signal::STOP)
+        self.signal(Signal::STOP)?;
+        // The signal takes a moment to reach all of its threads.
+        loop {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+            if stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T')) {
+                return Ok(());
+            }
+            std::thread::yield_now();
+        }
     }
 
     /// SIGCONT.
@@ -134,9 +194,20 @@ impl Etcd {
 
     /// Starts it again after `stop` or `kill`, on the same data and ports.
     pub async fn restart(&mut self) -> io::Result<()> {
-        self.child = run(&self.arguments, &self.directory)?;
-        self.paused = false;
+        self.restart_unready()?;
         self.wait_until_ready().await
+    }
+
+    /// The same, for a member that cannot serve yet: its cluster has no quorum.
+    pub fn restart_unready(&mut self) -> io::Result<()> {
+        self.child = run(&self.place, &self.arguments, &self.directory)?;
+        self.paused = false;
+        Ok(())
+    }
+
+    /// Whether its process is there.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
     }
 
     /// What it logged.
@@ -191,14 +262,19 @@ impl EtcdCluster {
     }
 
     async fn try_start() -> io::Result<Self> {
-        const NAMES: [&str; 3] = ["m0", "m1", "m2"];
-        let ports = NAMES.iter().map(|_| Ok((free_port()?, free_port()?))).collect::<io::Result<Vec<_>>>()?;
+        Self::start_at((0..3).map(|_| Place::here()).collect::<io::Result<_>>()?, &[]).await
+    }
+
+    /// A member at each place, all ready, with more arguments.
+    pub async fn start_at(places: Vec<Place>, more: &[&str]) -> io::Result<Self> {
         let cluster: Vec<String> =
-            NAMES.iter().zip(&ports).map(|(name, (_, peer))| format!("{name}=http://127.0.0.1:{peer}")).collect();
+            places.iter().enumerate().map(|(number, place)| format!("m{number}={}", place.peer_url())).collect();
         let cluster = cluster.join(",");
         let mut members = Vec::new();
-        for (name, &(client, peer)) in NAMES.iter().zip(&ports) {
-            members.push(Etcd::spawn(arguments(name, client, peer, &cluster), client)?);
+        for (number, place) in places.into_iter().enumerate() {
+            let mut arguments = place.arguments(&format!("m{number}"), &cluster);
+            arguments.extend(more.iter().map(|&argument| argument.to_owned()));
+            members.push(Etcd::spawn(arguments, place)?);
         }
         for member in &mut members {
             member.wait_until_ready().await?;
@@ -230,29 +306,17 @@ fn store(endpoints: &[String], cluster: &str) -> crate::Etcd {
     crate::Etcd::new(options, cluster).expect("a test gives a usable cluster name")
 }
 
-fn arguments(name: &str, client: u16, peer: u16, cluster: &str) -> Vec<String> {
-    vec![
-        format!("--name={name}"),
-        format!("--listen-client-urls=http://127.0.0.1:{client}"),
-        format!("--advertise-client-urls=http://127.0.0.1:{client}"),
-        format!("--listen-peer-urls=http://127.0.0.1:{peer}"),
-        format!("--initial-advertise-peer-urls=http://127.0.0.1:{peer}"),
-        format!("--initial-cluster={cluster}"),
-        "--initial-cluster-state=new".to_owned(),
-        "--logger=zap".to_owned(),
-    ]
-}
-
-fn run(arguments: &[String], directory: &TempDir) -> io::Result<Child> {
+fn run(place: &Place, arguments: &[String], directory: &TempDir) -> io::Result<Child> {
     let log = File::options().create(true).append(true).open(directory.path().join("log"))?;
-    Command::new("etcd")
+    let mut command = Command::new("etcd");
+    command
         .args(arguments)
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
-        .stderr(log)
-        .spawn()
+        .stderr(log);
+    (place.spawn)(&mut command)
         .map_err(|error| io::Error::other(format!("etcd cannot be started (Debian's package is etcd-server): {error}")))
 }
 

@@ -3,10 +3,12 @@
 
 mod backup;
 mod etcd;
+mod operator;
 
 use std::time::Duration;
 
-pub use etcd::{Etcd, EtcdCluster};
+pub use etcd::{Etcd, EtcdCluster, Place};
+pub use operator::MemberStatus;
 
 /// The same record as a version of this program would have written it that is one version ahead.
 ///
