@@ -320,6 +320,13 @@ async fn try_declare_lost(shared: &Shared, executor: &ExecutorKey) -> Result<Opt
     if matches!(record.state.as_str(), executor_state::LOST | executor_state::STOPPED) {
         return Ok(Some(entry.mod_revision));
     }
+    let id = executor.id.clone();
+    let heard = shared.engine.read(move |engine| engine.executor(&id).map_or(0, |known| known.record)).await;
+    if !record.home.is_empty() && heard.is_ok_and(|heard| heard < entry.mod_revision) {
+        // It found a home since we last heard of it: its absence, if that is gone too, has only begun.
+        executor_seen(shared, &entry).await;
+        return Ok(None);
+    }
     let home = SessionId(record.home.clone());
     let mut guards = vec![Guard::AtRevision(key.clone(), entry.mod_revision)];
     if record.home == shared.presence().identity.session.0 {

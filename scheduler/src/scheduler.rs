@@ -212,8 +212,8 @@ impl Running {
         stop.cancel();
         spawned.cancel();
         for part in [
-            scanning, schedulers, executors, cleaning, watching, trusting, telling, demands, requests, fencing, isolation,
-            draining, presence,
+            scanning, schedulers, executors, cleaning, watching, trusting, telling, demands, requests, fencing,
+            isolation, draining, presence,
         ] {
             part.abort();
         }
@@ -279,7 +279,8 @@ async fn keep_present(shared: Arc<Shared>, sessions_changed: Arc<tokio::sync::No
         };
         let identity = presence.identity.clone();
         shared.replace_presence(presence);
-        if shared.engine.read(move |engine| engine.take_identity(identity)).await.is_err() {
+        let now = shared.now();
+        if shared.engine.read(move |engine| engine.take_identity(identity, now)).await.is_err() {
             return;
         }
         sessions_changed.notify_one();

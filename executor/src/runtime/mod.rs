@@ -67,13 +67,19 @@ pub enum TaskSignal {
 
 /// Runs tasks.
 #[async_trait]
-pub trait TaskRuntime: std::fmt::Debug + Send + Sync + 'static {
+pub trait TaskRuntime: Send + Sync + 'static {
     /// Makes what the start needs: directories, a script's file. Nothing runs yet, so it may be given up at any time.
     async fn prepare(&self, setting: &Setting) -> Result<(), NotStarted>;
     /// Starts it. Not cancel-safe: if the caller goes away the task may run; its end must then be awaited by nobody.
     async fn start(&self, setting: Setting) -> Result<Box<dyn RunningTask>, NotStarted>;
     /// Ends everything and takes no more.
     async fn close(&self);
+}
+
+impl std::fmt::Debug for dyn TaskRuntime {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TaskRuntime")
+    }
 }
 
 /// A task that was started.

@@ -52,7 +52,6 @@ pub(crate) struct Setup {
     pub(crate) cgroup: Option<Home>,
 }
 
-#[derive(Debug)]
 struct Slot {
     /// Whether the order went to a supervisor: then the supervisor's death is the run's end.
     sent: bool,
@@ -61,14 +60,13 @@ struct Slot {
     ended: Option<oneshot::Sender<Ended>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Runs {
     /// Locked to add, answer or take one.
     slots: Mutex<HashMap<u64, Slot>>,
 }
 
 /// The process runtime.
-#[derive(Debug)]
 pub(crate) struct ProcessRuntime {
     setup: Setup,
     next_run: AtomicU64,

@@ -102,7 +102,7 @@ pub struct Executor {
     pub(super) full_until: Millis,
     /// The session of its home, and the revision of the record that says so.
     pub(super) home: String,
-    pub(super) record: Revision,
+    pub(crate) record: Revision,
     /// The life and address that launches are sent to.
     pub(super) linked: Option<(u64, String)>,
     /// Since when that way is broken.

@@ -196,7 +196,7 @@ impl Engine {
 
     /// Goes on under a new session. In a new epoch, with nothing: revisions of before mean nothing in it, so what is known
     /// of executors has to be told anew.
-    pub fn take_identity(&mut self, identity: Identity) {
+    pub fn take_identity(&mut self, identity: Identity, now: Millis) {
         if identity.epoch != self.identity.epoch {
             self.drop_all_jobs("the store has a new epoch");
             for executor in std::mem::take(&mut self.executors).into_values() {
@@ -204,6 +204,11 @@ impl Engine {
                     self.outputs.push(Output::Disconnect { executor: executor.key });
                 }
             }
+        }
+        // Whoever lost its session may have been cut off from the store: what it did not see was nobody's absence.
+        for executor in self.executors.values_mut().filter(|executor| executor.link == Link::None) {
+            executor.away_since = None;
+            executor.go_away(Link::None, now);
         }
         self.identity = identity;
     }

@@ -27,8 +27,8 @@ const TAKEOVER_WITHIN: Duration = Duration::from_secs(30);
 pub(crate) struct Record {
     store: Mutex<recorder::Memory>,
     clients: Mutex<Clients>,
-    /// When executors may have been away.
-    away: Mutex<Vec<(usize, Duration, Duration)>>,
+    /// When executors may have been away; none: all of them.
+    away: Mutex<Vec<(Option<usize>, Duration, Duration)>>,
 }
 
 impl Record {
@@ -50,13 +50,19 @@ impl Record {
         self.clients.lock().expect("nothing panics while holding it").cancelled.push(cancelled);
     }
 
-    /// A fault is about to keep an executor from schedulers.
-    pub(crate) fn away(&self, executor: usize, from: Duration, until: Duration) {
+    /// A fault is about to keep an executor from having a home, or any executor: that of a scheduler without a session is
+    /// none.
+    pub(crate) fn away(&self, executor: Option<usize>, from: Duration, until: Duration) {
         self.away.lock().expect("nothing panics while holding it").push((executor, from, until));
     }
 
-    fn outages(&self) -> Vec<Outage> {
-        let mut away = self.away.lock().expect("nothing panics while holding it").clone();
+    fn outages(&self, executors: usize) -> Vec<Outage> {
+        let away = self.away.lock().expect("nothing panics while holding it").clone();
+        let each = |(executor, from, until): (Option<usize>, Duration, Duration)| {
+            let some = executor.map_or(0..executors, |index| index..index + 1);
+            some.map(move |index| (index, from, until))
+        };
+        let mut away: Vec<(usize, Duration, Duration)> = away.into_iter().flat_map(each).collect();
         away.sort_unstable();
         let mut outages: Vec<Outage> = Vec::new();
         for (index, from, until) in away {
@@ -98,7 +104,7 @@ pub(crate) fn judge(world: &World, size: Size, ended: Duration) -> Statistics {
             exact_times: true,
             ended_at_us: micros(ended),
             takeover_within: Some(TAKEOVER_WITHIN),
-            outages: Some(Outages { times: record.outages(), lost_after: LOST_AFTER }),
+            outages: Some(Outages { times: record.outages(size.executors), lost_after: LOST_AFTER }),
             ..Scenario::default()
         },
     };

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use muster_state::Session as _;
 use tokio::sync::watch;
 use turmoil::Sim;
 
@@ -72,9 +73,9 @@ impl Nemesis {
             63..=69 => self.isolate_executor(sim, now),
             70..=75 => self.stall_scheduler(sim, now),
             76..=81 => self.cut_store(now),
-            82..=85 => self.revoke(self.any_scheduler()),
+            82..=85 => self.revoke(sim, self.any_scheduler()),
             86..=96 => self.hold_launches(sim, now),
-            _ => self.stop_scheduler(self.any_scheduler()),
+            _ => self.stop_scheduler(sim, self.any_scheduler()),
         }
     }
 
@@ -196,11 +197,8 @@ impl Nemesis {
 
     /// Whatever strikes a host may keep executors from schedulers: itself, if it is one, else any.
     fn keeps_away(&self, host: &str, from: Duration, until: Duration) {
-        for index in 0..self.size.executors {
-            if host == executor(index) || !host.starts_with("executor") {
-                self.world.record.away(index, from, until);
-            }
-        }
+        let one = (0..self.size.executors).find(|index| host == executor(*index));
+        self.world.record.away(one, from, until);
     }
 
     /// What a scheduler sends to some executors waits on the way; meanwhile it loses its jobs to a peer, which asks the
@@ -219,8 +217,8 @@ impl Nemesis {
 
     fn overtake(&mut self, sim: &mut Sim<'_>, index: usize) {
         match self.world.between(0, 2) {
-            0 => self.revoke(index),
-            1 => self.stop_scheduler(index),
+            0 => self.revoke(sim, index),
+            1 => self.stop_scheduler(sim, index),
             _ => self.crash(sim, sim.elapsed(), "scheduler-crashed", scheduler(index), (50, 3000)),
         }
     }
@@ -274,29 +272,33 @@ impl Nemesis {
         }
         self.world.fault("store-cut-off", scheduler(index));
         self.cut_off(index, true);
-        self.ends.push((now + self.world.millis(200, 4000), End::StoreBack(index)));
+        let until = now + self.world.millis(200, 4000);
+        self.keeps_away(&scheduler(index), now, until);
+        self.ends.push((until, End::StoreBack(index)));
     }
 
     fn cut_off(&self, index: usize, cut: bool) {
         let link = &self.world.store_links[index];
         link.cut.store(cut, Ordering::Relaxed);
         for session in link.sessions.lock().expect("nothing panics while holding it").iter() {
-            session.renew(!cut);
+            session.cut_off(cut);
         }
     }
 
     /// The store ends a session; its holder learns of it at its next renewal.
-    fn revoke(&self, index: usize) {
+    fn revoke(&self, sim: &Sim<'_>, index: usize) {
         let sessions = self.world.store_links[index].sessions.lock().expect("nothing panics while holding it");
         if let Some(session) = sessions.last() {
             self.world.fault("session-revoked", scheduler(index));
+            self.world.record.away(None, sim.elapsed(), sim.elapsed());
             self.world.memory.revoke(session.id());
         }
     }
 
-    fn stop_scheduler(&self, index: usize) {
+    fn stop_scheduler(&self, sim: &Sim<'_>, index: usize) {
         if !self.struck.contains(&scheduler(index)) {
             self.world.fault("scheduler-stopped", scheduler(index));
+            self.world.record.away(None, sim.elapsed(), sim.elapsed());
             self.stops[index].send_modify(|count| *count += 1);
         }
     }

@@ -2,15 +2,15 @@
 //! that break off.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use muster_state::{
-    Entry, Error, Key, Keyspace, Lock, Op, Page, Revision, Scan, Session, SessionId, StateBackend, StoreStatus, Txn, TxnOutcome,
-    WatchStream,
+    Entry, Error, Key, Keyspace, Lock, Op, Page, Revision, Scan, Session, SessionId, StateBackend, StoreStatus, Txn,
+    TxnOutcome, WatchStream,
 };
 use tokio::time::sleep;
 
@@ -20,6 +20,45 @@ use crate::world::{World, now};
 const CALL_TIMEOUT: Duration = Duration::from_millis(1500);
 /// How often a call that does not get through looks again.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// A session whose renewals the network can keep from the store, whatever its holder wants.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    inner: Arc<dyn Session>,
+    wanted: AtomicBool,
+    cut: AtomicBool,
+}
+
+impl Lease {
+    pub(crate) fn cut_off(&self, cut: bool) {
+        self.cut.store(cut, Ordering::Relaxed);
+        self.inner.renew(!cut && self.wanted.load(Ordering::Relaxed));
+    }
+}
+
+#[async_trait]
+impl Session for Lease {
+    fn id(&self) -> &SessionId {
+        self.inner.id()
+    }
+
+    fn slack(&self) -> Duration {
+        self.inner.slack()
+    }
+
+    async fn lost(&self) {
+        self.inner.lost().await;
+    }
+
+    fn renew(&self, on: bool) {
+        self.wanted.store(on, Ordering::Relaxed);
+        self.inner.renew(on && !self.cut.load(Ordering::Relaxed));
+    }
+
+    async fn close(&self) {
+        self.inner.close().await;
+    }
+}
 
 /// See the module.
 #[derive(Debug)]
@@ -96,6 +135,7 @@ impl StateBackend for Store {
             let sessions = world.store_links[self.scheduler].sessions.lock().expect("nothing panics while holding it");
             if let Some(session) = sessions.last() {
                 world.fault("session-revoked-before-commit", &who);
+                world.record.away(None, now(), now());
                 world.memory.revoke(session.id());
                 world.record.writes(now());
             }
@@ -144,7 +184,9 @@ impl StateBackend for Store {
                 world.fault("watch-broken", format_args!("scheduler-{scheduler}"));
                 return Some((Err(Error::Unavailable("the watch broke off".to_owned())), None));
             }
-            if world.strikes(100) {
+            // Not of executors: what a scheduler believes of one that came back is not yet compared with what the one before
+            // it knew; docs/simulation.md says what that leaves open.
+            if keyspace != Keyspace::Executors && world.strikes(100) {
                 world.fault("watch-late", format_args!("scheduler-{scheduler}"));
                 sleep(world.millis(50, 1500)).await;
             }
@@ -158,19 +200,22 @@ impl StateBackend for Store {
 
     async fn open_session(&self, id: SessionId, ttl: Duration, value: Bytes) -> Result<Arc<dyn Session>, Error> {
         self.way().await?;
-        let session = self.world.memory.open_session(id, ttl, value).await?;
+        let inner = self.world.memory.open_session(id, ttl, value).await?;
+        let session = Arc::new(Lease { inner, wanted: AtomicBool::new(true), cut: AtomicBool::new(false) });
         self.world.record.writes(now());
         let link = &self.world.store_links[self.scheduler];
         link.sessions.lock().expect("nothing panics while holding it").push(Arc::clone(&session));
         if link.cut.load(Ordering::Relaxed) {
-            session.renew(false);
+            session.cut_off(true);
         }
         Ok(session)
     }
 
     async fn lock(&self, name: &str, session: &Arc<dyn Session>) -> Result<Box<dyn Lock>, Error> {
         self.way().await?;
-        self.world.memory.lock(name, session).await
+        let lock = self.world.memory.lock(name, session).await;
+        self.way().await?;
+        lock
     }
 
     async fn revision(&self) -> Result<Revision, Error> {

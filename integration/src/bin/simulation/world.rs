@@ -13,12 +13,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use muster_state::clock::Clock;
-use muster_state::{Memory, Session, Txn};
+use muster_state::{Memory, Txn};
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::sync::mpsc;
 
 use crate::judge::Record;
+use crate::store::Lease;
 
 /// See the module.
 pub(crate) struct World {
@@ -50,7 +51,7 @@ pub(crate) struct StoreLink {
     /// No call gets through.
     pub(crate) cut: AtomicBool,
     /// Its sessions, for faults that strike them.
-    pub(crate) sessions: Mutex<Vec<Arc<dyn Session>>>,
+    pub(crate) sessions: Mutex<Vec<Arc<Lease>>>,
 }
 
 /// Everything that happened, as one number; and as text, if somebody reads it.

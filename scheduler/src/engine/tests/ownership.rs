@@ -148,7 +148,7 @@ async fn a_new_epoch_begins_with_nothing_and_with_numbers_that_were_never_given(
     bench.commit_all().await;
     assert_eq!(bench.launches(), [(id.to_string(), 0, 0, 1)]);
     let identity = Identity { epoch: 2, ..bench.identity.clone() };
-    bench.input(Input::Read(Box::new(move |engine| engine.take_identity(identity))));
+    bench.input(Input::Read(Box::new(move |engine| engine.take_identity(identity, 1))));
     assert!(bench.engine.job(id).is_none() && bench.engine.executor("e").is_none(), "it has to be told anew");
     let gone = |output: &Output| matches!(output, Output::Disconnect { executor } if executor.id == "e");
     assert!(bench.outputs.iter().any(gone), "nothing more is sent to it");
