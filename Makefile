@@ -5,7 +5,7 @@ helm-check := $(or $(MUSTER_TOOLS),$(HOME)/.cache/muster/tools)/helm-python/bin/
 SEEDS ?= 300
 FIRST_SEED ?= 1
 
-.PHONY: help setup demo test check helm fix bench sim soak clean
+.PHONY: help setup demo test check helm fix bench sim histories soak clean
 
 help: ## list the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -36,7 +36,11 @@ fix: ## rewrite what can be rewritten
 	cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged --quiet
 	cargo fmt --all
 
-sim: ## random histories of a job's graph: make sim SEEDS=n FIRST_SEED=m (whole clusters are not simulated yet)
+sim: ## random clusters: make sim SEEDS=n FIRST_SEED=m; SEED=x shows all of one; BREAK=name leaves a guard out
+	SIM_SEEDS=$(SEEDS) SIM_FIRST_SEED=$(FIRST_SEED) SIM_SEED=$(SEED) SIM_BREAK=$(BREAK) \
+		cargo test --quiet -p muster-integration --test simulation -- --nocapture random_clusters
+
+histories: ## random histories of a job's graph: make histories SEEDS=n FIRST_SEED=m
 	PROPTEST_CASES=$(SEEDS) GRAPH_FIRST_SEED=$(FIRST_SEED) cargo test --quiet -p muster-graph --test graph_properties -- --nocapture
 
 bench: setup ## the benchmarks, beside their limits in one run

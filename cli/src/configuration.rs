@@ -66,6 +66,7 @@ pub(crate) struct SchedulerSection {
     pub(crate) lost_after: Option<Duration>,
     #[serde(deserialize_with = "memory")]
     pub(crate) store_quota: Option<u64>,
+    pub(crate) metrics: Option<SocketAddr>,
     pub(crate) allow_remote: Option<bool>,
 }
 
@@ -83,6 +84,7 @@ pub(crate) struct ExecutorSection {
     pub(crate) memory: Option<u64>,
     pub(crate) resources: BTreeMap<String, u32>,
     pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) metrics: Option<SocketAddr>,
     pub(crate) allow_remote: Option<bool>,
 }
 
@@ -246,6 +248,7 @@ mod tests {
             session_ttl = 10
             lost_after = "30s"
             store_quota = "8GiB"
+            metrics = "127.0.0.1:9464"
             allow_remote = true
             [executor]
             id = "node-1"
@@ -254,6 +257,7 @@ mod tests {
             advertise = "node-1:7100"
             cpus = 3.5
             memory = "4GiB"
+            metrics = "127.0.0.1:9465"
             allow_remote = false
             resources = { gpu = 2 }
             labels = { zone = "a" }

@@ -10,6 +10,7 @@ mod context;
 mod embedded;
 mod exit;
 mod failure;
+mod metrics;
 mod output;
 mod progress;
 mod quantity;

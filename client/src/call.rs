@@ -57,9 +57,16 @@ pub(crate) fn judge(status: &Status) -> Verdict {
         Code::PermissionDenied | Code::Unauthenticated => Verdict::Final(Error::Denied(message)),
         Code::Unimplemented => Verdict::Final(Error::Unsupported(message)),
         Code::DataLoss => Verdict::Final(Error::DataLoss(message)),
-        Code::Internal => Verdict::Final(Error::Internal(message)),
+        // With a cause it was made here: the connection ended in the middle of the call, as when a scheduler stops.
+        Code::Internal if status.source().is_none() => Verdict::Final(Error::Internal(message)),
         Code::ResourceExhausted => Verdict::Refused { retry_after: retry_after(status), message },
-        Code::Ok | Code::Unavailable | Code::Cancelled | Code::Unknown | Code::DeadlineExceeded | Code::Aborted => {
+        Code::Ok
+        | Code::Unavailable
+        | Code::Internal
+        | Code::Cancelled
+        | Code::Unknown
+        | Code::DeadlineExceeded
+        | Code::Aborted => {
             if never_connected(status) {
                 Verdict::NotSent(cause(status))
             } else {
@@ -229,6 +236,13 @@ mod tests {
             assert_eq!(verdict(code).as_deref(), Some("Lost"), "{code:?}");
         }
         assert_eq!(verdict(Code::ResourceExhausted).as_deref(), Some("Refused"));
+    }
+
+    #[test]
+    fn a_connection_that_ended_in_the_middle_of_a_call_is_not_the_schedulers_fault() {
+        let mut status = Status::new(Code::Internal, "h2 protocol error: http2 error");
+        status.set_source(std::sync::Arc::new(std::io::Error::other("the other side goes away")));
+        assert!(matches!(judge(&status), Verdict::Lost(_)));
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use muster_proto::network::Network;
+
 /// The patience of a [`Client`](crate::Client). All limits are per client, and can be shortened per process.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -25,6 +27,8 @@ pub struct Options {
     pub backoff_max: Duration,
     /// Whether to ask the first scheduler reached for the addresses of the others. Default true.
     pub discover: bool,
+    /// How schedulers are reached. Default TCP.
+    pub network: Network,
 }
 
 impl Default for Options {
@@ -38,6 +42,7 @@ impl Default for Options {
             backoff: Duration::from_millis(50),
             backoff_max: Duration::from_secs(2),
             discover: true,
+            network: Network::Tcp,
         }
     }
 }

@@ -107,7 +107,7 @@ impl Targets {
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
             .keep_alive_while_idle(true);
         let connect_deadline = deadline.min(Instant::now() + options.connect_timeout);
-        match timeout_at(connect_deadline, endpoint.connect()).await {
+        match timeout_at(connect_deadline, options.network.connect(&endpoint)).await {
             Ok(Ok(channel)) => {
                 self.table().channels.insert(address.clone(), channel.clone());
                 Ok(channel)

@@ -13,6 +13,7 @@ use futures::FutureExt as _;
 use muster_proto::v1::{self, Outcome};
 use tokio::time::{Instant, sleep_until};
 
+use crate::blocking;
 use crate::clock;
 use crate::control::{Control, StopCause};
 use crate::core::Core;
@@ -329,7 +330,7 @@ fn signal_name(signal: i32) -> &'static str {
 /// Publishes and tidies in one go: each visit to the blocking threads costs a short task dearly.
 async fn publish_output(room: Room, mut result: v1::AttemptFinished) -> v1::AttemptFinished {
     let exit = result.exit;
-    let published = tokio::task::spawn_blocking(move || {
+    let published = blocking::run(move || {
         let published = publish::publish(&room);
         publish::tidy(&room, published.is_err());
         published
@@ -350,5 +351,5 @@ async fn publish_output(room: Room, mut result: v1::AttemptFinished) -> v1::Atte
 
 async fn tidy(room: Room, keep_work: bool) {
     // Only a closing runtime refuses; then the next clean-up does it.
-    let _ = tokio::task::spawn_blocking(move || publish::tidy(&room, keep_work)).await;
+    let _ = blocking::run(move || publish::tidy(&room, keep_work)).await;
 }

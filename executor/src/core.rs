@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::attempt;
+use crate::blocking;
 use crate::clock;
 use crate::control::StopCause;
 use crate::group::Group;
@@ -21,6 +22,7 @@ use crate::load::blobs::Blobs;
 use crate::load::inputs::Inputs;
 use crate::load::upstreams::Upstreams;
 use crate::load::{Advisors, Backoff};
+use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::resources::Resources;
 use crate::runtime::TaskRuntime;
@@ -63,6 +65,7 @@ pub(crate) struct Core {
     /// The wish that it leaves when it has nothing left to do.
     pub(crate) leave: watch::Sender<Option<Leave>>,
     pub(crate) tasks: Tasks,
+    pub(crate) metrics: Metrics,
 }
 
 impl Core {
@@ -95,6 +98,7 @@ impl Core {
                     refused.push(refusal(key, v1::RefusalReason::OtherIncarnation, message.clone()));
                 }
             }
+            self.metrics.refused(&refused);
             return Ok(refused);
         }
         let heard: Vec<(JobId, Fence)> = groups.iter().map(|(group, _)| (group.job, group.fence)).collect();
@@ -119,6 +123,7 @@ impl Core {
                 }
             }
         }
+        self.metrics.refused(&refused);
         Ok(refused)
     }
 
@@ -185,7 +190,9 @@ impl Core {
                 // What ended just now has left its result, which nobody wants.
                 drop(core.table.forget(job));
                 core.outbox.forget(job).await;
-                if let Err(error) = tokio::fs::remove_dir_all(core.layout.job(job)).await
+                let files = core.layout.job(job);
+                // Only a closing runtime refuses; then the next clean-up does it.
+                if let Ok(Err(error)) = blocking::run(move || std::fs::remove_dir_all(files)).await
                     && error.kind() != std::io::ErrorKind::NotFound
                 {
                     tracing::warn!(%job, %error, "cannot remove a job's files");

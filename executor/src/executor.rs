@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use futures::future::BoxFuture;
+use muster_proto::network::Listener;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -17,7 +18,9 @@ use crate::identity::Identity;
 use crate::load::blobs::Blobs;
 use crate::load::inputs::Inputs;
 use crate::load::upstreams::Upstreams;
+use crate::metrics::Metrics;
 use crate::options::{Mode, Options};
+use crate::runtime::TaskRuntime;
 use crate::runtime::cgroup::Home as CgroupHome;
 use crate::runtime::process::{ProcessRuntime, Setup};
 use crate::store::fences::Fences;
@@ -91,28 +94,15 @@ impl Executor {
         let outbox = Outbox::open(&layout.outbox(), identity.incarnation, Some(identity.lock.clone()))
             .map_err(Error::data_dir("read", layout.outbox()))?;
         let journal = Journal::open(&layout.journal()).map_err(Error::data_dir("open", layout.journal()))?;
-        let listener = TcpListener::bind(options.listen)
+        let listener = options
+            .network
+            .listen(options.listen)
             .await
             .map_err(|source| Error::Listen { address: options.listen, source })?;
-        let address = listener.local_addr().map_err(|source| Error::Listen { address: options.listen, source })?;
+        let address = listener.address;
 
-        let cgroup = CgroupHome::detect(&identity.id);
-        match &cgroup {
-            Some(home) => tracing::info!(cgroup = home.describe(), "memory limits are enforced"),
-            None => tracing::warn!("no cgroups can be made here: memory limits are not enforced"),
-        }
-        let setup = Setup {
-            argv: options.supervisor.clone(),
-            lock: layout.supervisor_lock(),
-            mark: format!("{}.{}", identity.id, identity.incarnation),
-            cgroup,
-        };
-        let (runtime, keeper) = ProcessRuntime::start(setup).map_err(|source| Error::Supervisor {
-            program: options.supervisor.iter().map(|part| part.to_string_lossy()).collect::<Vec<_>>().join(" "),
-            source,
-        })?;
-
-        let channels = Channels::default();
+        let (runtime, keeper) = runtime(&options, &identity, &layout)?;
+        let channels = Channels::new(options.network.clone());
         let table = Table::new(options.resources.clone(), options.backlog);
         table.adopt_finished(outbox.keys());
         let core = Arc::new(Core {
@@ -125,13 +115,14 @@ impl Executor {
             items: Blobs::new(layout.blobs()),
             upstreams: Upstreams::default(),
             inputs: Inputs::new(identity.id.clone(), layout.clone(), channels.clone()),
-            runtime: Arc::new(runtime),
+            runtime,
             home: Arc::new(Home::new(&options.schedulers)),
             channels,
             register_again: Notify::new(),
             stop_asked: CancellationToken::new(),
             leave: watch::Sender::new(None),
             tasks: Tasks::default(),
+            metrics: Metrics::new(),
             identity,
             layout,
             options,
@@ -151,8 +142,35 @@ impl Executor {
     }
 }
 
+/// What runs tasks, and what must be run to keep it alive.
+fn runtime(
+    options: &Options,
+    identity: &Identity,
+    layout: &Layout,
+) -> Result<(Arc<dyn TaskRuntime>, BoxFuture<'static, ()>), Error> {
+    if let Some(given) = &options.runtime {
+        return Ok((given.clone(), Box::pin(std::future::pending())));
+    }
+    let cgroup = CgroupHome::detect(&identity.id);
+    match &cgroup {
+        Some(home) => tracing::info!(cgroup = home.describe(), "memory limits are enforced"),
+        None => tracing::warn!("no cgroups can be made here: memory limits are not enforced"),
+    }
+    let setup = Setup {
+        argv: options.supervisor.clone(),
+        lock: layout.supervisor_lock(),
+        mark: format!("{}.{}", identity.id, identity.incarnation),
+        cgroup,
+    };
+    let (runtime, keeper) = ProcessRuntime::start(setup).map_err(|source| Error::Supervisor {
+        program: options.supervisor.iter().map(|part| part.to_string_lossy()).collect::<Vec<_>>().join(" "),
+        source,
+    })?;
+    Ok((Arc::new(runtime), Box::pin(keeper)))
+}
+
 impl Handle {
-    fn start_parts(&self, listener: TcpListener, keeper: impl Future<Output = ()> + Send + 'static) {
+    fn start_parts(&self, listener: Listener, keeper: impl Future<Output = ()> + Send + 'static) {
         let core = &self.core;
         let tasks = &core.tasks;
         let until = || self.closing.clone();
@@ -198,6 +216,13 @@ impl Handle {
     #[must_use]
     pub fn incarnation(&self) -> u64 {
         self.core.incarnation()
+    }
+
+    /// What it counts and measures, in OpenMetrics' text form.
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        let core = &self.core;
+        core.metrics.text(core.table.by_state(), core.outbox.len(), Duration::from_millis(core.home.silence_ms()))
     }
 
     /// Takes no more work from now on; what it has goes on.

@@ -14,6 +14,7 @@
 //! orphans.
 
 mod attempt;
+mod blocking;
 mod clock;
 mod control;
 mod core;
@@ -25,6 +26,7 @@ mod identity;
 mod keys;
 mod leave;
 mod load;
+mod metrics;
 mod options;
 mod output;
 mod resources;

@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use muster_proto::network::Network;
 use muster_proto::v1;
 
 use crate::error::Error;
 use crate::resources::Resources;
+use crate::runtime::TaskRuntime;
 
 /// How work comes to the executor. Everything else is the same in both modes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +64,10 @@ pub struct Options {
     pub backlog: usize,
     /// Listen beyond loopback although nobody is authenticated.
     pub allow_remote: bool,
+    /// How it reaches others, and they it.
+    pub network: Network,
+    /// What runs tasks; by default processes, started by the supervisor.
+    pub runtime: Option<Arc<dyn TaskRuntime>>,
 }
 
 /// 16 MiB of output is more than anybody reads.
@@ -92,6 +99,8 @@ impl Options {
             cache_bytes: CACHE_BYTES,
             backlog: 0,
             allow_remote: false,
+            network: Network::Tcp,
+            runtime: None,
         }
     }
 

@@ -20,7 +20,7 @@ pub(crate) async fn keep_house(core: Arc<Core>) {
     loop {
         ticks.tick().await;
         let core = core.clone();
-        let round = tokio::task::spawn_blocking(move || {
+        let round = crate::blocking::run(move || {
             let (age, bytes) = (core.options.cache_age, core.options.cache_bytes);
             clean(&core.layout.jobs(), &core.layout.blobs(), age, bytes, |job| core.table.has_job(job))
         });

@@ -9,6 +9,8 @@
 //! - the fence is compared under the table's lock, after [`crate::store::fences`] has raised it. So whoever asked for
 //!   the table with a higher fence has seen every attempt that a lower one got in.
 
+mod shown;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -270,23 +272,6 @@ impl Table {
                 entry.control.clone()
             })
             .collect()
-    }
-
-    /// Everything held, of one job or of all.
-    pub(crate) fn held(&self, jobs: Option<&[JobId]>) -> Vec<v1::HeldAttempt> {
-        let inside = self.inside();
-        let show = |(key, entry): (&AttemptKey, &Entry)| v1::HeldAttempt {
-            attempt: Some(key.to_wire()),
-            state: match entry.phase {
-                Phase::Waiting => v1::HeldState::Waiting,
-                Phase::Running => v1::HeldState::Running,
-                Phase::Finished => v1::HeldState::Finished,
-            } as i32,
-        };
-        match jobs {
-            None => inside.entries.iter().map(show).collect(),
-            Some(jobs) => jobs.iter().flat_map(|job| inside.of_job(*job).map(show)).collect(),
-        }
     }
 
     /// Given when the attempt is over; none if it is not in the table.

@@ -6,6 +6,7 @@ pub mod cluster_of_processes;
 pub mod jobs;
 pub mod journal;
 pub mod load;
+pub mod metrics;
 pub mod network;
 pub mod processes;
 pub mod recorder;

@@ -165,6 +165,21 @@ fn every_dependency_has_its_reason() {
 }
 
 #[test]
+fn log_messages_that_the_documentation_lists_are_logged() {
+    let page = std::fs::read_to_string(root().join("docs/metrics.md")).expect("it is there");
+    let section = page.split("\n## In the log\n").nth(1).expect("it lists them");
+    let sources = sources();
+    let logged = |message: &str| {
+        let logged = format!("\"{message}\"");
+        sources.iter().any(|(place, text)| !is_test(place) && text.contains(&logged))
+    };
+    let messages: Vec<&str> = section.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+    assert!(messages.len() > 10, "only {} messages were found", messages.len());
+    let gone: Vec<&&str> = messages.iter().filter(|message| !logged(message)).collect();
+    assert!(gone.is_empty(), "docs/metrics.md lists messages that nobody logs: {gone:?}");
+}
+
+#[test]
 fn tests_that_the_readme_names_exist() {
     let readme = std::fs::read_to_string(root().join("README.md")).expect("it is there");
     let promises = readme.split("## What is promised").nth(1).and_then(|rest| rest.split("\n## ").next());

@@ -5,6 +5,7 @@
 
 pub mod blob;
 pub mod convert;
+pub mod network;
 mod stored_plan;
 
 /// Messages and services of version 1 of the API.

@@ -50,7 +50,7 @@ pub(crate) async fn accept(shared: &Arc<Shared>, job: JobSpec, key: String) -> R
         (job.namespace.clone(), job.name.clone(), job.labels.clone(), job.priority);
     let task_total = job.stages.iter().map(|stage| u64::from(stage.tasks.count())).sum();
     // Hashing and encoding a large job takes long enough to be in the way of everything else on this thread.
-    let (stored, items, bytes, request_digest) = tokio::task::spawn_blocking(move || {
+    let (stored, items, bytes, request_digest) = crate::blocking::run(move || {
         let (stored, items) = blob::take_apart(job);
         let request_digest = blob::digest(&stored.encode_to_vec());
         codec::encode(&stored).map(|bytes| (stored, items, bytes.to_vec(), request_digest))

@@ -112,7 +112,7 @@ async fn tell(shared: &Shared, to: &Successor, given: Vec<JobId>, began: Instant
     let jobs = given.len();
     let request = v1::TakeJobsRequest { job_ids: given.iter().map(ToString::to_string).collect() };
     let call = async {
-        let mut peer = PeerClient::new(shared.peers.channel(&to.record.address)?);
+        let mut peer = PeerClient::new(shared.peers.channel(&shared.options.network, &to.record.address)?);
         tokio::time::timeout(TELL_WITHIN, peer.take_jobs(request))
             .await
             .map_err(|_| tonic::Status::deadline_exceeded("no answer"))?

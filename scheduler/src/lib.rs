@@ -8,6 +8,7 @@ pub mod placement;
 
 mod accept;
 mod balance;
+mod blocking;
 mod claims;
 mod committer;
 mod demand;
@@ -19,6 +20,8 @@ mod janitor;
 mod links;
 mod load;
 mod membership;
+mod metered;
+mod metrics;
 pub mod options;
 mod ownership;
 mod peers;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use muster_graph::ids::ExecutorKey;
+use muster_proto::network::Network;
 use muster_proto::v1::executor_client::ExecutorClient;
 use muster_proto::{MESSAGE_BYTES_MAX, convert, v1};
 use tokio::sync::mpsc;
@@ -67,18 +68,18 @@ impl Link {
 }
 
 /// A channel to an address, connected when first used.
-pub(crate) fn channel(address: &str) -> Result<Channel, tonic::transport::Error> {
-    Ok(tonic::transport::Endpoint::from_shared(format!("http://{address}"))?
+pub(crate) fn channel(network: &Network, address: &str) -> Result<Channel, tonic::transport::Error> {
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}"))?
         .connect_timeout(Duration::from_secs(2))
         .http2_keep_alive_interval(Duration::from_secs(5))
         .keep_alive_timeout(Duration::from_secs(5))
         .keep_alive_while_idle(true)
-        .tcp_nodelay(true)
-        .connect_lazy())
+        .tcp_nodelay(true);
+    Ok(network.connect_lazy(&endpoint))
 }
 
-fn client(address: &str) -> Result<ExecutorClient<Channel>, tonic::transport::Error> {
-    Ok(ExecutorClient::new(channel(address)?)
+fn client(network: &Network, address: &str) -> Result<ExecutorClient<Channel>, tonic::transport::Error> {
+    Ok(ExecutorClient::new(channel(network, address)?)
         // All that an executor has of some hundreds of jobs may be much.
         .max_decoding_message_size(16 * MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX))
@@ -131,7 +132,7 @@ struct Sender {
 impl Sender {
     async fn run(mut self) {
         let mut pause = RETRY_FIRST;
-        let client = match client(&self.address) {
+        let client = match client(&self.shared.options.network, &self.address) {
             Ok(client) => client,
             Err(error) => {
                 tracing::error!(executor = self.executor.id, address = self.address, %error, "not an address");
@@ -265,7 +266,7 @@ fn token_of(request: &v1::LaunchTasksRequest, refusal: &v1::Refusal) -> u64 {
 
 /// Asks an executor what it has of some jobs until it answers, or is known to have gone.
 pub(crate) async fn ask(shared: &Shared, executor: ExecutorKey, address: &str, question: u64, jobs: Vec<v1::JobFence>) {
-    let Ok(mut client) = client(address) else { return };
+    let Ok(mut client) = client(&shared.options.network, address) else { return };
     loop {
         let request = v1::AskJobsRequest { jobs: jobs.clone(), executor_incarnation: executor.incarnation };
         match tokio::time::timeout(PEER_DEADLINE, client.ask_jobs(request)).await {

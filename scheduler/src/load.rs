@@ -188,7 +188,7 @@ pub(crate) async fn plan(
     head_revision: Revision,
 ) -> Result<Loaded, LoadError> {
     // Large jobs take long enough to be in the way of everything else on this thread.
-    let (plan, works) = tokio::task::spawn_blocking(move || compile(stored))
+    let (plan, works) = crate::blocking::run(move || compile(stored))
         .await
         .map_err(|error| damaged(format!("planning ended early: {error}")))??;
     let mut ops = Vec::new();

@@ -180,6 +180,19 @@ async fn executor_seen(shared: &Shared, entry: &Entry) {
     };
     let key = ExecutorKey { id: record.executor_id.clone(), incarnation: record.incarnation };
     let input = if matches!(record.state.as_str(), executor_state::LOST | executor_state::STOPPED) {
+        // News may be late. One that is back since may have been given work, which an old loss must not take away.
+        let now = loop {
+            match shared.options.state.get(&keys::executor(&entry.name)).await {
+                Ok(now) => break now,
+                Err(error) => {
+                    tracing::debug!(executor = entry.name, %error, "whether it is still lost is not known; soon")
+                }
+            }
+            tokio::time::sleep(PAUSE).await;
+        };
+        if now.is_some_and(|now| now.mod_revision > entry.mod_revision) {
+            return;
+        }
         let on_purpose = record.state == executor_state::STOPPED;
         Input::Lost(Loss { key, record: entry.mod_revision, on_purpose })
     } else if record.home == shared.presence().identity.session.0 {

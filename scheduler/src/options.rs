@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use muster_proto::network::Network;
 use muster_state::StateBackend;
 
 /// Everything that a scheduler is told. Immutable once it runs.
@@ -27,6 +28,8 @@ pub struct Options {
     pub scan_every: Duration,
     /// Listen beyond loopback, though nothing is authenticated yet.
     pub allow_remote: bool,
+    /// How it reaches others, and they it.
+    pub network: Network,
     /// Bytes beyond which the store takes no writes, where it does not say so itself (etcd before 3.6).
     pub store_quota: u64,
 }
@@ -48,6 +51,7 @@ impl Options {
             heartbeat: Duration::from_secs(1),
             scan_every: Duration::from_secs(2),
             allow_remote: false,
+            network: Network::Tcp,
             store_quota: STORE_QUOTA_DEFAULT,
         }
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::RwLock;
 
 use dashmap::DashMap;
+use muster_proto::network::Network;
 use muster_proto::storage::SchedulerRecord;
 use muster_state::SessionId;
 use tonic::transport::Channel;
@@ -39,11 +40,11 @@ impl Peers {
     }
 
     /// A channel to a peer, shared by all calls to it.
-    pub(crate) fn channel(&self, address: &str) -> Result<Channel, tonic::Status> {
+    pub(crate) fn channel(&self, network: &Network, address: &str) -> Result<Channel, tonic::Status> {
         if let Some(known) = self.channels.get(address) {
             return Ok(known.clone());
         }
-        let channel = links::channel(address)
+        let channel = links::channel(network, address)
             .map_err(|error| tonic::Status::internal(format!("{address} is not an address: {error}")))?;
         self.channels.insert(address.to_owned(), channel.clone());
         Ok(channel)

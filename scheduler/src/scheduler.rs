@@ -1,15 +1,18 @@
 //! A whole scheduler: its session, its engine and its services, started and stopped together.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use muster_graph::spec::limits::LOST_AFTER_MIN;
+use muster_proto::network::Listener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::engine::{Engine, Input};
+use crate::metered::Metered;
+use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::shared::{Presence, Shared};
 use crate::shell::{EngineHandle, Shell};
@@ -55,9 +58,21 @@ pub struct Handle {
     scheduler_id: String,
     leave: CancellationToken,
     ended: watch::Receiver<Option<Result<(), Error>>>,
+    metrics: Arc<Metrics>,
+    /// Gone when the scheduler has ended: a handle keeps no store open.
+    shared: Weak<Shared>,
 }
 
 impl Handle {
+    /// What it counts and measures, in OpenMetrics' text form. Asks neither the engine nor the store.
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        match self.shared.upgrade() {
+            Some(shared) => self.metrics.text(shared.slack(), shared.engine.queued()),
+            None => self.metrics.text(Duration::ZERO, 0),
+        }
+    }
+
     /// Where it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
@@ -90,7 +105,7 @@ impl Handle {
 
 impl Scheduler {
     /// Starts a scheduler; answers when it serves.
-    pub async fn start(options: Options) -> Result<Handle, Error> {
+    pub async fn start(mut options: Options) -> Result<Handle, Error> {
         if !options.listen.ip().is_loopback() && !options.allow_remote {
             return Err(Error::NotLoopback(options.listen));
         }
@@ -98,12 +113,14 @@ impl Scheduler {
             return Err(Error::LostAfterTooShort(options.lost_after));
         }
         let listen = |why: std::io::Error| Error::Listen { address: options.listen, why: why.to_string() };
-        let listener = tokio::net::TcpListener::bind(options.listen).await.map_err(listen)?;
-        let address = listener.local_addr().map_err(listen)?;
+        let listener = options.network.listen(options.listen).await.map_err(listen)?;
+        let address = listener.address;
         let advertised = options.advertise.clone().unwrap_or_else(|| address.to_string());
         let started_at = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
+        let metrics = Arc::new(Metrics::new());
+        options.state = Arc::new(Metered::new(options.state, Arc::clone(&metrics)));
         let presence = open_with_room(&options, &advertised, false, started_at).await?;
         let (handle, inputs) = EngineHandle::new();
         // Where executors are lost soon they send heartbeats more often, without being told.
@@ -111,10 +128,11 @@ impl Scheduler {
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let engine = Engine::new(presence.identity.clone(), millis(options.lost_after), millis(silent_after));
         let scheduler_id = options.scheduler_id.clone();
-        let shared = Arc::new(Shared::new(options, handle, advertised, presence));
+        let shared = Arc::new(Shared::new(options, handle, advertised, presence, Arc::clone(&metrics)));
         // Before anything is claimed: the store may be in safe mode.
         safety::look(&shared).await?;
         let (leave, stop) = (CancellationToken::new(), CancellationToken::new());
+        let weak = Arc::downgrade(&shared);
         let (ended_sender, ended) = watch::channel(None);
         let running = Running {
             shared: Arc::clone(&shared),
@@ -130,7 +148,7 @@ impl Scheduler {
             }
             ended_sender.send_replace(Some(result));
         });
-        Ok(Handle { address, scheduler_id, leave, ended })
+        Ok(Handle { address, scheduler_id, leave, ended, metrics, shared: weak })
     }
 }
 
@@ -143,7 +161,7 @@ struct Running {
     leave: CancellationToken,
     stop: CancellationToken,
     shell: Shell,
-    listener: tokio::net::TcpListener,
+    listener: Listener,
 }
 
 impl Running {
@@ -244,6 +262,7 @@ async fn open_with_room(
 async fn keep_present(shared: Arc<Shared>, sessions_changed: Arc<tokio::sync::Notify>) {
     loop {
         shared.presence().session.lost().await;
+        shared.metrics.sessions_lost.inc();
         tracing::error!("session lost: all jobs are let go; opening a new one");
         if shared.engine.send(Input::SessionLost).await.is_err() {
             return;

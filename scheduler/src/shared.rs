@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::demand::Demand;
 use crate::engine::Identity;
 use crate::faults;
+use crate::metrics::Metrics;
 use crate::options::{LOADS_AT_ONCE, Options};
 use crate::peers::Peers;
 use crate::self_fencing::Pulse;
@@ -27,6 +28,7 @@ pub(crate) struct Shared {
     pub(crate) peers: Peers,
     pub(crate) demand: Demand,
     pub(crate) health: StoreHealth,
+    pub(crate) metrics: Arc<Metrics>,
     /// Jobs of ours that cannot be read, with the reason, for those who ask about them.
     pub(crate) unreadable: DashMap<JobId, String>,
     /// Jobs between the store and memory.
@@ -76,7 +78,13 @@ impl Drop for Transit {
 }
 
 impl Shared {
-    pub(crate) fn new(options: Options, engine: EngineHandle, address: String, presence: Presence) -> Self {
+    pub(crate) fn new(
+        options: Options,
+        engine: EngineHandle,
+        address: String,
+        presence: Presence,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let health = StoreHealth::new(&options.scheduler_id, presence.identity.epoch);
         Self {
             options,
@@ -84,6 +92,7 @@ impl Shared {
             peers: Peers::default(),
             demand: Demand::default(),
             health,
+            metrics,
             unreadable: DashMap::new(),
             in_transit: Arc::default(),
             loads: Semaphore::new(LOADS_AT_ONCE),

@@ -26,6 +26,8 @@ use crate::shared::Shared;
 
 /// Inputs taken in before the engine settles: what arrives together is placed and committed together.
 const INPUTS_AT_ONCE: usize = 256;
+/// Between two looks at what metrics show of the engine and of the session.
+const LOOK_EVERY_MS: Millis = 500;
 
 /// The way to the engine. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -50,6 +52,11 @@ impl EngineHandle {
     /// Brings an input in; waits while the engine is behind.
     pub(crate) async fn send(&self, input: Input) -> Result<(), Stopped> {
         self.inputs.send(input).await.map_err(|_| Stopped)
+    }
+
+    /// Inputs that wait for it.
+    pub(crate) fn queued(&self) -> usize {
+        ENGINE_QUEUE - self.inputs.capacity()
     }
 
     /// Looks at the engine.
@@ -82,6 +89,7 @@ impl Shell {
         let mut sent: BTreeMap<u64, Instant> = BTreeMap::new();
         let mut waiting: VecDeque<JobCommit> = VecDeque::new();
         let mut links: HashMap<String, (ExecutorKey, Link)> = HashMap::new();
+        let mut next_look = 0;
         loop {
             let wakeup = self.wakeup();
             let room = !self.engine.is_full();
@@ -103,19 +111,24 @@ impl Shell {
                 self.engine.handle(Input::Commits(results), now);
             }
             if let Some(input) = input {
-                self.engine.handle(input, now);
+                self.take_in(input, now);
             }
             for _ in 0..INPUTS_AT_ONCE {
                 if self.engine.is_full() {
                     break;
                 }
                 let Ok(input) = self.inputs.try_recv() else { break };
-                self.engine.handle(input, now);
+                self.take_in(input, now);
             }
             // What was read before the doubt may have come in with the inputs.
             self.let_go_in_doubt(now);
             let (outputs, commits) = self.engine.settle(now);
             self.shared.demand.set_unmet(self.engine.has_unmet_demand());
+            self.shared.metrics.engine_counted(self.engine.take_counts());
+            if now >= next_look {
+                next_look = now + LOOK_EVERY_MS;
+                self.look();
+            }
             waiting.extend(commits);
             while in_flight.len() < COMMITS_IN_FLIGHT && !waiting.is_empty() {
                 let group = committer::take_group(&mut waiting);
@@ -128,8 +141,13 @@ impl Shell {
                 let number = sent.last_key_value().map_or(0, |(last, _)| last + 1);
                 sent.insert(number, Instant::now());
                 let shared = Arc::clone(&self.shared);
-                in_flight
-                    .push(Box::pin(async move { (number, committer::commit(&*state, &shared.health, group).await) }));
+                shared.metrics.commit_began();
+                in_flight.push(Box::pin(async move {
+                    let began = Instant::now();
+                    let results = committer::commit(&*state, &shared.health, group).await;
+                    shared.metrics.commit_ended(&results, began.elapsed());
+                    (number, results)
+                }));
             }
             self.shared.pulse.beat(Instant::now(), sent.values().next().copied());
             for output in outputs {
@@ -150,6 +168,26 @@ impl Shell {
         } else if self.shared.slack().is_zero() {
             tracing::error!("the session's time is up; letting go of all jobs");
             self.engine.handle(Input::SessionLost, now);
+        }
+    }
+
+    fn take_in(&mut self, input: Input, now: Millis) {
+        match &input {
+            Input::Adopted(loaded) => self.shared.metrics.arrived(loaded.id, true),
+            Input::Dropped { job, .. } => self.shared.metrics.arrived(*job, false),
+            _ => {}
+        }
+        self.engine.handle(input, now);
+    }
+
+    /// What metrics show of the engine between two scrapes, and a word in time about a session that is running out.
+    fn look(&self) {
+        self.shared.metrics.engine_holds(self.engine.jobs_owned(), self.engine.executors_by_link());
+        let (slack, ttl) = (self.shared.slack(), self.shared.options.session_ttl);
+        // Renewals go out each third of it.
+        if slack < ttl / 3 {
+            let (slack_ms, ttl_ms) = (slack.as_millis(), ttl.as_millis());
+            tracing::warn!(slack_ms, ttl_ms, "session slack is low: renewals are late");
         }
     }
 

@@ -41,6 +41,22 @@ impl Memory {
     pub fn with_clock(clock: Arc<dyn Clock>) -> Self {
         Self { inner: Arc::new(Inner { shared: Arc::new(Shared::new(Core::new())), clock }) }
     }
+
+    /// Ends a session as an operator's `etcdctl lease revoke` would: its keys go now, its holder learns of it later.
+    pub fn revoke(&self, id: &SessionId) {
+        let mut core = self.inner.shared.core();
+        core.end_session(id);
+        self.inner.shared.publish(core);
+    }
+
+    /// Ends the sessions whose time is up. Every transaction does it too, and so do the sessions' own tasks while they
+    /// live; a simulation, in which these die with their hosts, does it all the time as etcd would.
+    pub fn expire(&self) {
+        let mut core = self.inner.shared.core();
+        if core.expire(self.inner.clock.now()) {
+            self.inner.shared.publish(core);
+        }
+    }
 }
 
 /// A revision, with every key that it wrote; `None`: deleted.

@@ -11,6 +11,7 @@ use crate::context::Context;
 use crate::embedded::{STOP_TIMEOUT, ended, late, not_started};
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::metrics;
 use crate::output::views::Started;
 use crate::quantity;
 use crate::signals::Signals;
@@ -48,6 +49,9 @@ pub(crate) struct Executor {
     /// A label, for placement; may be given several times
     #[arg(long = "label", value_parser = quantity::pair, value_name = "KEY=VALUE")]
     labels: Vec<(String, String)>,
+    /// Serve metrics for Prometheus at http://ADDRESS/metrics [default: not at all]
+    #[arg(long, env = "MUSTER_METRICS", hide_env_values = true, value_name = "ADDRESS")]
+    metrics: Option<SocketAddr>,
     /// Listen beyond this machine, though nobody is authenticated
     #[arg(long)]
     allow_remote: bool,
@@ -76,8 +80,13 @@ impl Executor {
         options.resources.named.extend(self.resources);
         options.labels.extend(file.labels.clone());
         options.labels.extend(self.labels);
+        let port = metrics::Port::open(self.metrics.or(file.metrics), options.allow_remote).await?;
         let handle =
             muster_executor::Executor::start(options).await.map_err(|error| not_started("executor", &error))?;
+        if let Some(port) = port {
+            let shown = handle.clone();
+            port.serve(move || shown.metrics());
+        }
         context.output.one(&Started {
             what: "executor",
             id: Some(handle.executor_id().to_string()),

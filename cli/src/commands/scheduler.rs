@@ -11,6 +11,7 @@ use crate::context::Context;
 use crate::embedded::{STOP_TIMEOUT, late, not_started, open_state, scheduler_ended};
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::metrics;
 use crate::output::views::Started;
 use crate::quantity;
 use crate::signals::Signals;
@@ -45,6 +46,9 @@ pub(crate) struct Scheduler {
     /// The store's quota, where it does not tell it itself (etcd before 3.6: --quota-backend-bytes) [default: 2GiB]
     #[arg(long, env = "MUSTER_STORE_QUOTA", hide_env_values = true, value_parser = quantity::memory, value_name = "BYTES")]
     store_quota: Option<u64>,
+    /// Serve metrics for Prometheus at http://ADDRESS/metrics [default: not at all]
+    #[arg(long, env = "MUSTER_METRICS", hide_env_values = true, value_name = "ADDRESS")]
+    metrics: Option<SocketAddr>,
     /// Listen beyond this machine, though nobody is authenticated
     #[arg(long)]
     allow_remote: bool,
@@ -70,8 +74,13 @@ impl Scheduler {
         options.lost_after = self.lost_after.or(file.lost_after).unwrap_or(options.lost_after);
         options.store_quota = self.store_quota.or(file.store_quota).unwrap_or(options.store_quota);
         let id = options.scheduler_id.clone();
+        let port = metrics::Port::open(self.metrics.or(file.metrics), options.allow_remote).await?;
         let handle =
             muster_scheduler::Scheduler::start(options).await.map_err(|error| not_started("scheduler", &error))?;
+        if let Some(port) = port {
+            let shown = handle.clone();
+            port.serve(move || shown.metrics());
+        }
         let address = handle.address().to_string();
         context.output.one(&Started { what: "scheduler", id: Some(id), address, data_dir: None })?;
         let ended = tokio::select! {

@@ -5,7 +5,7 @@
 //! cannot be had now is asked for again for ever, and one that is missing or corrupt is an error of just those attempts.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -13,6 +13,8 @@ use muster_graph::ids::JobId;
 use muster_proto::v1;
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
+
+use crate::blocking;
 
 use super::{ASK_WITHIN, Advisors, Backoff, is_passing};
 
@@ -84,7 +86,8 @@ impl<T: Blob> Blobs<T> {
     async fn load(&self, job: JobId, digest: &str, advisors: &Advisors) -> Result<Arc<T>, Unusable> {
         let path = self.directory.join(digest);
         let what = T::WHAT;
-        if let Ok(kept) = tokio::fs::read(&path).await
+        let file = path.clone();
+        if let Ok(Ok(kept)) = blocking::run(move || std::fs::read(file)).await
             && blake3::hash(&kept).to_hex().as_str() == digest
             && let Ok(blob) = T::decode(kept.as_slice())
         {
@@ -100,7 +103,7 @@ impl<T: Blob> Blobs<T> {
             digest: digest.to_owned(),
             detail: error.to_string(),
         })?;
-        if let Err(error) = write(&path, &content).await {
+        if let Err(error) = write(path.clone(), content).await {
             // It is in memory, and can be fetched again.
             tracing::warn!(path = %path.display(), %error, "cannot keep a blob");
         }
@@ -108,10 +111,11 @@ impl<T: Blob> Blobs<T> {
     }
 }
 
-async fn write(path: &Path, content: &[u8]) -> std::io::Result<()> {
+async fn write(path: PathBuf, content: Bytes) -> std::io::Result<()> {
     let next = path.with_extension(format!("{:016x}.next", rand::random::<u64>()));
-    tokio::fs::write(&next, content).await?;
-    tokio::fs::rename(&next, path).await
+    blocking::run(move || std::fs::write(&next, content).and_then(|()| std::fs::rename(&next, path)))
+        .await
+        .map_err(std::io::Error::other)?
 }
 
 async fn fetch(job: JobId, digest: &str, advisors: &Advisors, what: &'static str) -> Result<Bytes, Unusable> {

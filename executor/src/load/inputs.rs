@@ -18,6 +18,7 @@ use tokio::time::timeout;
 
 use super::Backoff;
 use super::receive::{NotReceived, Receiver};
+use crate::blocking;
 use crate::keys::AttemptKey;
 use crate::output::manifest::Manifest;
 use crate::store::layout::{Layout, Room, directory_name};
@@ -96,7 +97,7 @@ impl Inputs {
             wanted.into_iter().partition(|wanted| wanted.location.executor_id == self.own_id);
         let layout = self.layout.clone();
         let job = key.job;
-        let linked = tokio::task::spawn_blocking(move || -> Result<Vec<(Wanted, Failure)>, std::io::Error> {
+        let linked = blocking::run(move || -> Result<Vec<(Wanted, Failure)>, std::io::Error> {
             for directory in stages.into_iter().chain(empty.into_iter().map(|empty| empty.to)) {
                 std::fs::create_dir_all(directory)?;
             }

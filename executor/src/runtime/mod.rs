@@ -67,7 +67,7 @@ pub enum TaskSignal {
 
 /// Runs tasks.
 #[async_trait]
-pub trait TaskRuntime: Send + Sync + 'static {
+pub trait TaskRuntime: std::fmt::Debug + Send + Sync + 'static {
     /// Makes what the start needs: directories, a script's file. Nothing runs yet, so it may be given up at any time.
     async fn prepare(&self, setting: &Setting) -> Result<(), NotStarted>;
     /// Starts it. Not cancel-safe: if the caller goes away the task may run; its end must then be awaited by nobody.

@@ -52,6 +52,7 @@ pub(crate) struct Setup {
     pub(crate) cgroup: Option<Home>,
 }
 
+#[derive(Debug)]
 struct Slot {
     /// Whether the order went to a supervisor: then the supervisor's death is the run's end.
     sent: bool,
@@ -60,13 +61,14 @@ struct Slot {
     ended: Option<oneshot::Sender<Ended>>,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Runs {
     /// Locked to add, answer or take one.
     slots: Mutex<HashMap<u64, Slot>>,
 }
 
 /// The process runtime.
+#[derive(Debug)]
 pub(crate) struct ProcessRuntime {
     setup: Setup,
     next_run: AtomicU64,

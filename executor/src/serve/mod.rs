@@ -8,12 +8,11 @@ mod scheduling;
 use std::sync::Arc;
 use std::time::Duration;
 
+use muster_proto::network::Listener;
 use muster_proto::v1::data_server::DataServer;
 use muster_proto::v1::executor_server::ExecutorServer;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 
 use crate::core::Core;
 use data::DataService;
@@ -31,7 +30,7 @@ const PING_EVERY: Duration = Duration::from_secs(10);
 const PONG_WITHIN: Duration = Duration::from_secs(10);
 
 /// Serves until `until` is given, and lets calls under way end.
-pub(crate) async fn serve(core: Arc<Core>, listener: TcpListener, until: CancellationToken) {
+pub(crate) async fn serve(core: Arc<Core>, listener: Listener, until: CancellationToken) {
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<ExecutorServer<ExecutorService>>().await;
     health.set_serving::<DataServer<DataService>>().await;
@@ -51,7 +50,7 @@ pub(crate) async fn serve(core: Arc<Core>, listener: TcpListener, until: Cancell
         .add_service(reflection)
         .add_service(executor)
         .add_service(data)
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), until.cancelled_owned())
+        .serve_with_incoming_shutdown(listener.incoming(), until.cancelled_owned())
         .await;
     if let Err(error) = served {
         tracing::error!(%error, "the server ended");

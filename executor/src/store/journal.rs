@@ -7,9 +7,12 @@
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use serde::Serialize;
 use tokio::sync::mpsc;
+
+use crate::faults;
 
 /// Lines that may wait for the disk.
 const QUEUE_LEN: usize = 4096;
@@ -43,48 +46,68 @@ pub(crate) struct Line {
 #[derive(Debug, Clone)]
 pub(crate) struct Journal {
     lines: mpsc::Sender<Line>,
+    /// In a simulation there is no thread: each line is written where it is noted.
+    inline: Option<Arc<Mutex<Writer>>>,
 }
 
 impl Journal {
     pub(crate) fn open(path: &Path) -> std::io::Result<Self> {
         let file = File::options().create(true).append(true).open(path)?;
         let (lines, receiver) = mpsc::channel(QUEUE_LEN);
-        let path = path.to_owned();
-        std::thread::Builder::new()
-            .name("muster-journal".to_owned())
-            .spawn(move || write_all(path, BufWriter::new(file), receiver))?;
-        Ok(Self { lines })
+        let length = file.metadata()?.len();
+        let writer = Writer { path: path.to_owned(), file: BufWriter::new(file), length };
+        if faults::is_set("one-thread") {
+            return Ok(Self { lines, inline: Some(Arc::new(Mutex::new(writer))) });
+        }
+        std::thread::Builder::new().name("muster-journal".to_owned()).spawn(move || writer.run(receiver))?;
+        Ok(Self { lines, inline: None })
     }
 
     /// Waits only for room in the queue.
     pub(crate) async fn note(&self, line: Line) {
+        if let Some(writer) = &self.inline {
+            writer.lock().expect("no holder of this lock panics").write(vec![line]);
+            return;
+        }
         // The writer ends with the process; a record that cannot be kept must not stop the work.
         let _ = self.lines.send(line).await;
     }
 }
 
-fn write_all(path: PathBuf, mut file: BufWriter<File>, mut lines: mpsc::Receiver<Line>) {
-    let mut batch = Vec::new();
-    let mut length = file.get_ref().metadata().map_or(0, |metadata| metadata.len());
-    while lines.blocking_recv_many(&mut batch, QUEUE_LEN) > 0 {
-        let written = batch.drain(..).try_for_each(|line| {
+#[derive(Debug)]
+struct Writer {
+    path: PathBuf,
+    file: BufWriter<File>,
+    length: u64,
+}
+
+impl Writer {
+    fn run(mut self, mut lines: mpsc::Receiver<Line>) {
+        let mut batch = Vec::new();
+        while lines.blocking_recv_many(&mut batch, QUEUE_LEN) > 0 {
+            self.write(std::mem::take(&mut batch));
+        }
+    }
+
+    fn write(&mut self, lines: Vec<Line>) {
+        let written = lines.into_iter().try_for_each(|line| {
             let mut text = serde_json::to_vec(&line).map_err(std::io::Error::other)?;
             text.push(b'\n');
-            length += text.len() as u64;
-            file.write_all(&text)
+            self.length += text.len() as u64;
+            self.file.write_all(&text)
         });
-        if let Err(error) = written.and_then(|()| file.flush()) {
-            tracing::warn!(path = %path.display(), %error, "cannot write the journal");
+        if let Err(error) = written.and_then(|()| self.file.flush()) {
+            tracing::warn!(path = %self.path.display(), %error, "cannot write the journal");
         }
-        if length >= ROTATE_BYTES {
-            let rotated = std::fs::rename(&path, path.with_extension("1.jsonl"))
-                .and_then(|()| File::options().create(true).append(true).open(&path));
+        if self.length >= ROTATE_BYTES {
+            let rotated = std::fs::rename(&self.path, self.path.with_extension("1.jsonl"))
+                .and_then(|()| File::options().create(true).append(true).open(&self.path));
             match rotated {
                 Ok(next) => {
-                    file = BufWriter::new(next);
-                    length = 0;
+                    self.file = BufWriter::new(next);
+                    self.length = 0;
                 }
-                Err(error) => tracing::warn!(path = %path.display(), %error, "cannot begin a new journal"),
+                Err(error) => tracing::warn!(path = %self.path.display(), %error, "cannot begin a new journal"),
             }
         }
     }

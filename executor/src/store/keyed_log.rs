@@ -11,10 +11,12 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::{Buf as _, Bytes};
 use tokio::sync::{mpsc, oneshot};
+
+use crate::faults;
 
 /// First bytes of each file: kind and version.
 const HEADER: &[u8; 8] = b"MUSTLOG1";
@@ -56,6 +58,8 @@ struct Order {
 pub(crate) struct KeyedLog {
     path: PathBuf,
     orders: mpsc::Sender<Order>,
+    /// In a simulation there is no thread: each order is carried out where it is given.
+    inline: Option<Arc<Mutex<Writer>>>,
 }
 
 impl KeyedLog {
@@ -85,15 +89,19 @@ impl KeyedLog {
         let (orders, receiver) = mpsc::channel(QUEUE_LEN);
         let length = (good as u64).max(HEADER.len() as u64);
         let writer = Writer { path: path.to_owned(), file, length, live: live.clone(), broken: None, _lock: lock };
+        if faults::is_set("one-thread") {
+            let inline = Some(Arc::new(Mutex::new(writer)));
+            return Ok((Self { path: path.to_owned(), orders, inline }, live));
+        }
         std::thread::Builder::new().name("muster-log".to_owned()).spawn(move || writer.run(receiver))?;
-        Ok((Self { path: path.to_owned(), orders }, live))
+        Ok((Self { path: path.to_owned(), orders, inline: None }, live))
     }
 
     /// Writes the changes and waits until they are on disk. Several callers share one flush.
     pub(crate) async fn write(&self, changes: Vec<Change>) -> Result<(), NotWritten> {
         let (done, answer) = oneshot::channel();
         let gone = || NotWritten { path: self.path.clone(), reason: "the writer has ended".to_owned() };
-        self.orders.send(Order { changes, done: Some(done) }).await.map_err(|_| gone())?;
+        self.give(Order { changes, done: Some(done) }).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
 
@@ -105,7 +113,13 @@ impl KeyedLog {
     /// Writes the changes some time; a crash may lose them.
     pub(crate) async fn write_lazily(&self, changes: Vec<Change>) {
         // An ended writer loses what a crash may lose anyway.
-        let _ = self.orders.send(Order { changes, done: None }).await;
+        let _ = self.give(Order { changes, done: None }).await;
+    }
+
+    async fn give(&self, order: Order) -> Result<(), mpsc::error::SendError<Order>> {
+        let Some(writer) = &self.inline else { return self.orders.send(order).await };
+        writer.lock().expect("no holder of this lock panics").carry_out(&mut vec![order]);
+        Ok(())
     }
 }
 
@@ -152,6 +166,7 @@ fn append(buffer: &mut Vec<u8>, kind: u8, key: u64, value: &[u8]) {
     buffer.extend_from_slice(value);
 }
 
+#[derive(Debug)]
 struct Writer {
     path: PathBuf,
     file: File,
@@ -165,37 +180,40 @@ struct Writer {
 impl Writer {
     fn run(mut self, mut orders: mpsc::Receiver<Order>) {
         let mut batch = Vec::new();
-        let mut buffer = Vec::new();
         while orders.blocking_recv_many(&mut batch, QUEUE_LEN) > 0 {
-            buffer.clear();
-            for order in &batch {
-                for change in &order.changes {
-                    match change {
-                        Change::Put(key, value) => append(&mut buffer, 1, *key, value),
-                        Change::Delete(key) => append(&mut buffer, 0, *key, &[]),
-                    }
-                }
-            }
-            let result = self.commit(&buffer, batch.iter().any(|order| order.done.is_some()));
-            if let Err(error) = &result {
-                tracing::error!(path = %self.path.display(), error = %error.reason, "cannot write");
-            }
-            for order in batch.drain(..) {
-                if result.is_ok() {
-                    for change in order.changes {
-                        match change {
-                            Change::Put(key, value) => drop(self.live.insert(key, value)),
-                            Change::Delete(key) => drop(self.live.remove(&key)),
-                        }
-                    }
-                }
-                if let Some(done) = order.done {
-                    // Nobody waits any more: fine, it is on disk all the same.
-                    let _ = done.send(result.clone());
-                }
-            }
-            self.rewrite_if_worthwhile();
+            self.carry_out(&mut batch);
         }
+    }
+
+    fn carry_out(&mut self, batch: &mut Vec<Order>) {
+        let mut buffer = Vec::new();
+        for order in &*batch {
+            for change in &order.changes {
+                match change {
+                    Change::Put(key, value) => append(&mut buffer, 1, *key, value),
+                    Change::Delete(key) => append(&mut buffer, 0, *key, &[]),
+                }
+            }
+        }
+        let result = self.commit(&buffer, batch.iter().any(|order| order.done.is_some()));
+        if let Err(error) = &result {
+            tracing::error!(path = %self.path.display(), error = %error.reason, "cannot write");
+        }
+        for order in batch.drain(..) {
+            if result.is_ok() {
+                for change in order.changes {
+                    match change {
+                        Change::Put(key, value) => drop(self.live.insert(key, value)),
+                        Change::Delete(key) => drop(self.live.remove(&key)),
+                    }
+                }
+            }
+            if let Some(done) = order.done {
+                // Nobody waits any more: fine, it is on disk all the same.
+                let _ = done.send(result.clone());
+            }
+        }
+        self.rewrite_if_worthwhile();
     }
 
     fn commit(&mut self, buffer: &[u8], sync: bool) -> Result<(), NotWritten> {

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use muster_proto::network::Network;
 use muster_proto::v1::executors_client::ExecutorsClient;
 use tonic::transport::{Channel, Endpoint};
 
@@ -20,13 +21,18 @@ const CHANNELS_MAX: usize = 1024;
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// All connections.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Channels {
+    network: Network,
     /// Locked to look one up.
     channels: Arc<Mutex<HashMap<String, Channel>>>,
 }
 
 impl Channels {
+    pub(crate) fn new(network: Network) -> Self {
+        Self { network, channels: Arc::default() }
+    }
+
     /// None if it is not an address.
     pub(crate) fn get(&self, address: &str) -> Option<Channel> {
         let mut channels = self.channels.lock().expect("no holder of this lock panics");
@@ -43,7 +49,7 @@ impl Channels {
             .http2_keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PONG_WITHIN)
             .tcp_nodelay(true);
-        let channel = endpoint.connect_lazy();
+        let channel = self.network.connect_lazy(&endpoint);
         if channels.len() >= CHANNELS_MAX {
             // Those in use go on; they are only looked up anew.
             channels.clear();

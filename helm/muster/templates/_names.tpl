@@ -84,6 +84,9 @@ etcd://{{ join "," $etcd.endpoints }}
 {{- $every := ternary "[::]" "0.0.0.0" $root.Values.ipv6 -}}
 - --listen={{ default $every $component.listenHost }}:{{ $component.port }}
 - --advertise={{ ternary "[$(POD_IP)]" "$(POD_IP)" $root.Values.ipv6 }}:{{ $component.port }}
+{{- if $root.Values.metrics.enabled }}
+- --metrics={{ default $every $component.listenHost }}:{{ $root.Values.metrics.port }}
+{{- end }}
 # There is no authentication yet: the network policy says who gets here.
 - --allow-remote
 {{- end -}}

@@ -37,6 +37,18 @@ imagePullPolicy: {{ .Values.image.pullPolicy }}
 command: [muster]
 {{- end -}}
 
+{{/* A container's open ports: (list . .Values.schedulers). */}}
+{{- define "muster.ports" -}}
+{{- $metrics := (index . 0).Values.metrics -}}
+- {name: grpc, containerPort: {{ (index . 1).port }}}
+{{- if $metrics.enabled }}
+{{- if eq (int $metrics.port) (int (index . 1).port) }}
+{{- fail (printf "\n\nmetrics.port is %d, which the same pods listen on already: take another one\n" (int $metrics.port)) }}
+{{- end }}
+- {name: metrics, containerPort: {{ $metrics.port }}}
+{{- end }}
+{{- end -}}
+
 {{/* Who and where a pod is, from the downward API. */}}
 {{- define "muster.environment" -}}
 - name: POD_NAME

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use muster_integration::eventually;
+use muster_integration::metrics::metrics;
 use muster_integration::processes::{Process, Setting, muster};
 use muster_integration::world::{World, client, ready, succeeded};
 use muster_proto::storage::{ExecutorRecord, OwnerRecord, SchedulerRecord};
@@ -50,7 +51,8 @@ impl Release {
             let home = world.path("");
             let setting = Setting { environment: &pod.environment, ..Setting::default() };
             let process = Process::start_in(setting, &pod.arguments, &world.path(&pod.name), &home, &log).await;
-            assert_eq!(process.address(), SocketAddr::new(pod.address, pod.ports["grpc"]));
+            assert_eq!(process.address().to_string(), grpc_address(pod));
+            assert!(pod.arguments.contains(&format!("--advertise={}", grpc_address(pod))), "{:?}", pod.arguments);
             processes.push(process);
         }
         Self { world, etcd, objects, pods, processes }
@@ -78,6 +80,18 @@ impl Release {
                 let answer = probe.check(tonic_health::pb::HealthCheckRequest::default()).await.unwrap();
                 assert_eq!(answer.into_inner().status(), ServingStatus::Serving, "{}", pod.name);
             }
+        }
+    }
+
+    /// Every pod tells its metrics on the port that it opens for them.
+    async fn assert_metrics(&self) {
+        for pod in &self.pods {
+            let text = metrics(SocketAddr::new(pod.address, pod.ports["metrics"])).await;
+            let wanted = match component(pod) {
+                "scheduler" => "muster_session_slack_seconds ",
+                _ => "muster_executor_outbox_results 0",
+            };
+            assert!(text.contains(wanted), "{}: {text}", pod.name);
         }
     }
 
@@ -167,6 +181,7 @@ async fn the_default_values_make_a_cluster_that_runs_jobs() {
         assert_eq!((total.cpu_milli, total.memory_bytes), (2000, 4096 << 20));
     }
     release.assert_healthy().await;
+    release.assert_metrics().await;
     release.assert_helm_test_passes();
     release.ends_well(&cluster).await;
 }
@@ -176,6 +191,7 @@ async fn other_values_reach_the_processes() {
     let values = format!(
         "
 cluster: batch
+metrics: {{enabled: false}}
 schedulers: {{replicas: 2, {OWN_ADDRESS}, sessionTtl: 3s, lostAfter: 1m30s, extraArgs: [--verbose]}}
 executors:
   replicas: 1
@@ -198,6 +214,8 @@ executors:
     let total = record.total.as_ref().unwrap();
     assert_eq!((total.cpu_milli, total.memory_bytes, total.named["gpu"]), (3500, 512 << 20, 2));
     release.assert_healthy().await;
+    let told = |pod: &Pod| pod.ports.contains_key("metrics") || pod.arguments.iter().any(|a| a.contains("--metrics"));
+    assert!(!release.pods.iter().any(told), "metrics are switched off");
     release.assert_helm_test_passes();
     release.ends_well("batch").await;
 }

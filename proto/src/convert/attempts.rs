@@ -157,3 +157,15 @@ impl From<graph::Counts> for v1::Counts {
         }
     }
 }
+
+/// A reason's name for people and metrics, for instance `stale_fence`.
+#[must_use]
+pub fn refusal_name(reason: v1::RefusalReason) -> String {
+    let name = reason.as_str_name();
+    name.strip_prefix("REFUSAL_REASON_").unwrap_or(name).to_ascii_lowercase()
+}
+
+/// Every reason that has a name, in the order of their numbers.
+pub fn refusal_reasons() -> impl Iterator<Item = v1::RefusalReason> {
+    (1..).map_while(|number| v1::RefusalReason::try_from(number).ok())
+}

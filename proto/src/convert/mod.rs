@@ -4,7 +4,9 @@
 mod attempts;
 mod spec;
 
-pub use attempts::{attempt_end, attempt_ref, executor_key, exit, to_attempt_ref, to_exit};
+pub use attempts::{
+    attempt_end, attempt_ref, executor_key, exit, refusal_name, refusal_reasons, to_attempt_ref, to_exit,
+};
 
 use muster_graph::ids::JobId;
 

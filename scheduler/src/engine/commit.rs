@@ -120,6 +120,7 @@ impl Engine {
                 }
             }
             CommitResult::OwnerMoved => {
+                tracing::warn!(job = %id, "commit fenced: another scheduler owns the job");
                 self.abandon(consequences);
                 self.drop_job(id, "another scheduler owns it now");
             }

@@ -221,6 +221,7 @@ impl Engine {
             return;
         }
         let restarted = key.incarnation > executor.key.incarnation;
+        let news = record > executor.record;
         if executor.address != address && concerned {
             self.addresses_revision += 1;
         }
@@ -234,7 +235,9 @@ impl Engine {
         (executor.home, executor.record) = (home, record);
         if link != Link::None {
             executor.is_back(link, now);
-        } else if executor.link != Link::None {
+        } else if executor.link != Link::None || news {
+            // It had a home when this was written, though that is gone too, or not known yet.
+            executor.away_since = None;
             executor.go_away(link, now);
         } else {
             // To hear once more that it has no home does not begin its absence anew.
@@ -270,6 +273,9 @@ impl Engine {
             Some(held) => {
                 if restarted {
                     self.earlier_lives_ended(&key, &held, now);
+                }
+                if let Some(executor) = self.executors.get_mut(&key.id) {
+                    held.iter().for_each(|attempt| executor.arrived(attempt));
                 }
                 self.end_unwanted(&key, &held);
             }

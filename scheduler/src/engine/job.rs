@@ -113,7 +113,9 @@ impl Job {
         }
     }
 
-    pub(crate) fn apply(&mut self, event: Event, now: Millis) {
+    /// Answers how much of it was ignored.
+    pub(crate) fn apply(&mut self, event: Event, now: Millis) -> u64 {
+        let mut ignored = 0;
         let before = self.waiting.effects.len();
         self.graph.apply(event, now, &mut self.waiting.effects);
         // Nothing has to be committed before it may be said that nothing happened.
@@ -122,10 +124,12 @@ impl Job {
             if let Effect::Ignored { why } = effect {
                 tracing::debug!(job = %self.id, ?why, "event ignored");
                 self.waiting.effects.remove(at);
+                ignored += 1;
             } else {
                 at += 1;
             }
         }
+        ignored
     }
 
     /// How many tasks the retry just asked for concerns.

@@ -26,7 +26,8 @@ impl Engine {
                         launches.entry((on.id.clone(), task.stage)).or_default().push((task, attempt));
                     } else {
                         // It has restarted or is lost since; that event has dealt with the attempt, or will.
-                        tracing::debug!(job = %id, ?task, executor = on.id, "launch withheld: executor moved on");
+                        tracing::info!(job = %id, ?task, executor = on.id, "launch withheld: executor moved on");
+                        self.counts.launches_withheld += 1;
                     }
                 }
                 Effect::CancelAttempt { task, attempt, on } => {
@@ -181,9 +182,10 @@ impl Engine {
             if let Some(executor) = self.executors.get_mut(&key.id) {
                 executor.release(&(id, task, attempt));
             }
+            tracing::info!(job = %id, ?task, executor = key.id, reason = ?refusal.reason(), "launch refused");
+            *self.counts.launches_refused.entry(refusal.reason()).or_default() += 1;
             match refusal.reason() {
                 v1::RefusalReason::StaleFence | v1::RefusalReason::StaleAttempt => {
-                    tracing::warn!(job = %id, executor = key.id, "launch refused: a newer owner is known there");
                     self.read_again(id, "an executor has heard of a newer owner", STALE_PAUSE_MS);
                     continue;
                 }

@@ -105,6 +105,7 @@ impl Engine {
             tracing::info!(executor = key.id, incarnation = key.incarnation, "executor has stopped");
         } else {
             tracing::warn!(executor = key.id, incarnation = key.incarnation, "executor is lost");
+            self.counts.executors_lost += 1;
         }
         executor.key = key.clone();
         executor.record = record;

@@ -11,6 +11,7 @@
 
 mod account;
 mod commit;
+mod counts;
 mod executors;
 mod handover;
 mod inputs;
@@ -39,6 +40,7 @@ use crate::faults;
 use crate::options::ATTEMPTS_PER_EPOCH;
 pub(crate) use commit::commit_id_of;
 pub use commit::{CommitName, CommitResult, JobCommit, Landed};
+pub use counts::Counts;
 pub use executors::{Executor, Link, Registration};
 pub use handover::{Departing, Successor};
 pub use job::{Changed, Job, Loaded};
@@ -88,6 +90,7 @@ pub struct Engine {
     next_commit: u64,
     next_question: u64,
     outputs: Vec<Output>,
+    counts: Counts,
     /// Told to those who watch a job's life from outside; rises with everything.
     watchers: HashMap<JobId, tokio::sync::watch::Sender<Changed>>,
 }
@@ -119,6 +122,7 @@ impl Engine {
             next_commit: 0,
             next_question: 1,
             outputs: Vec::new(),
+            counts: Counts::default(),
             watchers: HashMap::new(),
         }
     }
@@ -367,7 +371,7 @@ impl Engine {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         // A start is a hint for viewers: it goes along with the next commit, and is not worth one of its own.
         let hint = matches!(event, Event::AttemptStarted { .. });
-        job.apply(event, now);
+        self.counts.events_ignored += job.apply(event, now);
         if !hint {
             self.dirty.insert(id);
         }

@@ -99,6 +99,7 @@ impl Engine {
 
     /// These statuses are committed.
     pub(super) fn settle_statuses(&mut self, settled: Vec<(u64, u64)>) {
+        self.counts.statuses_settled += settled.len() as u64;
         for (number, sequence) in settled {
             self.decide(number, Some(sequence));
         }

@@ -8,7 +8,7 @@ use muster_state::{Key, Keyspace, Scan, keys};
 use tonic::{Request, Response, Status};
 
 use super::tasks::stage_named;
-use super::{Api, forwarded, is_forwarded, job_id, moved};
+use super::{Api, forwarded, from_peer, is_forwarded, job_id, moved};
 use crate::accept::store;
 use crate::engine::view;
 
@@ -101,7 +101,7 @@ impl Api {
         }
         let place = self.place_of(id, forward).await?;
         if let super::Place::Peer(address) = &place {
-            return self.jobs_at(address)?.list_attempts(forwarded(message)).await;
+            return self.jobs_at(address)?.list_attempts(forwarded(message)).await.map_err(from_peer);
         }
         let limit = if message.limit == 0 { ATTEMPTS_DEFAULT } else { message.limit.min(ATTEMPTS_MAX) } as usize;
         let name = message.stage.clone();

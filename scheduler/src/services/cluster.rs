@@ -92,7 +92,9 @@ impl Cluster for Api {
         let Some(peer) = newest else {
             return Err(Status::not_found(format!("there is no live scheduler named '{}'", message.scheduler_id)));
         };
-        ClusterClient::new(self.shared.peers.channel(&peer.address)?).drain_scheduler(forwarded(message)).await
+        ClusterClient::new(self.shared.peers.channel(&self.shared.options.network, &peer.address)?)
+            .drain_scheduler(forwarded(message))
+            .await
     }
 }
 

@@ -15,7 +15,7 @@ use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::jobs::Answers;
-use super::{Api, Place, forwarded, is_forwarded, job_id, moved};
+use super::{Api, Place, forwarded, from_peer, is_forwarded, job_id, moved};
 use crate::accept::{store, unavailable};
 use crate::engine::{Input, Registration};
 use crate::membership::{self, executor_state};
@@ -38,7 +38,7 @@ fn named(field: &str, text: &str) -> Result<(), Status> {
 
 impl Api {
     pub(super) fn executors_at(&self, address: &str) -> Result<ExecutorsClient<Channel>, Status> {
-        Ok(ExecutorsClient::new(self.shared.peers.channel(address)?)
+        Ok(ExecutorsClient::new(self.shared.peers.channel(&self.shared.options.network, address)?)
             .max_decoding_message_size(16 * MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX))
     }
@@ -304,7 +304,9 @@ impl Executors for Api {
         let message = request.into_inner();
         let id = job_id(&message.job_id)?;
         match self.place_of(id, forward).await? {
-            Place::Peer(address) => self.executors_at(&address)?.get_stage_inputs(forwarded(message)).await,
+            Place::Peer(address) => {
+                self.executors_at(&address)?.get_stage_inputs(forwarded(message)).await.map_err(from_peer)
+            }
             Place::Over(_) => Err(Status::failed_precondition(format!("job {id} is over"))),
             Place::Here => {
                 let (stage, revision) = (StageIndex(message.stage), message.inputs_revision);

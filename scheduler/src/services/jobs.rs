@@ -15,7 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Api, Place, followed, forwarded, is_forwarded, job_id, moved};
+use super::{Api, Place, followed, forwarded, from_peer, is_forwarded, job_id, moved};
 use crate::accept::{self, store, unavailable};
 use crate::engine::{head_view, view};
 use crate::load::send_until_known;
@@ -34,7 +34,7 @@ pub(super) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send
 
 impl Api {
     pub(super) fn jobs_at(&self, address: &str) -> Result<JobsClient<Channel>, Status> {
-        Ok(JobsClient::new(self.shared.peers.channel(address)?)
+        Ok(JobsClient::new(self.shared.peers.channel(&self.shared.options.network, address)?)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX))
     }
@@ -163,7 +163,7 @@ impl Jobs for Api {
         let id = job_id(&message.job_id)?;
         let place = self.place_of(id, forward).await?;
         if let Place::Peer(address) = &place {
-            return self.jobs_at(address)?.get_job(forwarded(message)).await;
+            return self.jobs_at(address)?.get_job(forwarded(message)).await.map_err(from_peer);
         }
         if let Some(view) = self.view(id, &place).await? {
             return Ok(Response::new(view));
@@ -242,7 +242,7 @@ impl Jobs for Api {
         let id = job_id(&message.job_id)?;
         let place = self.place_of(id, forward).await?;
         if let Place::Peer(address) = &place {
-            let stream = self.jobs_at(address)?.watch_job(followed(message)).await?.into_inner();
+            let stream = self.jobs_at(address)?.watch_job(followed(message)).await.map_err(from_peer)?.into_inner();
             return Ok(Response::new(Box::pin(stream)));
         }
         let (sender, receiver) = mpsc::channel(4);
@@ -287,7 +287,7 @@ impl Jobs for Api {
         let id = job_id(&message.job_id)?;
         self.shared.health.check_writable()?;
         let transit = match self.place_of(id, forward).await? {
-            Place::Peer(address) => return self.jobs_at(&address)?.retry_job(forwarded(message)).await,
+            Place::Peer(address) => return self.jobs_at(&address)?.retry_job(forwarded(message)).await.map_err(from_peer),
             Place::Here => {
                 return Err(Status::failed_precondition(format!(
                     "job {id} is still running: only a finished job can be retried"

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use muster_graph::execution::ExecutionGraph;
 use muster_graph::ids::JobId;
+use muster_proto::network::Listener;
 use muster_proto::v1::admin_server::AdminServer;
 use muster_proto::v1::cluster_server::ClusterServer;
 use muster_proto::v1::executors_server::ExecutorsServer;
@@ -24,7 +25,6 @@ use muster_proto::v1::peer_server::PeerServer;
 use muster_proto::{DESCRIPTORS, MESSAGE_BYTES_MAX, storage};
 use muster_state::{Keyspace, SessionId};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Status};
 
 use crate::accept::{store, unavailable};
@@ -42,7 +42,7 @@ const FORWARDED: &str = "muster-forwarded";
 /// Serves until stopped.
 pub(crate) async fn serve(
     shared: Arc<Shared>,
-    listener: tokio::net::TcpListener,
+    listener: Listener,
     stop: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
     let (reporter, health) = tonic_health::server::health_reporter();
@@ -76,8 +76,17 @@ pub(crate) async fn serve(
         .add_service(cluster)
         .add_service(peers)
         .add_service(admin)
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stop.cancelled_owned())
+        .serve_with_incoming_shutdown(listener.incoming(), stop.cancelled_owned())
         .await
+}
+
+/// What a peer said, for the caller. A connection that ended in the middle of the call, as when a peer stops, is told
+/// here as a fault inside; for the caller it is no more than a reason to ask again.
+fn from_peer(status: Status) -> Status {
+    match std::error::Error::source(&status) {
+        Some(_) if status.code() == tonic::Code::Internal => unavailable(status.message()),
+        _ => status,
+    }
 }
 
 /// All services of one scheduler.

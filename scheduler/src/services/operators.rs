@@ -41,7 +41,8 @@ impl Api {
                  `muster executors remove {id}`"
             )));
         };
-        let channel = links::channel(&address).map_err(|error| Status::internal(format!("{address}: {error}")))?;
+        let channel = links::channel(&self.shared.options.network, &address)
+            .map_err(|error| Status::internal(format!("{address}: {error}")))?;
         let request = v1::StopExecutorRequest {
             drain: stop,
             reason: "an operator wants it".to_owned(),

@@ -4,13 +4,14 @@
 use muster_graph::execution::{ExecutionGraph, ExecutorRef, TaskState};
 use muster_graph::ids::{Attempt, JobId, StageIndex, TaskId};
 use muster_graph::plan::Edge;
+use muster_proto::network::Network;
 use muster_proto::v1::data_client::DataClient;
 use muster_proto::{MESSAGE_BYTES_MAX, convert, v1};
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
 use super::jobs::Answers;
-use super::{Api, Place, forwarded, is_forwarded, job_id, moved};
+use super::{Api, Place, forwarded, from_peer, is_forwarded, job_id, moved};
 use crate::accept::unavailable;
 use crate::engine::{Engine, view};
 
@@ -89,11 +90,11 @@ fn find(
     }))
 }
 
-fn data(found: &Found) -> Result<DataClient<Channel>, Status> {
+fn data(network: &Network, found: &Found) -> Result<DataClient<Channel>, Status> {
     if found.address.is_empty() {
         return Err(Status::unavailable(format!("executor {} is out of reach, and so are its files", found.executor)));
     }
-    let channel = crate::links::channel(&found.address)
+    let channel = crate::links::channel(network, &found.address)
         .map_err(|error| Status::internal(format!("{} is not an address: {error}", found.address)))?;
     Ok(DataClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX))
 }
@@ -118,7 +119,7 @@ impl Api {
         let id = job_id(&message.job_id)?;
         let place = self.place_of(id, forward).await?;
         if let Place::Peer(address) = &place {
-            return self.jobs_at(address)?.list_tasks(forwarded(message)).await;
+            return self.jobs_at(address)?.list_tasks(forwarded(message)).await.map_err(from_peer);
         }
         let from = match message.page_token.as_str() {
             "" => (0, 0),
@@ -201,7 +202,7 @@ impl Api {
             let mut request = forwarded(message);
             // A log that is followed has no deadline.
             request.metadata_mut().remove("grpc-timeout");
-            let stream = self.jobs_at(&address)?.read_log(request).await?.into_inner();
+            let stream = self.jobs_at(&address)?.read_log(request).await.map_err(from_peer)?.into_inner();
             return Ok(Response::new(Box::pin(stream)));
         }
         let found = loop {
@@ -222,7 +223,7 @@ impl Api {
                 }
             }
         };
-        let stream = data(&found)?
+        let stream = data(&self.shared.options.network, &found)?
             .read_log(v1::ReadLogRequest {
                 attempt: Some(found.attempt),
                 stream: message.stream,
@@ -243,7 +244,7 @@ impl Api {
         let id = job_id(&message.job_id)?;
         let place = self.place_of(id, forward).await?;
         if let Place::Peer(address) = &place {
-            return self.jobs_at(address)?.list_outputs(forwarded(message)).await;
+            return self.jobs_at(address)?.list_outputs(forwarded(message)).await.map_err(from_peer);
         }
         let listed = self
             .look(id, &place, move |_, _, graph| -> Result<v1::ListOutputsResponse, Status> {
@@ -287,7 +288,7 @@ impl Api {
         let id = job_id(&message.job_id)?;
         let place = self.place_of(id, forward).await?;
         if let Place::Peer(address) = &place {
-            let stream = self.jobs_at(address)?.read_output(forwarded(message)).await?.into_inner();
+            let stream = self.jobs_at(address)?.read_output(forwarded(message)).await.map_err(from_peer)?.into_inner();
             return Ok(Response::new(Box::pin(stream)));
         }
         let (stage, index) = (message.stage.clone(), message.index);
@@ -311,7 +312,7 @@ impl Api {
             .ok_or_else(|| moved(id))??
             .ok_or_else(|| Status::not_found(format!("task {}/{} has no output", message.stage, message.index)))?;
         let request = v1::FetchOutputRequest { attempt: Some(found.attempt.clone()), part: None };
-        let stream = data(&found)?.fetch_output(request).await?.into_inner();
+        let stream = data(&self.shared.options.network, &found)?.fetch_output(request).await?.into_inner();
         Ok(Response::new(Box::pin(stream)))
     }
 }

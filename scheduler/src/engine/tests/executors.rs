@@ -63,6 +63,22 @@ async fn an_executor_that_no_record_knows_is_lost_in_all_its_lives() {
 }
 
 #[tokio::test]
+async fn an_executor_that_had_a_home_meanwhile_begins_its_absence_anew() {
+    let mut bench = Bench::new().await;
+    let asked = |bench: &Bench| bench.outputs.iter().any(|output| matches!(output, Output::DeclareLost { .. }));
+    bench.input(Input::Registered(registration(key("e", 1), 2, "gone".to_owned(), 5)));
+    bench.now += LOST_AFTER - 1;
+    // A later record: it was there, at a scheduler that is gone too by the time the news comes.
+    bench.input(Input::Registered(registration(key("e", 1), 2, "gone since".to_owned(), 6)));
+    bench.now += LOST_AFTER - 1;
+    bench.input(Input::Tick);
+    assert!(!asked(&bench), "it was heard of less than that long ago");
+    bench.now += 1;
+    bench.input(Input::Tick);
+    assert!(asked(&bench));
+}
+
+#[tokio::test]
 async fn an_executor_loses_its_home_with_the_scheduler_that_was_it() {
     let mut bench = Bench::new().await;
     let live =

@@ -2,6 +2,7 @@
 //! decision and its commit a test can look at what has left, which must be nothing.
 
 mod cancel_marks;
+mod counts;
 mod executors;
 mod handover;
 mod losses;
