@@ -111,7 +111,10 @@ impl Core {
                 let admitted_us = clock::boot_us();
                 match self.table.admit(&group, key, || self.fences.get(group.job)) {
                     Verdict::Known => {}
-                    Verdict::Refused(reason, message) => refused.push(refusal(key, reason, message)),
+                    Verdict::Refused(reason, message) => {
+                        tracing::info!(attempt = %key, ?reason, message, "launch refused");
+                        refused.push(refusal(key, reason, message));
+                    }
                     Verdict::Accepted(control) => {
                         let accepted =
                             attempt::Accepted { key, group: group.clone(), each: launch.each, control, admitted_us };

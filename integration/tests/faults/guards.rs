@@ -185,7 +185,7 @@ fn executors_refuse_a_superseded_owners_launch() {
         if broken {
             cluster.world.started("wait", 1).await;
         } else {
-            logged(&cluster, &["s0"], "launch refused: a newer owner is known there").await;
+            logged(&cluster, &["push0"], "launch refused").await;
         }
         cluster.release(LATER);
         cluster.world.open("0");
