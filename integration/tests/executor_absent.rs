@@ -177,7 +177,7 @@ async fn an_operator_gives_up_an_executor_that_a_job_waits_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tasks_without_schedulers_end_by_themselves_but_for_those_of_patient_jobs() {
+async fn tasks_without_schedulers_end_by_themselves_only_if_their_job_said_so() {
     let world = World::new();
     let etcd = Etcd::start().await.unwrap();
     let mut one = world.scheduler("one", &etcd.url(), &["--lost-after", "2s"]).await;
@@ -186,18 +186,18 @@ async fn tasks_without_schedulers_end_by_themselves_but_for_those_of_patient_job
     let client = client(&[address]).await;
     ready(&client, 1).await;
     let mut jobs = Vec::new();
-    for (name, more) in [("patient", "lost_after: never"), ("hasty", "lost_after: 60s"), ("usual", "")] {
+    for (name, more) in [("patient", "lost_after: never"), ("usual", ""), ("hasty", "lost_after: 2s")] {
         jobs.push(client.submit(waiting(&world, name, more), None).await.unwrap().job);
         world.started(name, 1).await;
     }
     let cut = Instant::now();
     one.kill();
-    eventually("the usual one is ended", 20, || async { (ends(&away.data_dir, jobs[2]) == 1).then_some(()) }).await;
+    eventually("the hasty one is ended", 20, || async { (ends(&away.data_dir, jobs[2]) == 1).then_some(()) }).await;
     assert!(cut.elapsed() > Duration::from_millis(1_000), "not at the first hiccup: {:?}", cut.elapsed());
     assert_eq!((ends(&away.data_dir, jobs[0]), ends(&away.data_dir, jobs[1])), (0, 0));
     let _two = world.scheduler("one", &etcd.url(), &["--listen", &address.to_string(), "--lost-after", "2s"]).await;
     world.open("go");
-    for (job, (name, attempt)) in jobs.iter().zip([("patient", 1), ("hasty", 1), ("usual", 2)]) {
+    for (job, (name, attempt)) in jobs.iter().zip([("patient", 1), ("usual", 1), ("hasty", 2)]) {
         succeeded(&client, *job).await;
         assert_eq!(world.output(&client, *job, name, "n").await, format!("{attempt}\n"), "{name}");
     }

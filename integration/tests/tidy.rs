@@ -8,13 +8,12 @@ const LINES_MAX: usize = 400;
 
 /// Longer files, each with its length when it was admitted and the reason. A file may shrink, never grow.
 const LONGER: &[(&str, usize, &str)] = &[
-    ("cli/src/output/detail.rs", 412, "the tables of all views, side by side on purpose"),
-    ("cli/src/output/views.rs", 451, "the stable JSON shapes, side by side on purpose"),
+    ("cli/src/output/views.rs", 428, "the stable JSON shapes, side by side on purpose"),
     ("client/src/fake.rs", 431, "one scripted service; a test double"),
     ("executor/src/runtime/process.rs", 431, "one process from preparation to end, with its tests"),
     ("executor/src/supervisor/event_loop.rs", 429, "one loop and its state"),
-    ("executor/src/table.rs", 456, "the table of attempts and its tests"),
-    ("executor/tests/suite/fake.rs", 504, "a fake scheduler; a test double"),
+    ("executor/src/table.rs", 440, "the table of attempts and its tests"),
+    ("executor/tests/suite/fake.rs", 502, "a fake scheduler; a test double"),
     ("graph/src/spec/from_yaml.rs", 417, "the YAML reader and its tests"),
 ];
 

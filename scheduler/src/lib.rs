@@ -6,6 +6,7 @@
 pub mod engine;
 pub mod placement;
 
+mod absence;
 mod accept;
 mod balance;
 mod blocking;

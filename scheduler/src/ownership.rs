@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use muster_graph::execution::ExecutionGraph;
 use muster_graph::ids::JobId;
 use muster_proto::storage::{OwnerRecord, SchedulerRecord};
 use muster_state::{Error, Guard, Key, Keyspace, Op, Scan, SessionId, StateBackend, Txn, codec, keys};
@@ -184,6 +185,19 @@ pub(crate) fn note_unreadable(shared: &Shared, id: JobId, error: &dyn std::fmt::
     }
 }
 
+/// What is known here of executors may be older than the job that was read: one that is taken to be away may have come
+/// back, and have been given work by the owner before.
+async fn look_at_executors_of(shared: &Shared, graph: &ExecutionGraph) -> Result<(), Error> {
+    // Stopping: nobody needs to know any more.
+    let away = shared.engine.read(|engine| engine.executors_away()).await.unwrap_or_default();
+    for id in away.into_iter().filter(|id| graph.concerns(id)) {
+        if let Some(entry) = shared.options.state.get(&keys::executor(&id)).await? {
+            crate::membership::executor_seen(shared, &entry).await;
+        }
+    }
+    Ok(())
+}
+
 /// Puts a new token on a job that names this scheduler. False: it names somebody else.
 async fn renew_token(shared: &Shared, id: JobId) -> Result<bool, Error> {
     let state = &*shared.options.state;
@@ -260,7 +274,9 @@ async fn bring_in(
                 }
                 renew = false;
             }
-            load::owned(&*shared.options.state, id, &shared.presence().identity.session).await
+            let loaded = load::owned(&*shared.options.state, id, &shared.presence().identity.session).await?;
+            look_at_executors_of(shared, &loaded.graph).await?;
+            Ok(loaded)
         };
         match read.await {
             Ok(loaded) => {

@@ -233,7 +233,7 @@ impl Shell {
             }
             Output::TellAway { executor } => {
                 let shared = Arc::clone(&self.shared);
-                self.tasks.spawn(async move { crate::membership::tell_away(&shared, &executor).await });
+                self.tasks.spawn(async move { crate::absence::tell_away(&shared, &executor).await });
             }
             Output::HandOver { to, jobs } => {
                 // From here on, and not only once the task runs: the scan must not read them again meanwhile.
@@ -245,7 +245,7 @@ impl Shell {
             }
             Output::DeclareLost { executor } => {
                 let shared = Arc::clone(&self.shared);
-                self.tasks.spawn(async move { crate::membership::declare_lost(&shared, &executor).await });
+                self.tasks.spawn(async move { crate::absence::declare_lost(&shared, &executor).await });
             }
         }
     }

@@ -77,9 +77,8 @@ pub(crate) async fn commit(
                 results.extend(group.drain(..).map(|commit| (commit.name, CommitResult::Committed(revision))));
             }
             Ok(TxnOutcome::Refused { mut read, .. }) => {
-                let epoch_moved = epoch_of(&group).is_some_and(|expected| {
-                    read.pop().flatten().map(|entry| entry.mod_revision) != Some(expected)
-                });
+                let epoch_moved = epoch_of(&group)
+                    .is_some_and(|expected| read.pop().flatten().map(|entry| entry.mod_revision) != Some(expected));
                 let before = group.len();
                 let mut innocent = Vec::new();
                 for (commit, read) in std::mem::take(&mut group).into_iter().zip(read.chunks(READS_PER_JOB)) {

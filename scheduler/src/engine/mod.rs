@@ -10,6 +10,7 @@
 //! into the job's next transaction, which names the previous one as its predecessor.
 
 mod account;
+mod adoption;
 mod commit;
 mod counts;
 mod executors;
@@ -22,6 +23,7 @@ mod messages;
 mod place;
 mod polls;
 mod reach;
+mod requests;
 mod statuses;
 mod takeover;
 #[cfg(test)]
@@ -32,9 +34,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use muster_graph::execution::Event;
 use muster_graph::ids::{Attempt, JobId, Millis};
-use muster_proto::v1;
-use muster_state::Revision;
-use tokio::sync::oneshot;
 
 use crate::faults;
 use crate::options::ATTEMPTS_PER_EPOCH;
@@ -234,94 +233,6 @@ impl Engine {
     pub fn watch(&mut self, job: JobId) -> Option<tokio::sync::watch::Receiver<Changed>> {
         self.jobs.get(&job)?;
         Some(self.watchers.entry(job).or_insert_with(|| tokio::sync::watch::channel(Changed::Now).0).subscribe())
-    }
-
-    fn adopted(&mut self, mut loaded: Loaded, now: Millis) {
-        let id = loaded.id;
-        let (retry, cancel_mark) = (loaded.retry.take(), loaded.cancel_mark.take());
-        if let Some(known) = self.jobs.get(&id) {
-            // Read twice under one token (by the scan, while it was being planned, for instance): the copy in memory
-            // is the newer one, for nobody else writes. Under a newer token it was over, or ours no more, meanwhile.
-            if known.token() >= loaded.cursor.token {
-                tracing::debug!(job = %id, "the job is held already");
-                return self.answer_retry(id, retry);
-            }
-            self.forget_job(id, "it was claimed anew");
-        }
-        let fresh = loaded.fresh;
-        let mut job = Job::new(loaded, now);
-        job.graph.number_attempts_above(first_attempt_of(self.identity.epoch));
-        self.jobs.insert(id, job);
-        if fresh {
-            self.apply(id, Event::Submitted, now);
-        }
-        if let Some((reason, mark)) = cancel_mark {
-            self.carry_cancel(id, reason, mark, now);
-        }
-        if fresh {
-            return;
-        }
-        if self.jobs[&id].head.retry_requested {
-            self.apply(id, Event::RetryRequested, now);
-            let job = self.jobs.get_mut(&id).expect("inserted above, and apply removes none");
-            job.retried = job.tasks_to_retry();
-        }
-        self.answer_retry(id, retry);
-        self.ask_about(id, now);
-        self.tell_of_losses(id, now);
-        self.dirty.insert(id);
-        self.refresh(id);
-    }
-
-    /// It could not be read. A copy that came into memory since then is not concerned.
-    fn dropped(&mut self, id: JobId, why: &str) {
-        if !self.jobs.contains_key(&id) {
-            tracing::info!(job = %id, why, "job let go");
-            // Those who watch it look for its new owner.
-            self.watchers.remove(&id);
-        }
-    }
-
-    /// What is in memory is in doubt: it is dropped, and read again.
-    fn read_again(&mut self, id: JobId, why: &str, after_ms: Millis) {
-        self.forget_job(id, why);
-        self.outputs.push(Output::Reload { job: id, after_ms });
-    }
-
-    fn cancel(&mut self, id: JobId, reason: String, reply: oneshot::Sender<Option<v1::JobState>>, now: Millis) {
-        if !self.jobs.contains_key(&id) {
-            // The caller may have gone; then nobody wants the answer.
-            let _ = reply.send(None);
-            return;
-        }
-        self.apply(id, Event::CancelRequested { reason }, now);
-        self.stop_waiting(id, now);
-        let job = self.jobs.get_mut(&id).expect("it was there a line above, and apply removes none");
-        job.waiting.replies.push(job::Reply::Cancelled(reply));
-        self.dirty.insert(id);
-    }
-
-    /// Told by the watch, perhaps of what was read with the job, and carried out since.
-    fn cancel_marked(&mut self, id: JobId, reason: String, mark: Revision, now: Millis) {
-        if self.jobs.get(&id).is_some_and(|job| job.cursor.marks_known < mark) {
-            self.carry_cancel(id, reason, mark, now);
-        }
-    }
-
-    /// By the job's next commit, which compares and deletes the mark.
-    fn carry_cancel(&mut self, id: JobId, reason: String, mark: Revision, now: Millis) {
-        let Some(job) = self.jobs.get_mut(&id) else { return };
-        job.cursor.cancel_mark = Some(mark);
-        job.cursor.marks_known = job.cursor.marks_known.max(mark);
-        self.dirty.insert(id);
-        self.apply(id, Event::CancelRequested { reason }, now);
-    }
-
-    /// With the commit of what follows next, and so not before the retry itself is committed.
-    fn answer_retry(&mut self, id: JobId, reply: Option<oneshot::Sender<Option<u32>>>) {
-        let (Some(reply), Some(job)) = (reply, self.jobs.get_mut(&id)) else { return };
-        job.waiting.replies.push(job::Reply::Retried(reply, job.retried));
-        self.dirty.insert(id);
     }
 
     fn tick(&mut self, now: Millis) {

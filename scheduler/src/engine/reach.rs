@@ -19,6 +19,12 @@ impl Engine {
         }
     }
 
+    /// Executors that are out of reach or gone, as far as is known here.
+    pub(crate) fn executors_away(&self) -> Vec<String> {
+        let away = self.executors.values().filter(|executor| executor.away_since.is_some());
+        away.map(|executor| executor.key.id.clone()).collect()
+    }
+
     /// Whether every executor that could be sent work is at home with a live peer and has been out of reach from here for
     /// long. One that has its session here reaches us, and so is not cut off; one that fetches its work is not sent any.
     pub(crate) fn is_cut_off(&self, now: Millis) -> bool {

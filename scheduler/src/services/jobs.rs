@@ -287,7 +287,9 @@ impl Jobs for Api {
         let id = job_id(&message.job_id)?;
         self.shared.health.check_writable()?;
         let transit = match self.place_of(id, forward).await? {
-            Place::Peer(address) => return self.jobs_at(&address)?.retry_job(forwarded(message)).await.map_err(from_peer),
+            Place::Peer(address) => {
+                return self.jobs_at(&address)?.retry_job(forwarded(message)).await.map_err(from_peer);
+            }
             Place::Here => {
                 return Err(Status::failed_precondition(format!(
                     "job {id} is still running: only a finished job can be retried"

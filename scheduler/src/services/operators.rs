@@ -8,9 +8,9 @@ use tonic::Status;
 
 use super::Api;
 use super::cluster::jobs_by_session;
+use crate::absence::{self, Removal};
 use crate::accept::{store, unavailable};
 use crate::links;
-use crate::membership::{self, Removal};
 use crate::options::PEER_DEADLINE;
 
 /// Jobs named in one answer; for whoever waits it is enough that there are some.
@@ -60,7 +60,7 @@ impl Api {
 
     /// Notes that an executor is gone for good.
     pub(super) async fn remove(&self, id: &str) -> Result<(), Status> {
-        match membership::remove(&self.shared, id).await.map_err(store)? {
+        match absence::remove(&self.shared, id).await.map_err(store)? {
             Removal::Done => Ok(()),
             Removal::Unknown => {
                 Err(Status::not_found(format!("no executor {id} is known; `muster executors` lists them")))

@@ -51,7 +51,8 @@ impl Api {
         id: JobId,
         sender: &mpsc::Sender<Result<v1::JobView, Status>>,
     ) -> Result<(), Status> {
-        let mut views = self.jobs_at(owner)?.watch_job(followed(v1::WatchJobRequest { job_id: id.to_string() })).await?;
+        let mut views =
+            self.jobs_at(owner)?.watch_job(followed(v1::WatchJobRequest { job_id: id.to_string() })).await?;
         loop {
             let view = tokio::select! {
                 biased;

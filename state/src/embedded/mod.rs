@@ -26,8 +26,8 @@ use crate::liveness::check_ttl;
 use crate::local_session::{Host, LocalSession};
 use crate::mvcc::Shared;
 use crate::{
-    Entry, Error, Key, Keyspace, Lock, Member, Page, Revision, Scan, Session, SessionId, StateBackend, StoreStatus, Txn,
-    TxnOutcome, WatchStream, limits, lock,
+    Entry, Error, Key, Keyspace, Lock, Member, Page, Revision, Scan, Session, SessionId, StateBackend, StoreStatus,
+    Txn, TxnOutcome, WatchStream, limits, lock,
 };
 use disk::Disk;
 use writer::Request;

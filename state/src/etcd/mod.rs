@@ -25,8 +25,8 @@ pub use options::{CALL_TIMEOUT, CONNECT_TIMEOUT, EtcdOptions};
 use crate::clock::{BootClock, Clock as _};
 use crate::liveness::{Liveness, check_ttl};
 use crate::{
-    Entry, Error, Key, Keyspace, Lock, Page, Revision, Scan, Session, SessionId, StateBackend, StoreStatus, TXN_OPS_MAX, Txn,
-    TxnOutcome, VALUE_BYTES_MAX, WatchStream, limits, lock, page,
+    Entry, Error, Key, Keyspace, Lock, Page, Revision, Scan, Session, SessionId, StateBackend, StoreStatus,
+    TXN_OPS_MAX, Txn, TxnOutcome, VALUE_BYTES_MAX, WatchStream, limits, lock, page,
 };
 use calls::{Members, Nature};
 use layout::{Layout, end_of};

@@ -184,9 +184,7 @@ impl StateBackend for Store {
                 world.fault("watch-broken", format_args!("scheduler-{scheduler}"));
                 return Some((Err(Error::Unavailable("the watch broke off".to_owned())), None));
             }
-            // Not of executors: what a scheduler believes of one that came back is not yet compared with what the one before
-            // it knew; docs/simulation.md says what that leaves open.
-            if keyspace != Keyspace::Executors && world.strikes(100) {
+            if world.strikes(100) {
                 world.fault("watch-late", format_args!("scheduler-{scheduler}"));
                 sleep(world.millis(50, 1500)).await;
             }

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use muster_graph::ids::JobId;
 use muster_proto::v1;
+use muster_state::faults::{Fault, Faulty, Operation};
+use muster_state::{Keyspace, SessionId, StateBackend as _};
 
 use super::super::rules::attempts::Attempts;
 use super::super::store::Store;
@@ -77,7 +79,8 @@ pub(super) async fn good() -> Good {
             recording.lock().unwrap().record(recorder::boot_us()).unwrap();
         }
     });
-    let one = cluster::scheduler("one", Arc::new(store.clone())).await.unwrap();
+    let way = Faulty::new(Arc::new(store.clone()));
+    let one = cluster::scheduler("one", Arc::new(way.clone())).await.unwrap();
     let two = cluster::scheduler("two", Arc::new(store.clone())).await.unwrap();
     let gate = Arc::new(Gate::default());
     let executors = [
@@ -117,7 +120,12 @@ pub(super) async fn good() -> Good {
         executors.iter().all(held).then_some(())
     })
     .await;
-    one.stop().await;
+    // It dies: told to stop, it would hand its job over.
+    for operation in [Operation::Read, Operation::Write, Operation::Watch, Operation::Session] {
+        way.inject(None, operation, Fault::Unavailable, usize::MAX);
+    }
+    let sessions = store.get_from_prefix(Keyspace::Schedulers, "one.").await.unwrap().entries;
+    sessions.into_iter().for_each(|session| store.revoke(&SessionId(session.name)));
     eventually("the other scheduler owns the job", 60, || {
         let (mut second, job_id, address) = (second.clone(), id.clone(), two.address().to_string());
         async move {
@@ -130,6 +138,7 @@ pub(super) async fn good() -> Good {
     let view = finished(&mut second, &id, 60).await.unwrap();
     assert_eq!(view.state(), v1::JobState::Successful, "{view:?}");
     two.stop().await;
+    drop(one);
     record.abort();
     let _ = record.await;
     let recorder = Arc::into_inner(recorder).expect("the recording task has ended").into_inner().unwrap();

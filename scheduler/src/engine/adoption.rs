@@ -1,0 +1,60 @@
+//! Jobs that come into memory, and go from it to be read again.
+
+use muster_graph::execution::Event;
+use muster_graph::ids::{JobId, Millis};
+
+use super::{Engine, Job, Loaded, Output, first_attempt_of};
+
+impl Engine {
+    pub(super) fn adopted(&mut self, mut loaded: Loaded, now: Millis) {
+        let id = loaded.id;
+        let (retry, cancel_mark) = (loaded.retry.take(), loaded.cancel_mark.take());
+        if let Some(known) = self.jobs.get(&id) {
+            // Read twice under one token (by the scan, while it was being planned, for instance): the copy in memory
+            // is the newer one, for nobody else writes. Under a newer token it was over, or ours no more, meanwhile.
+            if known.token() >= loaded.cursor.token {
+                tracing::debug!(job = %id, "the job is held already");
+                return self.answer_retry(id, retry);
+            }
+            self.forget_job(id, "it was claimed anew");
+        }
+        let fresh = loaded.fresh;
+        let mut job = Job::new(loaded, now);
+        job.graph.number_attempts_above(first_attempt_of(self.identity.epoch));
+        self.jobs.insert(id, job);
+        if fresh {
+            self.apply(id, Event::Submitted, now);
+        }
+        if let Some((reason, mark)) = cancel_mark {
+            self.carry_cancel(id, reason, mark, now);
+        }
+        if fresh {
+            return;
+        }
+        if self.jobs[&id].head.retry_requested {
+            self.apply(id, Event::RetryRequested, now);
+            let job = self.jobs.get_mut(&id).expect("inserted above, and apply removes none");
+            job.retried = job.tasks_to_retry();
+        }
+        self.answer_retry(id, retry);
+        self.ask_about(id, now);
+        self.tell_of_losses(id, now);
+        self.dirty.insert(id);
+        self.refresh(id);
+    }
+
+    /// It could not be read. A copy that came into memory since then is not concerned.
+    pub(super) fn dropped(&mut self, id: JobId, why: &str) {
+        if !self.jobs.contains_key(&id) {
+            tracing::info!(job = %id, why, "job let go");
+            // Those who watch it look for its new owner.
+            self.watchers.remove(&id);
+        }
+    }
+
+    /// What is in memory is in doubt: it is dropped, and read again.
+    pub(super) fn read_again(&mut self, id: JobId, why: &str, after_ms: Millis) {
+        self.forget_job(id, why);
+        self.outputs.push(Output::Reload { job: id, after_ms });
+    }
+}

@@ -1,0 +1,89 @@
+//! A scheduler as the home of executors: it hears their heartbeats, and sends them on to peers that have work.
+
+use std::time::Duration;
+
+use muster_graph::ids::ExecutorKey;
+use muster_graph::spec::Resources;
+use muster_proto::v1;
+use tokio::sync::mpsc;
+use tonic::{Status, Streaming};
+
+use super::Api;
+use crate::demand;
+use crate::engine::Input;
+
+impl Api {
+    /// A peer to send an executor to, once there has been time for work of our own.
+    pub(super) async fn peer_with_work(&self) -> String {
+        /// A placement and its commit, with room.
+        const OWN_WORK_FIRST: Duration = Duration::from_millis(50);
+        tokio::time::sleep(OWN_WORK_FIRST).await;
+        demand::of_a_peer(&self.shared).await
+    }
+
+    /// Hears an executor's heartbeats until its stream ends.
+    pub(super) async fn hear(
+        &self,
+        mut beats: Streaming<v1::Heartbeat>,
+        signals: &mpsc::Sender<Result<v1::SchedulerSignal, Status>>,
+        seen: &mut Option<ExecutorKey>,
+    ) {
+        let session = self.shared.presence().identity.session;
+        let mut told = Vec::new();
+        loop {
+            let beat = tokio::select! {
+                biased;
+                () = self.shared.told_to_give_way() => None,
+                beat = beats.message() => match beat {
+                    Ok(Some(beat)) => Some(beat),
+                    Ok(None) | Err(_) => return,
+                },
+            };
+            let Some(beat) = beat else {
+                for signal in self.shared.goodbye() {
+                    // The executor may have gone; that is as good.
+                    let _ = signals.send(Ok(signal)).await;
+                }
+                return;
+            };
+            let key = ExecutorKey { id: beat.executor_id, incarnation: beat.incarnation };
+            let known = {
+                let key = key.clone();
+                self.shared.engine.read(move |engine| engine.executor(&key.id).is_some_and(|e| e.is_here(&key))).await
+            };
+            let Ok(known) = known else { return };
+            if self.shared.slack().is_zero() {
+                // By the store this executor has no home any more, and would be declared lost in time. It has to look for
+                // a scheduler with a session.
+                return;
+            }
+            // A new session of this scheduler's is a new home, which the store must be told of.
+            let same_home = self.shared.presence().identity.session == session;
+            let mut answers = Vec::new();
+            if known && same_home {
+                *seen = Some(key.clone());
+                let free = beat.free.as_ref().map(Resources::from).unwrap_or_default();
+                let input = Input::Heartbeat { executor: key, free, draining: beat.draining };
+                if self.shared.engine.send(input).await.is_err() {
+                    return;
+                }
+                answers.push(v1::scheduler_signal::Signal::Seen(v1::HeartbeatSeen {}));
+            } else {
+                *seen = None;
+                answers.push(v1::scheduler_signal::Signal::RegisterAgain(v1::RegisterAgain {
+                    reason: "this scheduler does not know this executor's present life".to_owned(),
+                }));
+            }
+            let addresses = self.shared.peers.addresses();
+            if addresses != told {
+                told.clone_from(&addresses);
+                answers.push(v1::scheduler_signal::Signal::Schedulers(v1::SchedulerList { addresses }));
+            }
+            for signal in answers {
+                if signals.send(Ok(v1::SchedulerSignal { signal: Some(signal) })).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
