@@ -47,8 +47,8 @@ bench: setup ## the benchmarks, beside their limits in one run
 	cargo build --release --quiet -p muster-cli
 	cargo run --release --quiet -p muster-integration --bin bench
 
-soak: setup ## the slow suites: long property runs and real faults (MINUTES bounds them; PART=faults ONLY=etcd chooses)
-	scripts/soak.sh $(or $(MINUTES),30) $(or $(PART),all) $(ONLY)
+soak: setup ## the slow suites: properties, simulation, real faults (MINUTES bounds them; PART=faults ONLY=etcd chooses; SHORT=1)
+	SHORT=$(SHORT) scripts/soak.sh $(or $(MINUTES),30) $(or $(PART),all) $(ONLY)
 
 clean: ## remove what was built
 	cargo clean

@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# The slow suites, until MINUTES are over (default 30): random cases of the properties for a quarter of the time, then real
-# faults in their long form, one scenario after the other, again and again. Prints a table of the faults at the end, and
-# fails if anything failed.
-#   scripts/soak.sh [MINUTES] [all|properties|faults] [part of the scenarios' names]
+# The slow suites, until MINUTES are over (default 30): random cases of the properties and seeds of simulated clusters that
+# no run before has had, for a quarter of the time each, then real faults in their long form (SHORT=1: in their short one),
+# one scenario after the other, again and again. Prints a table of the faults at the end, and fails if anything failed.
+#   scripts/soak.sh [MINUTES] [all|properties|simulation|faults] [part of the scenarios' names]
 set -euo pipefail
 minutes=${1:-30}
 part=${2:-all}
 only=${3:-}
+long=1
+[ -z "${SHORT:-}" ] || long=0
 start=$SECONDS
 end=$((start + minutes * 60))
 failed=0
@@ -24,7 +26,17 @@ properties() { # until when
         echo "soak: properties, round $round"
         # The faults need a debug build: a release has no points to break it at.
         PROPTEST_CASES=${PROPTEST_CASES:-20000} cargo nextest run --workspace --release --no-fail-fast --retries 0 \
-            -E 'not binary(faults)' || failed=1
+            -E 'not binary(faults) and not binary(simulation)' || failed=1
+    done
+}
+
+simulation() { # until when
+    local seeds=500 first=$(($(date +%s) * 1000))
+    while [ $SECONDS -lt "$1" ]; do
+        echo "soak: simulated clusters, seeds from $first on"
+        SIM_SEEDS=$seeds SIM_FIRST_SEED=$first \
+            cargo test --quiet -p muster-integration --test simulation -- --nocapture random_clusters || failed=1
+        first=$((first + seeds))
     done
 }
 
@@ -66,7 +78,7 @@ faults() { # until when
             took=$SECONDS
             log=$target/soak/${scenario//::/-}.log
             # A process group of its own is ended as a whole if it hangs.
-            if MUSTER_SOAK=1 MUSTER_FAULT_FIGURES=$figures timeout --kill-after=10 1800 \
+            if MUSTER_SOAK=$long MUSTER_FAULT_FIGURES=$figures timeout --kill-after=10 1800 \
                 "$binary" --exact "$scenario" --nocapture > "$log" 2>&1; then
                 printf '%s\tok\n' "$scenario" >> "$results"
                 echo "soak: $scenario: ok, $((SECONDS - took)) s"
@@ -105,12 +117,14 @@ table() {
 
 case $part in
     properties) properties "$end" ;;
+    simulation) simulation "$end" ;;
     faults) faults "$end" ;;
     all)
         properties $((start + minutes * 15))
+        simulation $((start + minutes * 30))
         faults "$end"
         ;;
-    *) echo "soak: '$part' is no part; all, properties or faults" >&2 && exit 2 ;;
+    *) echo "soak: '$part' is no part; all, properties, simulation or faults" >&2 && exit 2 ;;
 esac
 [ ! -s "$results" ] || table | tee "$target/soak/table.md"
 echo "soak: $(((SECONDS - start) / 60)) minutes"

@@ -81,8 +81,10 @@ pub(crate) async fn open_state(
     url: &str,
     cluster: &str,
 ) -> Result<std::sync::Arc<dyn muster_state::StateBackend>, Failure> {
+    // What follows may be a password.
+    let shown = url.split_once('?').map_or(url, |(address, _)| address);
     muster_state::open(url, cluster).await.map_err(|error| {
-        Failure::new(Exit::Unreachable, format!("the store {url} cannot be opened: {error}")).help(
+        Failure::new(Exit::Unreachable, format!("the store {shown} cannot be opened: {error}")).help(
             "a redb store belongs to one process at a time: if `muster up` is running on it, talk to that one with \
              --schedulers; an etcd store needs its servers to answer",
         )
