@@ -110,6 +110,10 @@ pub(crate) async fn keep_giving(shared: Arc<Shared>) {
 
 /// Tells every job to leave for the peer that it falls to.
 async fn hand_everything_over(shared: &Shared) {
+    if shared.health.check_writable().is_err() {
+        // No owner can be named now. Who ends meanwhile leaves its jobs to be taken over.
+        return;
+    }
     let successors = shared.successors();
     let Ok(jobs) = shared.engine.read(|engine| engine.job_ids().collect::<Vec<JobId>>()).await else { return };
     let mut shares: BTreeMap<&SessionId, Vec<JobId>> = BTreeMap::new();

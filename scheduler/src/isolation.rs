@@ -47,6 +47,9 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
 
 /// Hands the jobs over that wait for executors which only a peer reaches.
 async fn give_to_homes(shared: &Shared, now: Millis) -> Result<(), Stopped> {
+    if shared.health.check_writable().is_err() {
+        return Ok(());
+    }
     let beyond = shared.engine.read(move |engine| engine.jobs_beyond_reach(now)).await?;
     let live = shared.peers.live();
     for (home, jobs) in beyond {

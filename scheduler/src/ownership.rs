@@ -161,7 +161,8 @@ async fn even_out(
     takers: &BTreeMap<SessionId, SchedulerRecord>,
 ) {
     let given = balance::surplus(owned, mine);
-    if given.is_empty() {
+    // In a full store no owner can be named, and what has left memory would only have to be read again.
+    if given.is_empty() || shared.health.check_writable().is_err() {
         return;
     }
     let now = shared.now();
@@ -289,7 +290,8 @@ async fn bring_in(
                 let _ = shared.engine.send(Input::Dropped { job: id, why: LoadError::NotOurs.to_string() }).await;
                 return;
             }
-            Err(LoadError::Store(error)) if error.is_retryable() => {
+            // Full, compacted meanwhile, or not there: nothing of it is the job's fault, and nothing here is known of it.
+            Err(LoadError::Store(error)) if !matches!(error, Error::Record { .. } | Error::Fatal(_)) => {
                 tracing::info!(job = %id, %error, "reading the job again soon");
                 tokio::time::sleep(PAUSE).await;
             }

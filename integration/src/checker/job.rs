@@ -87,6 +87,12 @@ impl States {
         self.executors.get(&on.0).map(|(key, _)| key.clone())
     }
 
+    /// What follows is the whole of the states, as a head has it: it names only what is so, and not what is so no more.
+    pub(super) fn forget_what_a_whole_leaves_out(&mut self) {
+        self.executors.values_mut().for_each(|(_, lost)| *lost = false);
+        self.given_up.clear();
+    }
+
     /// Lays a delta over the states, and says which tasks moved. An error: it does not fit the plan.
     pub(super) fn lay_over(&mut self, delta: &Delta, moves: &mut Vec<Move>) -> Result<(), String> {
         if let Some(record) = &delta.job {

@@ -132,6 +132,7 @@ fn apply_to(
         && let Some(states) = &mut job.states
     {
         let delta: Delta = codec::decode_bytes(&head.states)?;
+        states.forget_what_a_whole_leaves_out();
         states.lay_over(&delta, &mut applied.moves)?;
     }
     job.sequence = job.sequence.max(head.sequence);

@@ -51,7 +51,7 @@ fn gives_up(job: &Job, is_final: bool) -> bool {
     is_final || policy(job) == LossPolicy::Cluster || is_ending(job)
 }
 
-fn is_ending(job: &Job) -> bool {
+pub(super) fn is_ending(job: &Job) -> bool {
     let record = job.graph.job();
     record.cancel.is_some() || record.timed_out
 }

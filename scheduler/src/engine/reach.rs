@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use muster_graph::ids::{ExecutorKey, JobId, Millis};
 
+use super::losses::is_ending;
 use super::{Engine, Link};
 
 /// A way to an executor that has been broken for so long is no hiccup: longer than the executor takes to start again, or
@@ -56,9 +57,12 @@ impl Engine {
             }
             let waits = |job: &&super::Job| {
                 job.leaving.is_none()
+                    // Where two peers are cut off from one executor each, a job that waits for both must not be passed to
+                    // and fro without a rest.
+                    && job.held_since.saturating_add(CUT_OFF_AFTER_MS) <= now
                     && (executor.ask.contains_key(&job.id)
                         || executor.has_on_its_way(job.id)
-                        || (job.graph.job().cancel.is_some() && job.graph.holds(&executor.key.id).next().is_some()))
+                        || (is_ending(job) && job.graph.holds(&executor.key.id).next().is_some()))
             };
             let jobs = self.jobs.values().filter(|job| job.graph.concerns(&executor.key.id)).filter(waits);
             beyond.entry(executor.home.clone()).or_default().extend(jobs.map(|job| job.id));
