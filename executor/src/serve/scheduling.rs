@@ -13,7 +13,6 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::core::Core;
 use crate::faults;
-use crate::keys::Fence;
 use crate::leave::Leave;
 
 /// Answers on their way on one launch stream.
@@ -76,28 +75,9 @@ impl executor_server::Executor for ExecutorService {
 
     async fn ask_jobs(&self, request: Request<v1::AskJobsRequest>) -> Result<Response<v1::AskJobsResponse>, Status> {
         self.core.home.heard();
-        let mut jobs = Vec::new();
-        let mut owners = Vec::new();
-        for job in request.into_inner().jobs {
-            let id: JobId = job.job_id.parse().map_err(|error| Status::invalid_argument(format!("jobs: {error}")))?;
-            jobs.push((id, Fence::from_wire(job.fence.as_ref())));
-            owners.push(job.owner_address);
-        }
-        // On disk before the answer: from here on the former owner starts nothing here.
-        let counts = self.core.hear(&jobs).await?;
-        let mut asked = Vec::new();
-        let mut refused = Vec::new();
-        for (((job, _), owner), counts) in jobs.into_iter().zip(owners).zip(counts) {
-            if !counts {
-                refused.push(job.to_string());
-                continue;
-            }
-            if !owner.is_empty() {
-                self.core.outbox.owner_is(job, &owner);
-            }
-            asked.push(job);
-        }
+        let (asked, refused) = self.core.asked(request.into_inner().jobs).await?;
         let held = self.core.table.held(Some(&asked));
+        let refused = refused.iter().map(JobId::to_string).collect();
         Ok(Response::new(v1::AskJobsResponse { incarnation: self.core.incarnation(), held, refused }))
     }
 
