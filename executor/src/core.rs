@@ -160,6 +160,31 @@ impl Core {
         Ok(counts)
     }
 
+    /// A scheduler asks about jobs that it took over. On disk before it is answered: from here on the former owner starts
+    /// nothing here. Answers which jobs it may be told of, and of which a newer owner was heard.
+    pub(crate) async fn asked(&self, questions: Vec<v1::JobFence>) -> Result<(Vec<JobId>, Vec<JobId>), Status> {
+        let mut jobs = Vec::new();
+        let mut owners = Vec::new();
+        for job in questions {
+            let id: JobId = job.job_id.parse().map_err(|error| Status::invalid_argument(format!("jobs: {error}")))?;
+            jobs.push((id, Fence::from_wire(job.fence.as_ref())));
+            owners.push(job.owner_address);
+        }
+        let counts = self.hear(&jobs).await?;
+        let (mut asked, mut refused) = (Vec::new(), Vec::new());
+        for (((job, _), owner), counts) in jobs.into_iter().zip(owners).zip(counts) {
+            if !counts {
+                refused.push(job);
+                continue;
+            }
+            if !owner.is_empty() {
+                self.outbox.owner_is(job, &owner);
+            }
+            asked.push(job);
+        }
+        Ok((asked, refused))
+    }
+
     /// Asks attempts to end, if the one who asks owns the job.
     pub(crate) async fn cancel(&self, request: v1::CancelTasksRequest) -> Result<(), Status> {
         let bad = |error: &dyn std::fmt::Display| Status::invalid_argument(error.to_string());

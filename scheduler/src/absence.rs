@@ -72,8 +72,8 @@ async fn try_declare_lost(shared: &Shared, executor: &ExecutorKey) -> Result<Opt
     }
     let id = executor.id.clone();
     let heard = shared.engine.read(move |engine| engine.executor(&id).map_or(0, |known| known.record)).await;
-    if !stored.home.is_empty() && heard.is_ok_and(|heard| heard < revision) {
-        // It found a home since we last heard of it: its absence, if that is gone too, has only begun.
+    if heard.is_ok_and(|heard| heard < revision) {
+        // It had a home since we last heard of it: its absence, if that is gone too, has only begun, whoever says so.
         executor_seen(shared, entry).await?;
         return Ok(None);
     }

@@ -14,7 +14,6 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::core::Core;
 use crate::faults;
-use crate::keys::Fence;
 use crate::leave::Leave;
 
 /// Answers on their way on one launch stream.
@@ -81,32 +80,13 @@ impl executor_server::Executor for ExecutorService {
 
     async fn ask_jobs(&self, request: Request<v1::AskJobsRequest>) -> Result<Response<v1::AskJobsResponse>, Status> {
         self.core.home.heard();
-        let asked = request.into_inner().jobs;
-        if !asked.is_empty() && !self.core.accepted.is_cancelled() {
+        let questions = request.into_inner().jobs;
+        if !questions.is_empty() && !self.core.accepted.is_cancelled() {
             return Err(Status::unavailable("no scheduler has registered this life of the executor yet"));
         }
-        let mut jobs = Vec::new();
-        let mut owners = Vec::new();
-        for job in asked {
-            let id: JobId = job.job_id.parse().map_err(|error| Status::invalid_argument(format!("jobs: {error}")))?;
-            jobs.push((id, Fence::from_wire(job.fence.as_ref())));
-            owners.push(job.owner_address);
-        }
-        // On disk before the answer: from here on the former owner starts nothing here.
-        let counts = self.core.hear(&jobs).await?;
-        let mut asked = Vec::new();
-        let mut refused = Vec::new();
-        for (((job, _), owner), counts) in jobs.into_iter().zip(owners).zip(counts) {
-            if !counts {
-                refused.push(job.to_string());
-                continue;
-            }
-            if !owner.is_empty() {
-                self.core.outbox.owner_is(job, &owner);
-            }
-            asked.push(job);
-        }
+        let (asked, refused) = self.core.asked(questions).await?;
         let held = self.core.table.held(Some(&asked));
+        let refused = refused.iter().map(JobId::to_string).collect();
         let (executor_id, incarnation) = (self.core.id().to_owned(), self.core.incarnation());
         Ok(Response::new(v1::AskJobsResponse { incarnation, held, refused, executor_id }))
     }

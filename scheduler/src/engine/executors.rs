@@ -258,6 +258,7 @@ impl Engine {
         if restarted {
             executor.unanswered = 0;
             executor.newest_poll = 0;
+            executor.ask.values_mut().for_each(|doubt| doubt.poll = None);
             executor.foreign = Resources::default();
             executor.to_fetch = v1::PollWorkResponse::default();
         }
