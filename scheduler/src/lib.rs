@@ -36,6 +36,8 @@ mod shared;
 mod shell;
 mod store_health;
 mod store_watch;
+mod ways;
 
 pub use options::Options;
 pub use scheduler::{Error, Handle, Scheduler};
+pub use ways::Way;

@@ -105,8 +105,10 @@ pub struct Executor {
     pub(crate) record: Revision,
     /// The life and address that launches are sent to.
     pub(super) linked: Option<(u64, String)>,
-    /// Since when that way is broken.
+    /// Since when the straight way there is broken.
     pub(super) unreached_since: Option<Millis>,
+    /// Launches go through its home meanwhile.
+    pub(super) through_home: bool,
     /// Jobs about which it must be asked.
     pub(crate) ask: BTreeMap<JobId, Doubt>,
     /// The question under way.
@@ -143,6 +145,7 @@ impl Executor {
             record: 0,
             linked: None,
             unreached_since: None,
+            through_home: false,
             ask: BTreeMap::new(),
             asking: None,
             poll: None,
@@ -162,6 +165,11 @@ impl Executor {
         self.home == session && self.link != Link::Gone
     }
 
+    /// The session of its home.
+    pub(crate) fn home(&self) -> &str {
+        &self.home
+    }
+
     pub(crate) fn is_reachable(&self) -> bool {
         !self.address.is_empty() && matches!(self.link, Link::Home | Link::Peer)
     }
@@ -171,8 +179,8 @@ impl Executor {
             // A poll whose caller has gone away is not worth an assignment.
             self.poll.as_ref().is_some_and(|poll| !poll.reply.is_closed())
         } else {
-            // Its home may reach it where we do not.
-            self.is_reachable() && self.unreached_since.is_none()
+            // To have a home is not to be reached from here.
+            self.is_reachable() && (self.unreached_since.is_none() || self.through_home)
         };
         reachable && !self.draining && self.full_until <= now
     }
@@ -260,7 +268,7 @@ impl Engine {
             way_lost = executor.linked.as_ref().is_some_and(|(life, _)| *life == key.incarnation);
             executor.unanswered = 0;
             executor.linked.clone_from(&way);
-            executor.unreached_since = None;
+            (executor.unreached_since, executor.through_home) = (None, false);
             self.outputs.push(match way {
                 Some((_, address)) => Output::Connect { executor: key.clone(), address },
                 None => Output::Disconnect { executor: key.clone() },

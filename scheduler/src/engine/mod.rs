@@ -135,7 +135,7 @@ impl Engine {
             Input::Registered(registration) => self.registered(registration, now),
             Input::Heartbeat { executor, free, draining } => self.heartbeat(&executor, &free, draining, now),
             Input::SessionEnded { executor } => self.session_ended(&executor, now),
-            Input::Reached { executor, reached } => self.reached(&executor, reached, now),
+            Input::Reached { executor, way } => self.reached(&executor, way, now),
             Input::Lost(loss) => self.lost(loss, now),
             Input::Schedulers { live } => self.schedulers(live, now),
             Input::Answered { executor, question, held, refused } => {
