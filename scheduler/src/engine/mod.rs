@@ -27,7 +27,7 @@ mod requests;
 mod statuses;
 mod takeover;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub(crate) mod view;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

@@ -15,6 +15,8 @@
 mod compaction;
 mod relief;
 mod sweep;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
