@@ -53,7 +53,7 @@ pub(crate) async fn open(options: &Options, address: &str, draining: bool, now: 
     let session = options.state.open_session(id.clone(), options.session_ttl, codec::encode(&record)?).await?;
     tracing::info!(session = id.0, epoch, address, "session opened");
     let identity = Identity { session: id, address: address.to_owned(), epoch, epoch_revision };
-    Ok(Presence { session, identity, record })
+    Ok(Presence { session, identity })
 }
 
 /// The live schedulers, in the store's own words.

@@ -7,7 +7,6 @@
 
 use std::sync::Arc;
 
-use muster_graph::ids::JobId;
 use muster_graph::spec::Resources;
 
 use super::executors::{Executor, HeldKey};
@@ -69,11 +68,6 @@ impl Executor {
             booking.arrived = true;
             self.on_their_way -= 1;
         }
-    }
-
-    /// Whether a launch of the job may have been lost on its way here.
-    pub(crate) fn has_on_its_way(&self, job: JobId) -> bool {
-        self.on_their_way > 0 && self.held.iter().any(|((id, ..), booking)| *id == job && booking.is_on_its_way())
     }
 
     pub(crate) fn release(&mut self, key: &HeldKey) {

@@ -106,8 +106,10 @@ pub struct Executor {
     pub(crate) record: Revision,
     /// The life and address that launches are sent to.
     pub(super) linked: Option<(u64, String)>,
-    /// Since when that way is broken, or not open yet.
+    /// Since when the straight way there is broken, or not open yet.
     pub(super) unreached_since: Option<Millis>,
+    /// Launches go through its home meanwhile.
+    pub(super) through_home: bool,
     /// Jobs about which it must be asked.
     pub(crate) ask: BTreeMap<JobId, Doubt>,
     /// The question under way.
@@ -144,6 +146,7 @@ impl Executor {
             record: 0,
             linked: None,
             unreached_since: None,
+            through_home: false,
             ask: BTreeMap::new(),
             asking: None,
             poll: None,
@@ -163,6 +166,11 @@ impl Executor {
         self.home == session && self.link != Link::Gone
     }
 
+    /// The session of its home.
+    pub(crate) fn home(&self) -> &str {
+        &self.home
+    }
+
     pub(crate) fn is_reachable(&self) -> bool {
         !self.address.is_empty() && matches!(self.link, Link::Home | Link::Peer)
     }
@@ -172,8 +180,8 @@ impl Executor {
             // A poll whose caller has gone away is not worth an assignment.
             self.poll.as_ref().is_some_and(|poll| !poll.reply.is_closed())
         } else {
-            // Its home may reach it where we do not.
-            self.is_reachable() && self.unreached_since.is_none()
+            // To have a home is not to be reached from here.
+            self.is_reachable() && (self.unreached_since.is_none() || self.through_home)
         };
         reachable && !self.draining && self.full_until <= now
     }
@@ -271,7 +279,7 @@ impl Engine {
             executor.unanswered = 0;
             executor.linked.clone_from(&way);
             // Nothing is placed there before the way is open.
-            executor.unreached_since = way.is_some().then_some(now);
+            (executor.unreached_since, executor.through_home) = (way.is_some().then_some(now), false);
             self.outputs.push(match way {
                 Some((_, address)) => Output::Connect { executor: key.clone(), address },
                 None => Output::Disconnect { executor: key.clone() },

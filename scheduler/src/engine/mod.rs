@@ -27,7 +27,7 @@ mod requests;
 mod statuses;
 mod takeover;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub(crate) mod view;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -135,7 +135,7 @@ impl Engine {
             Input::Registered(registration) => self.registered(registration, now),
             Input::Heartbeat { executor, free, draining } => self.heartbeat(&executor, &free, draining, now),
             Input::SessionEnded { executor } => self.session_ended(&executor, now),
-            Input::Reached { executor, reached } => self.reached(&executor, reached, now),
+            Input::Reached { executor, way } => self.reached(&executor, way, now),
             Input::Lost(loss) => self.lost(loss, now),
             Input::Schedulers { live } => self.schedulers(live, now),
             Input::Answered { executor, question, held, refused } => {
@@ -278,7 +278,10 @@ impl Engine {
         for (executor, is_silent) in silent {
             if !is_silent {
                 // It is heard and cannot be reached. To have a home it must be reached from there: it has to look for one.
-                tracing::warn!(executor = executor.id, "no connection to an executor at home here; it has to register again");
+                tracing::warn!(
+                    executor = executor.id,
+                    "no connection to an executor at home here; it has to register again"
+                );
                 self.sever(&executor.id);
             }
             self.tell_jobs_of(&executor.id, now);

@@ -154,7 +154,7 @@ impl Bench {
             };
             self.outputs.push(output);
             if let Some(executor) = opened {
-                self.input(Input::Reached { executor, reached: true });
+                self.input(Input::Reached { executor, way: crate::ways::Way::Straight });
             }
         }
     }
