@@ -1,6 +1,7 @@
 //! The service `Executor`: schedulers launch, cancel and ask.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use muster_graph::ids::JobId;
@@ -41,6 +42,10 @@ impl executor_server::Executor for ExecutorService {
         let (answers, stream) = mpsc::channel(ANSWERS_IN_FLIGHT);
         let core = self.core.clone();
         self.core.tasks.spawn(async move {
+            tokio::select! {
+                () = core.accepted.cancelled() => {}
+                () = answers.closed() => return,
+            }
             loop {
                 let answer = match launches.message().await {
                     Ok(Some(launch)) => {
@@ -75,10 +80,15 @@ impl executor_server::Executor for ExecutorService {
 
     async fn ask_jobs(&self, request: Request<v1::AskJobsRequest>) -> Result<Response<v1::AskJobsResponse>, Status> {
         self.core.home.heard();
-        let (asked, refused) = self.core.asked(request.into_inner().jobs).await?;
+        let questions = request.into_inner().jobs;
+        if !questions.is_empty() && !self.core.accepted.is_cancelled() {
+            return Err(Status::unavailable("no scheduler has registered this life of the executor yet"));
+        }
+        let (asked, refused) = self.core.asked(questions).await?;
         let held = self.core.table.held(Some(&asked));
         let refused = refused.iter().map(JobId::to_string).collect();
-        Ok(Response::new(v1::AskJobsResponse { incarnation: self.core.incarnation(), held, refused }))
+        let (executor_id, incarnation) = (self.core.id().to_owned(), self.core.incarnation());
+        Ok(Response::new(v1::AskJobsResponse { incarnation, held, refused, executor_id }))
     }
 
     async fn forget_jobs(
@@ -99,6 +109,7 @@ impl executor_server::Executor for ExecutorService {
         if at_once {
             self.core.stop_asked.cancel();
         } else {
+            self.core.told_to_drain.store(!undo, Ordering::Relaxed);
             self.core.set_draining(!undo);
         }
         let at_the_latest = (within_ms > 0).then(|| Instant::now() + Duration::from_millis(within_ms));
