@@ -307,7 +307,7 @@ async fn an_executor_that_is_heard_and_cannot_be_reached_has_no_home_here() {
 #[tokio::test]
 async fn one_that_was_registered_here_and_never_heard_of_again_does_not_stay_at_home() {
     let mut bench = Bench::new().await;
-    bench.input(Input::Schedulers { live: ["one".to_owned()].into() });
+    bench.input(live(&["one"]));
     bench.register(key("e", 1), 2);
     let own = |incarnation, record| Input::Registered(registration(key("e", incarnation), 2, "one".to_owned(), record));
     bench.input(own(1, 2));
