@@ -219,6 +219,8 @@ impl Engine {
             true => Link::Home,
             false if without_session => Link::None,
             false if self.live_schedulers.contains(&home) => Link::Peer,
+            // Whose end was not heard of, lives.
+            false if record > self.schedulers_as_of && !home.is_empty() => Link::Peer,
             false => Link::None,
         };
         let concerned = self.jobs.values().any(|job| job.graph.concerns(&key.id));
@@ -253,7 +255,7 @@ impl Engine {
         if link != Link::None {
             executor.is_back(link, now);
         } else if executor.link != Link::None || news {
-            // It had a home when this was written, though that is gone too, or not known yet.
+            // It had a home when this was written, though that is gone too.
             executor.away_since = None;
             executor.go_away(link, now);
             executor.tell_at = without_session.then_some(now + TELL_AFTER_MS);
@@ -372,11 +374,11 @@ impl Engine {
     }
 
     /// Schedulers came or went, and with them the homes of executors.
-    pub(super) fn schedulers(&mut self, live: BTreeSet<String>, now: Millis) {
+    pub(super) fn schedulers(&mut self, live: BTreeSet<String>, revision: Revision, now: Millis) {
         let mut away = Vec::new();
         for executor in self.executors.values_mut().filter(|executor| executor.home != self.identity.session.0) {
             match executor.link {
-                Link::Peer if !live.contains(&executor.home) => {
+                Link::Peer if !live.contains(&executor.home) && executor.record <= revision => {
                     executor.fell_silent(now);
                     away.push(executor.key.id.clone());
                 }
@@ -387,7 +389,7 @@ impl Engine {
                 _ => {}
             }
         }
-        self.live_schedulers = live;
+        (self.live_schedulers, self.schedulers_as_of) = (live, revision);
         away.iter().for_each(|executor| self.tell_jobs_of(executor, now));
         self.ask_executors();
     }

@@ -60,6 +60,8 @@ pub enum Input {
     Schedulers {
         /// Their sessions.
         live: std::collections::BTreeSet<String>,
+        /// The store's revision at which they were so.
+        revision: Revision,
     },
     /// It said what it has of some jobs, and stored our fence before.
     Answered {

@@ -34,6 +34,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use muster_graph::execution::Event;
 use muster_graph::ids::{Attempt, JobId, Millis};
+use muster_state::Revision;
 
 use crate::faults;
 use crate::options::ATTEMPTS_PER_EPOCH;
@@ -82,6 +83,8 @@ pub struct Engine {
     executors: BTreeMap<String, Executor>,
     /// Sessions of the live schedulers: an executor at home with another one has no home.
     live_schedulers: BTreeSet<String>,
+    /// The store's revision at which they were so: a later record may name a home that is not known yet.
+    schedulers_as_of: Revision,
     /// Rises when an executor's address changes, so that places of outputs are looked up again.
     addresses_revision: u32,
     batches: HashMap<u64, statuses::Batch>,
@@ -115,6 +118,7 @@ impl Engine {
             dirty: BTreeSet::new(),
             executors: BTreeMap::new(),
             live_schedulers: BTreeSet::new(),
+            schedulers_as_of: 0,
             addresses_revision: 1,
             batches: HashMap::new(),
             next_batch: 0,
@@ -137,7 +141,7 @@ impl Engine {
             Input::SessionEnded { executor } => self.session_ended(&executor, now),
             Input::Reached { executor, way } => self.reached(&executor, way, now),
             Input::Lost(loss) => self.lost(loss, now),
-            Input::Schedulers { live } => self.schedulers(live, now),
+            Input::Schedulers { live, revision } => self.schedulers(live, revision, now),
             Input::Answered { executor, question, held, refused } => {
                 self.answered(&executor, question, &held, &refused, now);
             }

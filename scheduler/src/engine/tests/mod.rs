@@ -230,6 +230,15 @@ impl Bench {
     }
 }
 
+/// These schedulers are live, and none is that was not heard of.
+pub(crate) fn live(sessions: &[&str]) -> Input {
+    live_as_of(Revision::MAX, sessions)
+}
+
+pub(crate) fn live_as_of(revision: Revision, sessions: &[&str]) -> Input {
+    Input::Schedulers { live: sessions.iter().map(|&session| session.to_owned()).collect(), revision }
+}
+
 pub(crate) fn registration(key: ExecutorKey, cores: u32, home: String, record: Revision) -> Registration {
     Registration {
         address: format!("{}:{}", key.id, key.incarnation),
