@@ -278,7 +278,10 @@ impl Engine {
         for (executor, is_silent) in silent {
             if !is_silent {
                 // It is heard and cannot be reached. To have a home it must be reached from there: it has to look for one.
-                tracing::warn!(executor = executor.id, "no connection to an executor at home here; it has to register again");
+                tracing::warn!(
+                    executor = executor.id,
+                    "no connection to an executor at home here; it has to register again"
+                );
                 self.sever(&executor.id);
             }
             self.tell_jobs_of(&executor.id, now);
