@@ -97,7 +97,8 @@ retries: {failed: 3, backoff: 300ms}
 run: '[ -e \"$GATES/flaky-$MUSTER_TASK_INDEX\" ] || { : > \"$GATES/flaky-$MUSTER_TASK_INDEX\"; exit 3; }'
 ";
 const FAILING: &str = "{name: failing, tasks: 3, run: 'exit 3'}";
-/// Task i sends i to reducer (i mod reducers); all of them together are a sum that is known.
+/// Task i sends i to reducer (i mod reducers); all of them together are a sum that is known. It is made when all faults are
+/// over: what was made before may have gone with an executor that is dead for good.
 const SHUFFLE: &str = r#"
 name: shuffle
 stages:
@@ -116,7 +117,10 @@ stages:
       awk '{ s += $1 } END { print s + 0 }' all > $MUSTER_OUTPUT_DIR/n
   sum:
     inputs: {reduce: all}
-    run: cat $MUSTER_INPUT_DIR/reduce/*/n | awk '{ s += $1 } END { print s }' > $MUSTER_OUTPUT_DIR/n
+    resources: {cpu: 0.1}
+    run: |
+      gate=held; eval "$WAIT"
+      cat $MUSTER_INPUT_DIR/reduce/*/n | awk '{ s += $1 } END { print s }' > $MUSTER_OUTPUT_DIR/n
 "#;
 
 impl Load {

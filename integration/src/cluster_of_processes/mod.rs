@@ -17,8 +17,8 @@ pub use member::Member;
 
 use crate::checker::{self, Outage, Outages, Scenario, Submitted, Verdict, Write};
 use crate::network::{Network, Node};
-use crate::recorder;
 use crate::world::{self, World};
+use crate::{journal, recorder};
 
 /// The cluster's name where none is given.
 const CLUSTER: &str = "default";
@@ -264,10 +264,12 @@ impl Cluster {
         views.into_iter().find(|view| view.executor_id == executor).map(|view| view.state)
     }
 
-    /// Whether an executor runs something now, as its home says.
-    pub async fn is_at_work(&self, executor: &str) -> bool {
-        let views = self.client.list_executors().await.unwrap_or_default();
-        views.iter().any(|view| view.executor_id == executor && view.running > 0)
+    /// Whether an executor runs something now, as its own record says.
+    #[must_use]
+    pub fn is_at_work(&self, executor: usize) -> bool {
+        let lines = journal::read(self.executors[executor].data_dir());
+        let count = |event: &str| lines.iter().filter(|line| line.event == event).count();
+        count("start") > count("end")
     }
 
     /// Waits until so many schedulers have a session.

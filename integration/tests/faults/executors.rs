@@ -38,7 +38,7 @@ fn an_executor_is_killed_for_good() {
         let mut scene = Scene::start(network, &Plan::default()).await;
         for name in ["push0", "pull0"] {
             let number = scene.cluster.executor(name);
-            eventually("it runs something", 60, || async { scene.cluster.is_at_work(name).await.then_some(()) }).await;
+            eventually("it runs something", 60, || async { scene.cluster.is_at_work(number).then_some(()) }).await;
             scene.cluster.kill_executor(number);
             scene.cluster.executor_is(name, "lost").await;
             scene.load.progress(2).await;

@@ -16,6 +16,8 @@ use crate::scenario;
 
 /// Between two jobs.
 const EVERY: Duration = Duration::from_millis(100);
+/// Between two restarts, at least: a second's jobs tell of each.
+const RESTART_EVERY: Duration = Duration::from_secs(1);
 /// By so much the wait may grow.
 const GROWS_BY: Duration = Duration::from_secs(1);
 const JOB: &str = "
@@ -58,7 +60,7 @@ fn p99(waits: &[Wait], from_us: u64, until_us: u64) -> (Duration, usize) {
 
 #[test]
 fn a_rolling_restart_delays_no_task() {
-    let (calm, rounds) = if is_soak() { (Duration::from_secs(30), 3) } else { (Duration::from_secs(8), 1) };
+    let (calm, rounds) = if is_soak() { (Duration::from_secs(30), 10) } else { (Duration::from_secs(8), 2) };
     scenario::run(async |network| {
         let mut cluster = Cluster::start(network, &Plan::default()).await;
         let stop = CancellationToken::new();
@@ -70,11 +72,13 @@ fn a_rolling_restart_delays_no_task() {
         let calm_until = recorder::boot_us();
         for _ in 0..rounds {
             for number in 0..cluster.schedulers.len() {
+                let next = tokio::time::Instant::now() + RESTART_EVERY;
                 let session = cluster.session_of(number).await;
                 cluster.schedulers[number].terminate().await;
                 cluster.start_scheduler(number).await;
                 cluster.live_schedulers(3).await;
                 assert_ne!(cluster.session_of(number).await, session, "it is another life");
+                tokio::time::sleep_until(next).await;
             }
         }
         let restarted = recorder::boot_us();

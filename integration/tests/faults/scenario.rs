@@ -52,7 +52,7 @@ impl Scene {
     pub(crate) async fn end(self) -> Judged {
         let Self { mut cluster, load, size } = self;
         let tally = load.finish(&cluster.world, size).await;
-        assert!(tally.finished >= 4, "{tally:?}");
+        assert!(tally.finished >= 5, "{tally:?}");
         cluster.acknowledged.extend(tally.acknowledged);
         judge(cluster).await
     }
