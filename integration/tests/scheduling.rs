@@ -193,6 +193,7 @@ async fn a_thousand_small_jobs_from_many_clients_all_end_and_each_ran_once() -> 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scheduler_whose_commits_do_not_come_back_lets_its_jobs_go_to_a_peer() -> anyhow::Result<()> {
+    cluster::logs();
     let state = memory();
     let slow = Arc::new(Faulty::new(Arc::clone(&state)));
     let one = cluster::scheduler("one", Arc::clone(&slow) as Arc<dyn StateBackend>).await?;

@@ -136,7 +136,7 @@ async fn scan(shared: &Arc<Shared>, unclaimed: &mut BTreeSet<JobId>) -> Result<(
     if takers.is_empty() {
         takers = live;
     }
-    if !takers.contains_key(&mine) {
+    if !takers.contains_key(&mine) || crate::self_fencing::stuck(shared).is_some() {
         unclaimed.clear();
         return Ok(());
     }
