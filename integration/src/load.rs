@@ -77,11 +77,14 @@ pub const HELD_TASKS: usize = 8;
 /// The stage of these, and the gate that they wait for.
 pub const HELD: &str = "held";
 
+/// Before all others and as small as theirs, so that these jobs tell of progress beside thousands of tasks that fill every
+/// executor to the brim.
 const SMALL: &str = "
 name: small
+priority: 1
 stages:
-  one: {tasks: 2, run: 'echo $MUSTER_TASK_INDEX > $MUSTER_OUTPUT_DIR/n'}
-  two: {inputs: {one: all}, run: 'cat $MUSTER_INPUT_DIR/one/*/n > /dev/null'}
+  one: {tasks: 2, resources: {cpu: 0.1}, run: 'echo $MUSTER_TASK_INDEX > $MUSTER_OUTPUT_DIR/n'}
+  two: {inputs: {one: all}, resources: {cpu: 0.1}, run: 'cat $MUSTER_INPUT_DIR/one/*/n > /dev/null'}
 ";
 const SLOW: &str = "{name: slow, tasks: TASKS, resources: {cpu: 0.1}, run: 'eval \"$NOTE\"; sleep 1'}";
 const HELD_JOB: &str = "
