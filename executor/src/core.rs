@@ -2,6 +2,7 @@
 //! by poll, a cancel by call or by poll.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use muster_graph::ids::JobId;
 use muster_proto::v1;
@@ -14,6 +15,7 @@ use crate::attempt;
 use crate::blocking;
 use crate::clock;
 use crate::control::StopCause;
+use crate::error::Error;
 use crate::group::Group;
 use crate::identity::Identity;
 use crate::keys::{AttemptKey, Fence};
@@ -58,8 +60,13 @@ pub(crate) struct Core {
     pub(crate) runtime: Arc<dyn TaskRuntime>,
     pub(crate) channels: Channels,
     pub(crate) home: Arc<Home>,
+    /// Given once a scheduler has registered this life. Nothing is taken in before: what is on its way may be meant for an
+    /// earlier one that came by the same number.
+    pub(crate) accepted: CancellationToken,
     /// A scheduler does not know us any more.
     pub(crate) register_again: Notify,
+    /// It takes no new work because an operator wants that, not because it is about to end.
+    pub(crate) told_to_drain: AtomicBool,
     /// A scheduler asked the executor to stop.
     pub(crate) stop_asked: CancellationToken,
     /// The wish that it leaves when it has nothing left to do.
@@ -74,7 +81,18 @@ impl Core {
     }
 
     pub(crate) fn incarnation(&self) -> u64 {
-        self.identity.incarnation
+        self.identity.incarnation()
+    }
+
+    /// Goes on as a later life than all that schedulers know of.
+    pub(crate) async fn rise_above(&self, known: u64) -> Result<(), Error> {
+        let before = self.incarnation();
+        self.identity.rise_above(known).await?;
+        self.outbox.begin(self.incarnation());
+        self.note_beginning().await;
+        let incarnation = self.incarnation();
+        tracing::warn!(before, known, incarnation, "earlier lives are known that the data directory has forgotten");
+        Ok(())
     }
 
     pub(crate) fn advisors(&self, owner_address: &Arc<str>) -> Advisors {

@@ -1,6 +1,7 @@
 //! The service `Executor`: schedulers launch, cancel and ask.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use muster_graph::ids::JobId;
@@ -42,6 +43,10 @@ impl executor_server::Executor for ExecutorService {
         let (answers, stream) = mpsc::channel(ANSWERS_IN_FLIGHT);
         let core = self.core.clone();
         self.core.tasks.spawn(async move {
+            tokio::select! {
+                () = core.accepted.cancelled() => {}
+                () = answers.closed() => return,
+            }
             loop {
                 let answer = match launches.message().await {
                     Ok(Some(launch)) => {
@@ -77,9 +82,13 @@ impl executor_server::Executor for ExecutorService {
 
     async fn ask_jobs(&self, request: Request<v1::AskJobsRequest>) -> Result<Response<v1::AskJobsResponse>, Status> {
         self.core.home.heard();
+        let asked = request.into_inner().jobs;
+        if !asked.is_empty() && !self.core.accepted.is_cancelled() {
+            return Err(Status::unavailable("no scheduler has registered this life of the executor yet"));
+        }
         let mut jobs = Vec::new();
         let mut owners = Vec::new();
-        for job in request.into_inner().jobs {
+        for job in asked {
             let id: JobId = job.job_id.parse().map_err(|error| Status::invalid_argument(format!("jobs: {error}")))?;
             jobs.push((id, Fence::from_wire(job.fence.as_ref())));
             owners.push(job.owner_address);
@@ -99,7 +108,8 @@ impl executor_server::Executor for ExecutorService {
             asked.push(job);
         }
         let held = self.core.table.held(Some(&asked));
-        Ok(Response::new(v1::AskJobsResponse { incarnation: self.core.incarnation(), held, refused }))
+        let (executor_id, incarnation) = (self.core.id().to_owned(), self.core.incarnation());
+        Ok(Response::new(v1::AskJobsResponse { incarnation, held, refused, executor_id }))
     }
 
     async fn forget_jobs(
@@ -120,6 +130,7 @@ impl executor_server::Executor for ExecutorService {
         if at_once {
             self.core.stop_asked.cancel();
         } else {
+            self.core.told_to_drain.store(!undo, Ordering::Relaxed);
             self.core.set_draining(!undo);
         }
         let at_the_latest = (within_ms > 0).then(|| Instant::now() + Duration::from_millis(within_ms));

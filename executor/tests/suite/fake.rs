@@ -197,7 +197,7 @@ impl Executors for Scheduler {
             schedulers,
             heartbeat_ms,
             cluster_epoch: 1,
-            lost_after_ms: 0,
+            ..Default::default()
         }))
     }
 
