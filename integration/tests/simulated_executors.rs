@@ -1,5 +1,6 @@
 //! `muster bench executors`' executors: they do for schedulers what real ones do.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -13,11 +14,11 @@ use muster_state::{Memory, StateBackend};
 const TASKS: u32 = 500;
 
 /// Waits until all of them have a session, and it is not one that is about to end.
-async fn at_home(simulated: &Simulated, address: &str, count: usize) {
+async fn at_home(simulated: &Simulated, scheduler: &str, address: SocketAddr, count: usize) {
     eventually("all executors are at one scheduler", 30, || async {
         let mut cluster = v1::cluster_client::ClusterClient::connect(format!("http://{address}")).await.ok()?;
         let views = cluster.list_executors(v1::ListExecutorsRequest {}).await.ok()?.into_inner().executors;
-        let here = views.iter().filter(|view| view.state == "ready" && view.home == address).count();
+        let here = views.iter().filter(|view| view.state == "ready" && view.home == scheduler).count();
         (here == count && simulated.counts().registered.load(Ordering::Relaxed) == count as u64).then_some(())
     })
     .await;
@@ -36,7 +37,7 @@ async fn simulated_executors_run_jobs_and_go_on_at_another_scheduler() -> anyhow
         prefix: "simulated".to_owned(),
     };
     let simulated = Simulated::start(&options).await?;
-    at_home(&simulated, &first.address().to_string(), 4).await;
+    at_home(&simulated, "one", first.address(), 4).await;
     let mut jobs = client(first.address()).await?;
     let id = submit(&mut jobs, job("many", &[("true", TASKS, &[])]), "").await?;
     let view = finished(&mut jobs, &id, 60).await?;
@@ -51,7 +52,7 @@ async fn simulated_executors_run_jobs_and_go_on_at_another_scheduler() -> anyhow
     })
     .await;
     first.stop().await;
-    at_home(&simulated, &second.address().to_string(), 4).await;
+    at_home(&simulated, "two", second.address(), 4).await;
     let mut jobs = client(second.address()).await?;
     let id = submit(&mut jobs, job("again", &[("true", TASKS, &[])]), "").await?;
     let view = finished(&mut jobs, &id, 60).await?;

@@ -146,7 +146,7 @@ pub(crate) const ROWS: &[Row] = &[
     row!("fleet-busy", "1,000 simulated executors × 16 slots, tasks of 1 s: slots busy", "", AtLeast Some(0.95), Some(0.98), [Fleet], |n| n.get("fleet.busy")),
     row!("fleet-cpu", "the same: scheduler CPU, all three together", "cores", AtMost Some(1.0), Some(0.5), [Fleet], |n| n.get("fleet.cores")),
     row!("rss", "peak RSS of a scheduler, one job of 1,000,000 tasks", "MB", AtMost Some(400.0), Some(200.0), [Million], |n| n.get("million.rss_mb")),
-    row!("fair", "small job beside another namespace's 1,000,000 tasks: (p99 to start − one task) ÷ p99 when idle", "×", AtMost Some(3.0), Some(2.0), [Beside], |n| Some((n.get("fair.beside_p99_ms")? - n.get("fair.task_ms")?) / n.get("fair.idle_p99_ms")?)),
+    row!("fair", "small job beside another namespace's 1,000,000 tasks: (p99 to start − one task) ÷ p99 when idle; given up after 10 s", "×", AtMost Some(3.0), Some(2.0), [Beside], |n| Some((n.get("fair.beside_p99_ms")? - n.get("fair.task_ms")?) / n.get("fair.idle_p99_ms")?)),
     row!("cancel", "cancel of the 1,000,000-task job: acknowledged after", "ms", AtMost Some(100.0), Some(50.0), [Trouble], |n| n.get("cancel.ms")),
     row!("cancel-after", "the same: tasks launched more than 100 ms after the acknowledgement", "", AtMost Some(0.0), Some(0.0), [Trouble], |n| n.get("cancel.launched_after")),
     row!("takeover", "takeover of the 1,000,000-task job: first launch after the session's expiry", "s", AtMost Some(4.0), Some(2.0), [Trouble], |n| n.get("takeover.seconds")),
