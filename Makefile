@@ -43,9 +43,11 @@ sim: ## random clusters: make sim SEEDS=n FIRST_SEED=m; SEED=x shows all of one;
 histories: ## random histories of a job's graph: make histories SEEDS=n FIRST_SEED=m
 	PROPTEST_CASES=$(SEEDS) GRAPH_FIRST_SEED=$(FIRST_SEED) cargo test --quiet -p muster-graph --test graph_properties -- --nocapture
 
-bench: setup ## the benchmarks, beside their limits in one run
+bench: setup ## the benchmarks, beside limits and peers: make bench ONLY=row ROUNDS=n QUICK=1; PUBLISH=1 writes docs/benchmarks.md
+	scripts/bench-tools.sh
 	cargo build --release --quiet -p muster-cli
-	cargo run --release --quiet -p muster-integration --bin bench
+	ROUNDS=$(ROUNDS) QUICK=$(QUICK) ONLY=$(ONLY) PUBLISH=$(PUBLISH) \
+		cargo run --release --quiet -p muster-integration --bin bench
 
 soak: setup ## the slow suites: properties, simulation, real faults (MINUTES bounds them; PART=faults ONLY=etcd chooses; SHORT=1)
 	SHORT=$(SHORT) scripts/soak.sh $(or $(MINUTES),30) $(or $(PART),all) $(ONLY)

@@ -84,6 +84,7 @@ pub(crate) enum Command {
     Executors(commands::executors::Executors),
     Schedulers(commands::schedulers::Schedulers),
     Admin(commands::admin::Admin),
+    Bench(commands::bench::Bench),
     Completions(commands::completions::Completions),
     Man(commands::man::Man),
     ExitCodes(commands::exit_codes::ExitCodes),

@@ -33,6 +33,7 @@ mod resources;
 mod retention;
 pub mod runtime;
 mod serve;
+pub mod simulated;
 mod store;
 pub mod supervisor;
 mod table;

@@ -200,6 +200,12 @@ impl Process {
         self.signal(Signal::CONT);
     }
 
+    /// For /proc.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a child has a pid");
         kill_process(pid, signal).expect("our own child can be sent signals");

@@ -1,6 +1,7 @@
 //! One verb per file: its arguments, and what it does with them.
 
 pub(crate) mod admin;
+pub(crate) mod bench;
 pub(crate) mod cancel;
 pub(crate) mod completions;
 mod daemon;

@@ -4,6 +4,7 @@
 //! Invariants: tables are for people and may change; JSON is for programs, is documented in docs/cli.md and only grows.
 //! Nothing here writes to standard error, and nothing else writes to standard output but logs and generated files.
 
+pub(crate) mod bench;
 pub(crate) mod detail;
 pub(crate) mod executor;
 pub(crate) mod scheduler;
