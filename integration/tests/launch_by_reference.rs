@@ -19,9 +19,9 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 /// As slow as the store is made.
-const SLOW: Duration = Duration::from_secs(15);
+const SLOW: Duration = Duration::from_secs(8);
 /// What a launch, or anything else that does not read the store, may take on a busy machine: far less than `SLOW`.
-const USUAL: Duration = Duration::from_secs(12);
+const USUAL: Duration = Duration::from_secs(6);
 
 struct Cluster {
     world: World,

@@ -104,6 +104,21 @@ pub(crate) async fn stopped(shared: &Shared, executor: &ExecutorKey) -> Result<(
     }
 }
 
+/// Notes whether an operator wants an executor drained, whatever life it is in.
+pub(crate) async fn note_wish(shared: &Shared, id: &str, told_to_drain: bool) -> Result<(), Error> {
+    loop {
+        let reading = read_now(shared, id).await?;
+        let Some((stored, _)) = reading.record().filter(|(stored, _)| stored.told_to_drain != told_to_drain) else {
+            return Ok(());
+        };
+        let record = ExecutorRecord { told_to_drain, ..stored.clone() };
+        // None: somebody else wrote it, or this had landed before; look again.
+        if reading.write(&*shared.options.state, &record, Vec::new()).await?.is_some() {
+            return Ok(());
+        }
+    }
+}
+
 async fn read_now(shared: &Shared, id: &str) -> Result<Reading, Error> {
     executor_records::read(&*shared.options.state, shared.presence().identity.epoch_revision, id).await
 }

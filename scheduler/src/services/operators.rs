@@ -17,7 +17,8 @@ use crate::options::PEER_DEADLINE;
 const JOBS_NAMED_MAX: usize = 16;
 
 impl Api {
-    /// Passes the wish on to the executor, whose own matter it is.
+    /// Passes the wish on to the executor, whose own matter it is, and notes it for the executor's later lives before it is
+    /// acknowledged: the executor may die before it has registered as draining.
     pub(super) async fn drain(&self, wish: v1::DrainExecutorRequest) -> Result<(), Status> {
         let v1::DrainExecutorRequest { executor_id: id, undo, stop, timeout_ms } = wish;
         if undo && (stop || timeout_ms > 0) {
@@ -54,6 +55,7 @@ impl Api {
             .await
             .map_err(|_| Status::unavailable(format!("executor {id} at {address} does not answer; try again")))?
             .map_err(|status| Status::unavailable(format!("executor {id} at {address}: {}", status.message())))?;
+        absence::note_wish(&self.shared, &id, !undo).await.map_err(store)?;
         tracing::info!(executor = id, undo, stop, timeout_ms, "executor drained");
         Ok(())
     }
