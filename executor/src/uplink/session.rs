@@ -74,6 +74,7 @@ async fn register(core: &Core, address: &str) -> Result<Duration, String> {
         highest_epoch: highest.epoch,
         held: core.table.held(None),
         draining: core.table.is_draining(),
+        backlog: u32::try_from(core.options.backlog).unwrap_or(u32::MAX),
     };
     let within = REGISTER_WITHIN.min(*core.home.limit().borrow() / TRIES_PER_LIMIT).max(REGISTER_WITHIN_MIN);
     let answer = timeout(within, scheduler.register(request))

@@ -208,6 +208,7 @@ async fn pull_gets_work_and_cancels_by_polls_and_a_lost_answer_is_harmless() {
         job_id: long_one.job_id.clone(),
         fence: Some(v1::Fence { epoch: 1, token: 10 }),
         attempts: vec![long_one.clone()],
+        only_waiting: false,
     };
     scheduler.with(|state| state.cancels.push(cancel));
     assert_outcome(&scheduler.result(&long_one).await, Outcome::Cancelled);
