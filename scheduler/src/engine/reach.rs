@@ -5,11 +5,32 @@ use std::collections::{BTreeMap, BTreeSet};
 use muster_graph::ids::{ExecutorKey, JobId, Millis};
 
 use super::losses::is_ending;
-use super::{Engine, Link};
+use super::{Engine, Executor, Link};
 
 /// A way to an executor that has been broken for so long is no hiccup: longer than the executor takes to start again, or
 /// its home to notice that it is gone.
 const CUT_OFF_AFTER_MS: Millis = 10_000;
+
+impl Executor {
+    /// Whether it would hear now of what it is told.
+    pub(super) fn hears(&self) -> bool {
+        if self.pull {
+            // A poll whose caller has gone away is not worth an assignment.
+            self.poll.as_ref().is_some_and(|poll| !poll.reply.is_closed())
+        } else {
+            // Its home may reach it where we do not.
+            self.is_reachable() && self.unreached_since.is_none()
+        }
+    }
+
+    pub(crate) fn is_reachable(&self) -> bool {
+        !self.address.is_empty() && matches!(self.link, Link::Home | Link::Peer)
+    }
+
+    pub(crate) fn takes_work(&self, now: Millis) -> bool {
+        self.hears() && !self.draining && self.full_until <= now
+    }
+}
 
 impl Engine {
     pub(super) fn reached(&mut self, key: &ExecutorKey, reached: bool, now: Millis) {

@@ -157,6 +157,7 @@ impl Executors for Api {
             home: identity.session.0.clone(),
             state: if message.draining { executor_state::DRAINING } else { executor_state::READY }.to_owned(),
             since_ms: self.shared.now(),
+            backlog: message.backlog,
         };
         let revision = membership::write_executor(&self.shared, &record).await.map_err(|error| match error {
             muster_state::Error::Fatal(why) => Status::failed_precondition(why),
@@ -174,6 +175,7 @@ impl Executors for Api {
             home_here: true,
             home: record.home,
             record: revision,
+            backlog: message.backlog,
             held: Some(held),
         };
         tracing::info!(
