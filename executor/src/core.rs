@@ -2,6 +2,7 @@
 //! by poll, a cancel by call or by poll.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use muster_graph::ids::JobId;
 use muster_proto::v1;
@@ -14,6 +15,7 @@ use crate::attempt;
 use crate::blocking;
 use crate::clock;
 use crate::control::StopCause;
+use crate::error::Error;
 use crate::group::Group;
 use crate::identity::Identity;
 use crate::keys::{AttemptKey, Fence};
@@ -58,8 +60,13 @@ pub(crate) struct Core {
     pub(crate) runtime: Arc<dyn TaskRuntime>,
     pub(crate) channels: Channels,
     pub(crate) home: Arc<Home>,
+    /// Given once a scheduler has registered this life. Nothing is taken in before: what is on its way may be meant for an
+    /// earlier one that came by the same number.
+    pub(crate) accepted: CancellationToken,
     /// A scheduler does not know us any more.
     pub(crate) register_again: Notify,
+    /// It takes no new work because an operator wants that, not because it is about to end.
+    pub(crate) told_to_drain: AtomicBool,
     /// A scheduler asked the executor to stop.
     pub(crate) stop_asked: CancellationToken,
     /// The wish that it leaves when it has nothing left to do.
@@ -74,7 +81,18 @@ impl Core {
     }
 
     pub(crate) fn incarnation(&self) -> u64 {
-        self.identity.incarnation
+        self.identity.incarnation()
+    }
+
+    /// Goes on as a later life than all that schedulers know of.
+    pub(crate) async fn rise_above(&self, known: u64) -> Result<(), Error> {
+        let before = self.incarnation();
+        self.identity.rise_above(known).await?;
+        self.outbox.begin(self.incarnation());
+        self.note_beginning().await;
+        let incarnation = self.incarnation();
+        tracing::warn!(before, known, incarnation, "earlier lives are known that the data directory has forgotten");
+        Ok(())
     }
 
     pub(crate) fn advisors(&self, owner_address: &Arc<str>) -> Advisors {
@@ -140,6 +158,31 @@ impl Core {
             self.journal.note(self.line("fence", about, fence)).await;
         }
         Ok(counts)
+    }
+
+    /// A scheduler asks about jobs that it took over. On disk before it is answered: from here on the former owner starts
+    /// nothing here. Answers which jobs it may be told of, and of which a newer owner was heard.
+    pub(crate) async fn asked(&self, questions: Vec<v1::JobFence>) -> Result<(Vec<JobId>, Vec<JobId>), Status> {
+        let mut jobs = Vec::new();
+        let mut owners = Vec::new();
+        for job in questions {
+            let id: JobId = job.job_id.parse().map_err(|error| Status::invalid_argument(format!("jobs: {error}")))?;
+            jobs.push((id, Fence::from_wire(job.fence.as_ref())));
+            owners.push(job.owner_address);
+        }
+        let counts = self.hear(&jobs).await?;
+        let (mut asked, mut refused) = (Vec::new(), Vec::new());
+        for (((job, _), owner), counts) in jobs.into_iter().zip(owners).zip(counts) {
+            if !counts {
+                refused.push(job);
+                continue;
+            }
+            if !owner.is_empty() {
+                self.outbox.owner_is(job, &owner);
+            }
+            asked.push(job);
+        }
+        Ok((asked, refused))
     }
 
     /// Asks attempts to end, if the one who asks owns the job.

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -91,7 +92,7 @@ impl Executor {
         let fences = Fences::open(&layout.fences(), Some(identity.lock.clone()))
             .await
             .map_err(Error::data_dir("read", layout.fences()))?;
-        let outbox = Outbox::open(&layout.outbox(), identity.incarnation, Some(identity.lock.clone()))
+        let outbox = Outbox::open(&layout.outbox(), identity.incarnation(), Some(identity.lock.clone()))
             .map_err(Error::data_dir("read", layout.outbox()))?;
         let journal = Journal::open(&layout.journal()).map_err(Error::data_dir("open", layout.journal()))?;
         let listener = options
@@ -118,7 +119,9 @@ impl Executor {
             runtime,
             home: Arc::new(Home::new(&options.schedulers)),
             channels,
+            accepted: CancellationToken::new(),
             register_again: Notify::new(),
+            told_to_drain: AtomicBool::new(false),
             stop_asked: CancellationToken::new(),
             leave: watch::Sender::new(None),
             tasks: Tasks::default(),
@@ -159,7 +162,7 @@ fn runtime(
     let setup = Setup {
         argv: options.supervisor.clone(),
         lock: layout.supervisor_lock(),
-        mark: format!("{}.{}", identity.id, identity.incarnation),
+        mark: format!("{}.{}", identity.id, identity.incarnation()),
         cgroup,
     };
     let (runtime, keeper) = ProcessRuntime::start(setup).map_err(|source| Error::Supervisor {

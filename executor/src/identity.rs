@@ -3,14 +3,19 @@
 //! Invariant: an incarnation is on disk before anybody hears of it, so no two lives of an executor share one, and a
 //! launch that was meant for a former life is known by its number. A lock on the data directory keeps a second
 //! executor out for as long as this process lives.
+//!
+//! A data directory that was lost, or put back from a copy, has forgotten numbers that were in use. Schedulers remember:
+//! before it is registered for the first time, and so before it takes anything in, a life may be told to rise above them.
 
 use std::fs::File;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{FlockOperation, flock};
 
+use crate::blocking;
 use crate::error::Error;
 use crate::options::check_id;
 
@@ -18,7 +23,11 @@ use crate::options::check_id;
 #[derive(Debug)]
 pub(crate) struct Identity {
     pub(crate) id: String,
-    pub(crate) incarnation: u64,
+    /// Of this start alone.
+    pub(crate) life: String,
+    incarnation: AtomicU64,
+    /// Where it is kept.
+    incarnation_path: PathBuf,
     /// Whoever writes in the data directory holds it too.
     pub(crate) lock: Arc<File>,
 }
@@ -79,7 +88,24 @@ impl Identity {
         };
         let incarnation = last + 1;
         write_durably(&incarnation_path, &incarnation.to_string())?;
-        Ok(Self { id, incarnation, lock: Arc::new(lock) })
+        let life = format!("{:016x}", rand::random::<u64>());
+        Ok(Self { id, life, incarnation: AtomicU64::new(incarnation), incarnation_path, lock: Arc::new(lock) })
+    }
+
+    /// Which start of it this is.
+    pub(crate) fn incarnation(&self) -> u64 {
+        self.incarnation.load(Ordering::Relaxed)
+    }
+
+    /// Goes on under a number above one that was in use before; on disk when this returns. Not once anybody may have heard
+    /// of this life.
+    pub(crate) async fn rise_above(&self, known: u64) -> Result<(), Error> {
+        let next = known.max(self.incarnation()).saturating_add(1);
+        let path = self.incarnation_path.clone();
+        let closing = |error| Error::data_dir("write", &self.incarnation_path)(std::io::Error::other(error));
+        blocking::run(move || write_durably(&path, &next.to_string())).await.map_err(closing)??;
+        self.incarnation.store(next, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Gives the data directory free although this still lives. Nothing may be written after it.
@@ -118,18 +144,31 @@ mod tests {
     fn a_second_executor_is_kept_out_and_each_start_is_a_new_incarnation() {
         let dir = tempfile::tempdir().unwrap();
         let first = Identity::take(dir.path(), None).unwrap();
-        assert_eq!(first.incarnation, 1);
+        assert_eq!(first.incarnation(), 1);
         let refused = Identity::take(dir.path(), None).unwrap_err();
         assert!(matches!(refused, Error::DataDirInUse(_)), "{refused}");
         let id = first.id.clone();
         drop(first);
         let second = Identity::take(dir.path(), None).unwrap();
-        assert_eq!((second.id.as_str(), second.incarnation), (id.as_str(), 2));
+        assert_eq!((second.id.as_str(), second.incarnation()), (id.as_str(), 2));
         drop(second);
         let other = Identity::take(dir.path(), Some("other")).unwrap_err();
         assert!(other.to_string().contains("belongs to executor"), "{other}");
         let same = Identity::take(dir.path(), Some(&id)).unwrap();
-        assert_eq!(same.incarnation, 3);
+        assert_eq!(same.incarnation(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_life_that_rises_above_a_known_number_stays_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Identity::take(dir.path(), None).unwrap();
+        first.rise_above(7).await.unwrap();
+        assert_eq!(first.incarnation(), 8);
+        let life = first.life.clone();
+        drop(first);
+        let second = Identity::take(dir.path(), None).unwrap();
+        assert_eq!(second.incarnation(), 9);
+        assert_ne!(second.life, life);
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Leaving in order: the executor takes no new work, finishes what it has, delivers the results, and serves what it made
 //! until no unfinished job needs it any more. Then it stops, and everybody is told.
 //!
-//! The wish can be changed and taken back as long as it has not come true. It is this life's: an executor that is
-//! started again takes work.
+//! The wish can be changed and taken back as long as it has not come true. That it leaves is this life's wish alone; that it
+//! takes no new work is in its record, and holds for a life after a crash too. One that has stopped in order takes work
+//! when it is started again.
 
 use std::time::Duration;
 

@@ -85,16 +85,18 @@ impl World {
         self.start(name, arguments).await
     }
 
-    /// `muster executor` with 2 cores, unless `more` says otherwise. Its data directory bears its name.
+    /// `muster executor` with this name and 2 cores, unless `more` says otherwise. Its data directory bears the name.
     pub async fn executor(&self, name: &str, mode: &str, schedulers: &[SocketAddr], more: &[&str]) -> Process {
         let schedulers: Vec<String> = schedulers.iter().map(ToString::to_string).collect();
         let data_dir = self.path(name).display().to_string();
         let mut arguments: Vec<String> =
-            ["executor", "--id", name, "--mode", mode, "--schedulers", &schedulers.join(","), "--data-dir", &data_dir]
+            ["executor", "--mode", mode, "--schedulers", &schedulers.join(","), "--data-dir", &data_dir]
                 .map(str::to_owned)
                 .into();
-        if !more.contains(&"--cpus") {
-            arguments.extend(["--cpus", "2"].map(str::to_owned));
+        for usual in [["--id", name], ["--cpus", "2"]] {
+            if !more.contains(&usual[0]) {
+                arguments.extend(usual.map(str::to_owned));
+            }
         }
         arguments.extend(more.iter().map(|&argument| argument.to_owned()));
         self.start(name, arguments).await

@@ -1,14 +1,15 @@
 //! Schedulers over the memory store, with executors that run nothing.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use muster_integration::jobs::{client, finished, job, submit};
 use muster_integration::simulated::{Simulated, succeed};
 use muster_integration::{cluster, eventually};
+use muster_proto::storage::ExecutorRecord;
 use muster_proto::v1;
 use muster_state::faults::{Fault, Faulty, Operation};
-use muster_state::{Keyspace, Memory, StateBackend};
+use muster_state::{Keyspace, Memory, StateBackend, codec, keys};
 
 fn memory() -> Arc<dyn StateBackend> {
     Arc::new(Memory::new())
@@ -168,7 +169,7 @@ async fn a_thousand_small_jobs_from_many_clients_all_end_and_each_ran_once() -> 
         Simulated::start("e1", one.address(), 8, succeed()).await?,
         Simulated::start("e2", two.address(), 8, succeed()).await?,
     ];
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     let mut clients = tokio::task::JoinSet::new();
     for number in 0..64u32 {
         let address = if number % 2 == 0 { one.address() } else { two.address() };
@@ -193,6 +194,7 @@ async fn a_thousand_small_jobs_from_many_clients_all_end_and_each_ran_once() -> 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scheduler_whose_commits_do_not_come_back_lets_its_jobs_go_to_a_peer() -> anyhow::Result<()> {
+    cluster::logs();
     let state = memory();
     let slow = Arc::new(Faulty::new(Arc::clone(&state)));
     let one = cluster::scheduler("one", Arc::clone(&slow) as Arc<dyn StateBackend>).await?;
@@ -220,5 +222,41 @@ async fn a_scheduler_whose_commits_do_not_come_back_lets_its_jobs_go_to_a_peer()
     let view = finished(&mut second, &id, 10).await?;
     assert_eq!(view.state(), v1::JobState::Cancelled);
     executor.seen(|seen| assert_eq!(seen.launches.values().sum::<u32>(), 1));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_absence_that_the_store_tells_of_late_is_counted_from_then() -> anyhow::Result<()> {
+    const LOST_AFTER: Duration = Duration::from_secs(3); // As `cluster::scheduler` says.
+    let state = memory();
+    let key = keys::executor("e1");
+    let mut record = ExecutorRecord {
+        executor_id: "e1".to_owned(),
+        incarnation: 1,
+        address: "127.0.0.1:9".to_owned(),
+        home: "a-peer-not-heard-of".to_owned(),
+        state: "ready".to_owned(),
+        ..Default::default()
+    };
+    state.put(key.clone(), codec::encode(&record)?).await?;
+    // Its list of executors is whole, and then the watch is silent.
+    let deaf = Arc::new(Faulty::new(Arc::clone(&state)));
+    let silence = Fault::Delay(Duration::from_secs(3_600));
+    let injected = deaf.inject(Keyspace::Executors, Operation::Watch, silence, usize::MAX);
+    let scheduler = cluster::scheduler("one", Arc::clone(&deaf) as Arc<dyn StateBackend>).await?;
+    eventually("its watch is silent", 10, || async { (injected.fired() > 0).then_some(()) }).await;
+    tokio::time::sleep(LOST_AFTER / 2).await;
+    // Its home was there all the time, and says only now that it is out of reach.
+    let away = Instant::now();
+    (record.home, record.state) = (String::new(), "disconnected".to_owned());
+    state.put(key.clone(), codec::encode(&record)?).await?;
+    eventually("it is declared lost", 40, || async {
+        let entry = state.get(&key).await.ok()??;
+        let record: ExecutorRecord = codec::decode(&key, &entry.value).ok()?;
+        (record.state == "lost").then_some(())
+    })
+    .await;
+    assert!(away.elapsed() >= LOST_AFTER, "declared lost after {:?}", away.elapsed());
+    drop(scheduler);
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::process::{Command, Output};
 
 use muster_client::{Client, Error, JobId};
-use muster_integration::eventually;
+use muster_integration::{eventually, journal};
 use muster_integration::processes::{Process, muster};
 use muster_integration::world::{World, client, ready, succeeded, tasks};
 use muster_proto::v1;
@@ -53,6 +53,8 @@ fn admin(scheduler: &Process, arguments: &[&str]) -> Output {
 struct Before {
     waiting: JobId,
     unknown: JobId,
+    /// One more of those, whose task would run for ever.
+    endless: JobId,
 }
 
 /// Enough jobs that the store's revision is far beyond the backup's.
@@ -76,7 +78,10 @@ async fn run_on_after_a_backup(world: &World, etcd: &Etcd, client: &Client) -> B
         unknown = submitted(client, short(world)).await;
         succeeded(client, unknown).await;
     }
-    Before { waiting: job, unknown }
+    let endless = world.job(r#"{name: endless, run: 'eval "$NOTE"; gate=never; eval "$WAIT"'}"#);
+    let endless = submitted(client, endless).await;
+    world.started("main", 1).await;
+    Before { waiting: job, unknown, endless }
 }
 
 async fn in_safe_mode(client: &Client) -> String {
@@ -124,7 +129,8 @@ async fn goes_on_from_the_backup(world: &World, client: &Client, before: &Before
     let attempts: Vec<u32> = waited.iter().map(|task| task.attempt).collect();
     // The first one's result was accepted after the backup. It ran again if the executor had forgotten it since, and was
     // taken a second time, as the only one of this epoch, if not. The second one went on all the time.
-    let starts: Vec<Vec<u32>> = world.starts().into_values().collect();
+    let starts = world.starts().into_iter().filter(|(task, _)| task.starts_with("wait/"));
+    let starts: Vec<Vec<u32>> = starts.map(|(_, attempts)| attempts).collect();
     match attempts[..] {
         [FIRST, 1] => assert_eq!(starts, [vec![1, FIRST], vec![1]]),
         [1, 1] => assert_eq!(starts, [vec![1], vec![1]]),
@@ -133,6 +139,12 @@ async fn goes_on_from_the_backup(world: &World, client: &Client, before: &Before
     let sum = tasks(client, before.waiting, "sum").await;
     assert_eq!(sum.iter().map(|task| task.attempt).collect::<Vec<_>>(), [FIRST], "{sum:?}");
     assert!(matches!(client.get_job(before.unknown).await, Err(Error::NotFound(_))));
+    eventually("what runs of a job that the store does not know is ended", 30, || async {
+        let endless = before.endless.to_string();
+        let ended = |line: &journal::Line| line.event == "end" && line.job == endless;
+        journal::read(&world.path("e1")).iter().any(ended).then_some(())
+    })
+    .await;
     succeeded(client, submitted(client, short(world)).await).await;
 }
 

@@ -15,8 +15,8 @@ use muster_state::{Entry, Error, Guard, Keyspace, Op, Revision, SessionId, Txn, 
 use crate::engine::Identity;
 use crate::load::{self, send_until_known};
 use crate::options::{CLAIM_BATCH, JOBS_OWNED_MAX};
-use crate::ownership;
 use crate::shared::Shared;
+use crate::{ownership, self_fencing};
 
 /// A job whose owner's session is gone, or that has no owner.
 #[derive(Debug, Clone)]
@@ -130,7 +130,7 @@ pub(crate) async fn claim(shared: &Arc<Shared>, id: JobId) {
 
 async fn try_claim(shared: &Shared, id: JobId) -> Result<bool, Error> {
     let jobs = shared.engine.read(|engine| engine.jobs_owned()).await.unwrap_or(usize::MAX);
-    if jobs >= JOBS_OWNED_MAX || !shared.health.is_trusted() {
+    if jobs >= JOBS_OWNED_MAX || !shared.health.is_trusted() || self_fencing::stuck(shared).is_some() {
         return Ok(false);
     }
     let state = &*shared.options.state;

@@ -85,7 +85,10 @@ pub(crate) async fn set(shared: &Shared, draining: bool) -> Result<(), Error> {
     let session = presence.identity.session;
     let record = SchedulerRecord { draining, ..presence.record };
     let txn = Txn {
-        guards: vec![Guard::SessionAlive(session.clone())],
+        guards: vec![
+            Guard::AtRevision(keys::epoch(), presence.identity.epoch_revision),
+            Guard::SessionAlive(session.clone()),
+        ],
         ops: vec![Op::Put { key: keys::session(&session), value: codec::encode(&record)?, session: Some(session) }],
         read_on_failure: Vec::new(),
     };

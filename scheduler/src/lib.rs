@@ -14,6 +14,7 @@ mod claims;
 mod committer;
 mod demand;
 mod draining;
+mod executor_records;
 mod faults;
 mod handover;
 mod isolation;
@@ -36,6 +37,7 @@ mod shared;
 mod shell;
 mod store_health;
 mod store_watch;
+mod unreachable;
 
 pub use options::Options;
 pub use scheduler::{Error, Handle, Scheduler};

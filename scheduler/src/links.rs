@@ -78,7 +78,7 @@ pub(crate) fn channel(network: &Network, address: &str) -> Result<Channel, tonic
     Ok(network.connect_lazy(&endpoint))
 }
 
-fn client(network: &Network, address: &str) -> Result<ExecutorClient<Channel>, tonic::transport::Error> {
+pub(crate) fn client(network: &Network, address: &str) -> Result<ExecutorClient<Channel>, tonic::transport::Error> {
     Ok(ExecutorClient::new(channel(network, address)?)
         // All that an executor has of some hundreds of jobs may be much.
         .max_decoding_message_size(16 * MESSAGE_BYTES_MAX)

@@ -9,24 +9,13 @@ use muster_graph::ids::ExecutorKey;
 use muster_graph::spec::Resources;
 use muster_proto::storage::{ExecutorRecord, SchedulerRecord};
 use muster_state::codec::{self, Epoch};
-use muster_state::{
-    Change, Entry, Error, Guard, Key, Keyspace, Op, Revision, SessionId, StateBackend, Txn, TxnOutcome, keys,
-};
+use muster_state::{Change, Entry, Error, Guard, Key, Keyspace, Op, Revision, SessionId, StateBackend, Txn, keys};
 
 use crate::engine::{Identity, Input, Loss, Registration};
+use crate::executor_records::executor_state;
 use crate::load::send_until_known;
 use crate::options::Options;
 use crate::shared::{Presence, Shared};
-
-/// An executor's state, as stored.
-pub(crate) mod executor_state {
-    pub(crate) const READY: &str = "ready";
-    pub(crate) const DRAINING: &str = "draining";
-    /// Its home does not hear of it any more; nobody else may have to.
-    pub(crate) const DISCONNECTED: &str = "disconnected";
-    pub(crate) const LOST: &str = "lost";
-    pub(crate) const STOPPED: &str = "stopped";
-}
 
 /// A watch only makes sooner what a list alone would bring about: so often everything is listed anew.
 const LIST_EVERY: Duration = Duration::from_secs(20);
@@ -159,50 +148,45 @@ async fn follow_executors_once(shared: &Shared) -> Result<(), Error> {
     let state = &*shared.options.state;
     let page = state.get_from_prefix(Keyspace::Executors, "").await?;
     for entry in page.entries {
-        executor_seen(shared, &entry).await;
+        executor_seen(shared, &entry).await?;
     }
     let mut watch = state.watch(Keyspace::Executors, "", page.revision + 1).await?;
     while let Some(batch) = watch.next().await {
         for change in batch?.changes {
             if let Change::Put(entry) = change {
-                executor_seen(shared, &entry).await;
+                executor_seen(shared, &entry).await?;
             }
         }
     }
     Ok(())
 }
 
-pub(crate) async fn executor_seen(shared: &Shared, entry: &Entry) {
+/// Tells the engine of an executor's record. An error of the store means that nothing was told; whoever read the record
+/// reads it again.
+pub(crate) async fn executor_seen(shared: &Shared, entry: &Entry) -> Result<(), Error> {
     let record: ExecutorRecord = match codec::decode(&keys::executor(&entry.name), &entry.value) {
         Ok(record) => record,
-        // The others are heard of all the same.
-        Err(error) => return tracing::warn!(%error, "an executor's record cannot be read; it is left alone"),
+        Err(error) => {
+            // The others are heard of all the same.
+            tracing::warn!(%error, "an executor's record cannot be read; it is left alone");
+            return Ok(());
+        }
     };
     let key = ExecutorKey { id: record.executor_id.clone(), incarnation: record.incarnation };
     let input = if matches!(record.state.as_str(), executor_state::LOST | executor_state::STOPPED) {
         // News may be late. One that is back since may have been given work, which an old loss must not take away.
-        let now = loop {
-            match shared.options.state.get(&keys::executor(&entry.name)).await {
-                Ok(now) => break now,
-                Err(error) => {
-                    tracing::debug!(executor = entry.name, %error, "whether it is still lost is not known; soon")
-                }
-            }
-            tokio::time::sleep(PAUSE).await;
-        };
+        let now = shared.options.state.get(&keys::executor(&entry.name)).await?;
         if now.is_some_and(|now| now.mod_revision > entry.mod_revision) {
-            return;
+            return Ok(());
         }
         let on_purpose = record.state == executor_state::STOPPED;
         Input::Lost(Loss { key, record: entry.mod_revision, on_purpose })
-    } else if record.home == shared.presence().identity.session.0 {
-        // Its session here says more than the record does.
-        return;
     } else {
         Input::Registered(registration(&record, entry.mod_revision))
     };
     // Stopping: nobody needs to know any more.
     let _ = shared.engine.send(input).await;
+    Ok(())
 }
 
 pub(crate) fn registration(record: &ExecutorRecord, revision: Revision) -> Registration {
@@ -213,45 +197,11 @@ pub(crate) fn registration(record: &ExecutorRecord, revision: Revision) -> Regis
         total: record.total.as_ref().map(Resources::from).unwrap_or_default(),
         labels: record.labels.clone(),
         version: record.version.clone(),
-        draining: record.state == executor_state::DRAINING,
+        draining: record.told_to_drain || record.state == executor_state::DRAINING,
         home_here: false,
         home: record.home.clone(),
         record: revision,
         backlog: record.backlog,
         held: None,
-    }
-}
-
-/// Writes an executor's record if it differs from what is stored; never over a later life's. Answers its revision.
-pub(crate) async fn write_executor(shared: &Shared, record: &ExecutorRecord) -> Result<Revision, Error> {
-    let state = &*shared.options.state;
-    let key = keys::executor(&record.executor_id);
-    loop {
-        let known = state.get(&key).await?;
-        let guard = match &known {
-            None => Guard::Absent(key.clone()),
-            Some(entry) => {
-                let stored: ExecutorRecord = codec::decode(&key, &entry.value)?;
-                if stored.incarnation > record.incarnation {
-                    return Err(Error::Fatal(format!(
-                        "executor {} has started again since (incarnation {})",
-                        record.executor_id, stored.incarnation
-                    )));
-                }
-                if (ExecutorRecord { since_ms: record.since_ms, ..stored }) == *record {
-                    return Ok(entry.mod_revision);
-                }
-                Guard::AtRevision(key.clone(), entry.mod_revision)
-            }
-        };
-        let txn = Txn {
-            guards: vec![guard],
-            ops: vec![Op::Put { key: key.clone(), value: codec::encode(record)?, session: None }],
-            read_on_failure: Vec::new(),
-        };
-        // Refused: somebody else wrote it, or this had landed before; look again.
-        if let TxnOutcome::Committed(revision) = send_until_known(state, txn).await? {
-            return Ok(revision);
-        }
     }
 }

@@ -42,6 +42,7 @@ pub(crate) struct Metrics {
     pub(crate) transaction_seconds: Histogram,
     pub(crate) takeovers: Counter,
     pub(crate) sessions_lost: Counter,
+    pub(crate) registrations_refused: Counter,
     takeover_seconds: Histogram,
     commits: Family<Label, Counter>,
     fenced: Family<Label, Counter>,
@@ -66,6 +67,7 @@ impl Metrics {
         let transactions = Family::<Label, Counter>::default();
         let transaction_seconds = Histogram::new(store_buckets());
         let (takeovers, sessions_lost, executors_lost) = (Counter::default(), Counter::default(), Counter::default());
+        let registrations_refused = Counter::default();
         let takeover_seconds = Histogram::new(store_buckets());
         let (commits, fenced) = (Family::<Label, Counter>::default(), Family::<Label, Counter>::default());
         let commit_seconds = Histogram::new(store_buckets());
@@ -139,6 +141,11 @@ impl Metrics {
             executors_lost.clone(),
         );
         registry.register(
+            "registrations_refused",
+            "Registrations refused because no connection could be made to the executor",
+            registrations_refused.clone(),
+        );
+        registry.register(
             "launches_withheld",
             "Committed launches that were not sent because their executor had moved on",
             launches_withheld.clone(),
@@ -166,6 +173,7 @@ impl Metrics {
             transaction_seconds,
             takeovers,
             sessions_lost,
+            registrations_refused,
             takeover_seconds,
             commits,
             fenced,

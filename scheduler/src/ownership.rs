@@ -136,7 +136,7 @@ async fn scan(shared: &Arc<Shared>, unclaimed: &mut BTreeSet<JobId>) -> Result<(
     if takers.is_empty() {
         takers = live;
     }
-    if !takers.contains_key(&mine) {
+    if !takers.contains_key(&mine) || crate::self_fencing::stuck(shared).is_some() {
         unclaimed.clear();
         return Ok(());
     }
@@ -193,7 +193,7 @@ async fn look_at_executors_of(shared: &Shared, graph: &ExecutionGraph) -> Result
     let away = shared.engine.read(|engine| engine.executors_away()).await.unwrap_or_default();
     for id in away.into_iter().filter(|id| graph.concerns(id)) {
         if let Some(entry) = shared.options.state.get(&keys::executor(&id)).await? {
-            crate::membership::executor_seen(shared, &entry).await;
+            crate::membership::executor_seen(shared, &entry).await?;
         }
     }
     Ok(())

@@ -267,6 +267,7 @@ async fn keep_present(shared: Arc<Shared>, sessions_changed: Arc<tokio::sync::No
         if shared.engine.send(Input::SessionLost).await.is_err() {
             return;
         }
+        self_fencing::no_longer_stuck(&shared).await;
         let presence = loop {
             let draining = *shared.draining.borrow();
             match open_with_room(&shared.options, &shared.address, draining, shared.now()).await {

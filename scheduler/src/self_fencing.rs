@@ -1,5 +1,6 @@
 //! A scheduler that cannot do its work must not keep its jobs from those who could: it stops renewing its session, and its
-//! peers take over. It goes on renewing as soon as the work goes on.
+//! peers take over. It goes on renewing as soon as the work goes on; until then it claims nothing, and opens no new
+//! session when its own is gone: it would take its own jobs over, and be stuck with them again.
 //!
 //! A renewal is a small call of its own, so it succeeds where a commit does not (a store that takes no writes, an engine
 //! that does not turn); without this the session would live for ever, and the jobs stand still.
@@ -65,15 +66,27 @@ impl Pulse {
     }
 }
 
+/// What keeps this scheduler from its work, if something does.
+pub(crate) fn stuck(shared: &Shared) -> Option<&'static str> {
+    let after = shared.options.session_ttl.max(STUCK_LEAST);
+    // In a full store every commit waits, whoever owns its job; and a session given up could not be opened again.
+    let full = shared.health.full().is_some();
+    shared.pulse.stuck(Instant::now(), after).filter(|why| !(full && *why == COMMIT))
+}
+
+/// Returns when nothing keeps this scheduler from its work.
+pub(crate) async fn no_longer_stuck(shared: &Shared) {
+    while stuck(shared).is_some() {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
 /// Stops and resumes the session's renewal, for ever.
 pub(crate) async fn keep(shared: Arc<Shared>) {
-    let after = shared.options.session_ttl.max(STUCK_LEAST);
     let mut renewing = true;
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
-        // In a full store every commit waits, whoever owns its job; and a session given up could not be opened again.
-        let full = shared.health.full().is_some();
-        let stuck = shared.pulse.stuck(Instant::now(), after).filter(|why| !(full && *why == COMMIT));
+        let stuck = stuck(&shared);
         match stuck {
             Some(why) if renewing => tracing::error!(why, "stuck: the session is not renewed until it goes on"),
             None if !renewing => tracing::info!("no longer stuck: the session is renewed again"),

@@ -19,6 +19,7 @@ use crate::peers::Peers;
 use crate::self_fencing::Pulse;
 use crate::shell::EngineHandle;
 use crate::store_health::StoreHealth;
+use crate::unreachable::Unreachable;
 
 /// See the module.
 #[derive(Debug)]
@@ -36,6 +37,7 @@ pub(crate) struct Shared {
     /// Readings of jobs that may be under way.
     pub(crate) loads: Semaphore,
     pub(crate) pulse: Pulse,
+    pub(crate) unreachable: Unreachable,
     /// Whether this scheduler hands its jobs over and takes no new ones; see [`crate::draining`].
     pub(crate) draining: watch::Sender<bool>,
     /// It does so because it is cut off ([`crate::isolation`]), and nobody has asked for it.
@@ -97,6 +99,7 @@ impl Shared {
             in_transit: Arc::default(),
             loads: Semaphore::new(LOADS_AT_ONCE),
             pulse: Pulse::default(),
+            unreachable: Unreachable::default(),
             draining: watch::channel(false).0,
             drains_by_itself: AtomicBool::new(false),
             address,

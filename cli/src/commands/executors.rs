@@ -11,7 +11,7 @@ use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::detail::state;
-use crate::output::views::Executor;
+use crate::output::executor::Executor;
 use crate::output::{Cell, Row};
 use crate::quantity;
 

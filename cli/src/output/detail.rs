@@ -6,8 +6,8 @@ use jiff::Timestamp;
 
 use super::time::{age, taken};
 use super::views::{
-    Cancellation, Counts, Downloaded, Executor, Exited, Failure, Job, JobAtLength, Resources, Retry, Stage, Started,
-    Submission, Task, TaskOutput,
+    Cancellation, Counts, Downloaded, Exited, Failure, Job, JobAtLength, Retry, Stage, Started, Submission, Task,
+    TaskOutput,
 };
 use super::{Cell, Detail, Page, Row, Tone};
 use crate::quantity::bytes_for_people;
@@ -16,7 +16,7 @@ use crate::quantity::bytes_for_people;
 pub(crate) fn state(text: &str) -> Cell {
     let tone = match text {
         "successful" | "ready" => Tone::Good,
-        "failed" | "lost" => Tone::Bad,
+        "failed" | "lost" | "unreachable" => Tone::Bad,
         "running" | "assigned" | "draining" => Tone::Busy,
         "cancelled" | "skipped" | "disconnected" | "stopped" => Tone::Faint,
         _ => Tone::Plain,
@@ -24,7 +24,7 @@ pub(crate) fn state(text: &str) -> Cell {
     Cell::toned(text, tone)
 }
 
-fn text(value: Option<&String>) -> Cell {
+pub(super) fn text(value: Option<&String>) -> Cell {
     Cell::optional(value.map_or("", String::as_str))
 }
 
@@ -36,7 +36,7 @@ fn bad_number(number: u32) -> Cell {
     if number > 0 { Cell::toned(number.to_string(), Tone::Bad).right() } else { Cell::number(number) }
 }
 
-fn map<V: ToString>(map: &std::collections::BTreeMap<String, V>) -> Cell {
+pub(super) fn map<V: ToString>(map: &std::collections::BTreeMap<String, V>) -> Cell {
     let pairs: Vec<String> = map.iter().map(|(key, value)| format!("{key}={}", value.to_string())).collect();
     Cell::optional(&pairs.join(","))
 }
@@ -228,50 +228,6 @@ impl Row for Downloaded {
             Cell::number(self.files),
             Cell::new(&self.directory),
         ]
-    }
-}
-
-fn cores(milli: u32) -> String {
-    if milli.is_multiple_of(1000) { (milli / 1000).to_string() } else { format!("{:.1}", f64::from(milli) / 1000.0) }
-}
-
-fn used(free: &Resources, total: &Resources) -> [Cell; 2] {
-    let cpu = total.cpu_milli.saturating_sub(free.cpu_milli);
-    let memory = total.memory_bytes.saturating_sub(free.memory_bytes);
-    [
-        Cell::number(format!("{}/{}", cores(cpu), cores(total.cpu_milli))),
-        Cell::number(format!("{}/{}", bytes_for_people(memory), bytes_for_people(total.memory_bytes))),
-    ]
-}
-
-impl Row for Executor {
-    fn name(&self) -> String {
-        self.id.clone()
-    }
-
-    fn headers(wide: bool) -> Vec<&'static str> {
-        let mut headers = vec!["EXECUTOR", "STATE", "MODE", "RUNNING", "CPU USED", "MEMORY USED", "ADDRESS"];
-        if wide {
-            headers.extend(["NAMED", "HOME", "LABELS", "VERSION", "INCARNATION"]);
-        }
-        headers
-    }
-
-    fn cells(&self, wide: bool, _: Timestamp) -> Vec<Cell> {
-        let mut cells =
-            vec![Cell::new(&self.id), state(&self.state), Cell::new(&self.mode), Cell::number(self.running)];
-        cells.extend(used(&self.free, &self.total));
-        cells.push(Cell::new(&self.address));
-        if wide {
-            cells.extend([
-                map(&self.total.named),
-                text(self.home.as_ref()),
-                map(&self.labels),
-                text(self.version.as_ref()),
-                Cell::number(self.incarnation),
-            ]);
-        }
-        cells
     }
 }
 

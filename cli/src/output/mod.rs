@@ -5,6 +5,7 @@
 //! Nothing here writes to standard error, and nothing else writes to standard output but logs and generated files.
 
 pub(crate) mod detail;
+pub(crate) mod executor;
 pub(crate) mod scheduler;
 pub(crate) mod store;
 mod table;

@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use muster_client::v1;
 
+use super::executor::Executor;
 use super::scheduler::Scheduler;
 use super::store::{Recovered, Store};
-use super::views::{
-    Cancellation, Downloaded, Executor, Job, JobAtLength, Retry, Started, Submission, Task, TaskOutput,
-};
+use super::views::{Cancellation, Downloaded, Job, JobAtLength, Retry, Started, Submission, Task, TaskOutput};
 use super::{Detail, Form, Output, Row};
 
 /// The present, in all of these tests.
@@ -178,6 +177,7 @@ fn ready_executor() -> v1::ExecutorView {
         labels: BTreeMap::from([("zone".to_owned(), "a".to_owned())]),
         version: "0.1.0".to_owned(),
         incarnation: 4,
+        problem: String::new(),
     }
 }
 
@@ -259,8 +259,9 @@ fn executors() {
     let lost = v1::ExecutorView {
         executor_id: "node-2".to_owned(),
         state: "lost".to_owned(),
-        mode: "pull".to_owned(),
+        mode: "push".to_owned(),
         address: "127.0.0.1:7102".to_owned(),
+        problem: "no connection to executor node-2 at 127.0.0.1:7102".to_owned(),
         ..Default::default()
     };
     insta::assert_snapshot!(lists(&[Executor::from(ready_executor()), Executor::from(lost)]));

@@ -284,55 +284,6 @@ impl TaskOutput {
     }
 }
 
-/// Resources of a machine.
-#[derive(Debug, Clone, Default, Serialize)]
-pub(crate) struct Resources {
-    pub(crate) cpu_milli: u32,
-    pub(crate) memory_bytes: u64,
-    pub(crate) named: BTreeMap<String, u32>,
-}
-
-impl From<Option<v1::Resources>> for Resources {
-    fn from(resources: Option<v1::Resources>) -> Self {
-        let v1::Resources { cpu_milli, memory_bytes, named } = resources.unwrap_or_default();
-        Self { cpu_milli, memory_bytes, named }
-    }
-}
-
-/// An executor.
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct Executor {
-    pub(crate) id: String,
-    pub(crate) address: String,
-    pub(crate) state: String,
-    pub(crate) mode: String,
-    pub(crate) running: u32,
-    pub(crate) home: Option<String>,
-    pub(crate) labels: BTreeMap<String, String>,
-    pub(crate) version: Option<String>,
-    pub(crate) incarnation: u64,
-    pub(crate) total: Resources,
-    pub(crate) free: Resources,
-}
-
-impl From<v1::ExecutorView> for Executor {
-    fn from(view: v1::ExecutorView) -> Self {
-        Self {
-            id: view.executor_id,
-            address: view.address,
-            state: view.state,
-            mode: view.mode,
-            running: view.running,
-            home: optional(view.home),
-            labels: view.labels,
-            version: optional(view.version),
-            incarnation: view.incarnation,
-            total: view.total.into(),
-            free: view.free.into(),
-        }
-    }
-}
-
 /// A part of a cluster that has started and goes on until it is stopped.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Started {

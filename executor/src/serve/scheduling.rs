@@ -1,6 +1,7 @@
 //! The service `Executor`: schedulers launch, cancel and ask.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use muster_graph::ids::JobId;
@@ -13,7 +14,6 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::core::Core;
 use crate::faults;
-use crate::keys::Fence;
 use crate::leave::Leave;
 
 /// Answers on their way on one launch stream.
@@ -42,6 +42,10 @@ impl executor_server::Executor for ExecutorService {
         let (answers, stream) = mpsc::channel(ANSWERS_IN_FLIGHT);
         let core = self.core.clone();
         self.core.tasks.spawn(async move {
+            tokio::select! {
+                () = core.accepted.cancelled() => {}
+                () = answers.closed() => return,
+            }
             loop {
                 let answer = match launches.message().await {
                     Ok(Some(launch)) => {
@@ -76,29 +80,15 @@ impl executor_server::Executor for ExecutorService {
 
     async fn ask_jobs(&self, request: Request<v1::AskJobsRequest>) -> Result<Response<v1::AskJobsResponse>, Status> {
         self.core.home.heard();
-        let mut jobs = Vec::new();
-        let mut owners = Vec::new();
-        for job in request.into_inner().jobs {
-            let id: JobId = job.job_id.parse().map_err(|error| Status::invalid_argument(format!("jobs: {error}")))?;
-            jobs.push((id, Fence::from_wire(job.fence.as_ref())));
-            owners.push(job.owner_address);
+        let questions = request.into_inner().jobs;
+        if !questions.is_empty() && !self.core.accepted.is_cancelled() {
+            return Err(Status::unavailable("no scheduler has registered this life of the executor yet"));
         }
-        // On disk before the answer: from here on the former owner starts nothing here.
-        let counts = self.core.hear(&jobs).await?;
-        let mut asked = Vec::new();
-        let mut refused = Vec::new();
-        for (((job, _), owner), counts) in jobs.into_iter().zip(owners).zip(counts) {
-            if !counts {
-                refused.push(job.to_string());
-                continue;
-            }
-            if !owner.is_empty() {
-                self.core.outbox.owner_is(job, &owner);
-            }
-            asked.push(job);
-        }
+        let (asked, refused) = self.core.asked(questions).await?;
         let held = self.core.table.held(Some(&asked));
-        Ok(Response::new(v1::AskJobsResponse { incarnation: self.core.incarnation(), held, refused }))
+        let refused = refused.iter().map(JobId::to_string).collect();
+        let (executor_id, incarnation) = (self.core.id().to_owned(), self.core.incarnation());
+        Ok(Response::new(v1::AskJobsResponse { incarnation, held, refused, executor_id }))
     }
 
     async fn forget_jobs(
@@ -119,6 +109,7 @@ impl executor_server::Executor for ExecutorService {
         if at_once {
             self.core.stop_asked.cancel();
         } else {
+            self.core.told_to_drain.store(!undo, Ordering::Relaxed);
             self.core.set_draining(!undo);
         }
         let at_the_latest = (within_ms > 0).then(|| Instant::now() + Duration::from_millis(within_ms));

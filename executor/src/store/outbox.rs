@@ -77,6 +77,10 @@ pub(crate) struct Outbox {
     pub(crate) changed: Notify,
 }
 
+fn first_of(incarnation: u64) -> u64 {
+    (incarnation << SEQUENCE_BITS) + 1
+}
+
 impl Outbox {
     pub(crate) fn open(path: &Path, incarnation: u64, lock: Option<Arc<File>>) -> std::io::Result<Self> {
         let (log, kept) = KeyedLog::open(path, lock)?;
@@ -84,9 +88,14 @@ impl Outbox {
         for (sequence, value) in kept {
             results.insert(sequence, decode(&value).map_err(std::io::Error::other)?);
         }
-        let next = (incarnation << SEQUENCE_BITS) + 1;
-        let inside = Inside { next, results, started: HashMap::new(), owners: HashMap::new() };
+        let inside = Inside { next: first_of(incarnation), results, started: HashMap::new(), owners: HashMap::new() };
         Ok(Self { log, inside: Mutex::new(inside), changed: Notify::new() })
+    }
+
+    /// Numbers are those of this incarnation from now on.
+    pub(crate) fn begin(&self, incarnation: u64) {
+        let mut inside = self.inside();
+        inside.next = inside.next.max(first_of(incarnation));
     }
 
     fn inside(&self) -> std::sync::MutexGuard<'_, Inside> {

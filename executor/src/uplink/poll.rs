@@ -27,6 +27,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// Runs for ever.
 pub(crate) async fn poll(core: Arc<Core>) {
     let mut sequence = 0;
+    let mut heeded = 0;
     let mut backoff = Backoff::between(PAUSE_MIN, PAUSE_MAX);
     let mut peer: Option<Arc<str>> = None;
     loop {
@@ -34,9 +35,9 @@ pub(crate) async fn poll(core: Arc<Core>) {
         let asked = peer.take();
         let address = asked.clone().unwrap_or(home);
         sequence += 1;
-        match one(&core, &address, sequence, asked.is_some()).await {
+        match one(&core, &address, (sequence, heeded), asked.is_some()).await {
             Ok(None) => {}
-            Ok(Some(answer)) => {
+            Ok(Some(mut answer)) => {
                 core.home.heard();
                 backoff = Backoff::between(PAUSE_MIN, PAUSE_MAX);
                 if answer.register_again {
@@ -47,7 +48,13 @@ pub(crate) async fn poll(core: Arc<Core>) {
                 if asked.is_none() && !answer.peer.is_empty() && answer.launches.is_empty() {
                     peer = Some(normal(&answer.peer));
                 }
-                let fruitful = !answer.launches.is_empty() || !answer.settled.is_empty();
+                let mut fruitful = !answer.launches.is_empty() || !answer.settled.is_empty();
+                if !answer.ask.is_empty() && heed(&core, &mut answer).await {
+                    // Whoever asked waits for the next table, and nobody else can do anything with it.
+                    heeded = sequence;
+                    peer = asked;
+                    fruitful = true;
+                }
                 accept(&core, answer).await;
                 if !fruitful {
                     // The same cancel comes with each answer until the task has ended: no reason to ask at once.
@@ -63,8 +70,13 @@ pub(crate) async fn poll(core: Arc<Core>) {
     }
 }
 
-/// One poll; `None` if it was given up for a newer one.
-async fn one(core: &Core, address: &str, sequence: u64, at_peer: bool) -> Result<Option<v1::PollWorkResponse>, String> {
+/// One poll, of this sequence and with what was heeded; `None` if it was given up for a newer one.
+async fn one(
+    core: &Core,
+    address: &str,
+    (sequence, heeded): (u64, u64),
+    at_peer: bool,
+) -> Result<Option<v1::PollWorkResponse>, String> {
     let mut scheduler = core.channels.executors(address).ok_or("not an address")?;
     let due = core.outbox.take_due(STATUSES_MAX, |_| true);
     let carried: Vec<u64> = due.iter().map(|due| due.sequence).filter(|sequence| *sequence > 0).collect();
@@ -83,6 +95,7 @@ async fn one(core: &Core, address: &str, sequence: u64, at_peer: bool) -> Result
         free: Some(core.table.free().to_wire()),
         wait_ms: u64::try_from(wait.as_millis()).expect("some seconds"),
         draining: core.table.is_draining(),
+        heeded,
     };
     let news = async {
         if busy {
@@ -115,6 +128,13 @@ async fn next_due(core: &Core) {
         Some(at) => tokio::time::sleep_until(at).await,
         None => sleep(WAIT * 2).await,
     }
+}
+
+/// Whether the questions are on disk, so that the next table answers them.
+async fn heed(core: &Core, answer: &mut v1::PollWorkResponse) -> bool {
+    // A refused one need not be told: who asked has lost the job, and learns of it at its next commit.
+    let heeded = core.asked(std::mem::take(&mut answer.ask)).await;
+    heeded.inspect_err(|status| tracing::warn!(%status, "a scheduler's questions were not heeded")).is_ok()
 }
 
 async fn accept(core: &Arc<Core>, answer: v1::PollWorkResponse) {

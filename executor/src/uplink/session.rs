@@ -1,6 +1,8 @@
 //! Registers with a scheduler and keeps a session with it; when it is lost, with the next one.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use muster_proto::v1;
@@ -9,6 +11,7 @@ use rand::seq::SliceRandom as _;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Code;
 
 use crate::core::Core;
 use crate::load::Backoff;
@@ -32,11 +35,23 @@ const QUEUE_LEN: usize = 4;
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(3);
 
+/// Reasons why this executor is not registered that are logged as warnings, until it is.
+const TOLD_MAX: usize = 16;
+
+/// Why a scheduler did not register the executor.
+enum Refusal {
+    /// Another one may, or the same one soon.
+    Passing(String),
+    /// Somebody has to do something about it.
+    ForOperators(String),
+}
+
 /// Runs for ever.
 pub(crate) async fn keep(core: Arc<Core>) {
     let limit = core.home.limit();
     let pauses = || Backoff::between(PAUSE_MIN, PAUSE_MAX.min(*limit.borrow() / (2 * TRIES_PER_LIMIT)).max(PAUSE_MIN));
     let mut backoff = pauses();
+    let mut told = BTreeSet::new();
     loop {
         // Jitter of place: after a scheduler's death its executors should not all move to the same one.
         let mut candidates = core.home.candidates();
@@ -46,21 +61,68 @@ pub(crate) async fn keep(core: Arc<Core>) {
                 Ok(heartbeat) => {
                     tracing::info!(scheduler = %address, "registered");
                     core.home.set(Some(address.clone()));
+                    told.clear();
                     backoff = pauses();
                     let why = session(&core, &address, heartbeat).await;
                     core.home.set(None);
                     tracing::info!(scheduler = %address, %why, "the session ended");
                     break;
                 }
-                Err(why) => tracing::debug!(scheduler = %address, %why, "cannot register"),
+                Err(Refusal::ForOperators(why)) if told.len() < TOLD_MAX && told.insert(why.clone()) => {
+                    tracing::warn!(scheduler = %address, %why, "cannot register");
+                }
+                Err(Refusal::ForOperators(why) | Refusal::Passing(why)) => {
+                    tracing::debug!(scheduler = %address, %why, "cannot register");
+                }
             }
         }
         backoff.pause().await;
     }
 }
 
-async fn register(core: &Core, address: &str) -> Result<Duration, String> {
-    let mut scheduler = core.channels.executors(address).ok_or("not an address")?;
+/// Registers; the first time, as often as it takes to be above the lives that are known.
+async fn register(core: &Core, address: &str) -> Result<Duration, Refusal> {
+    /// One for the number that is known. More are needed only if somebody else goes by the same id just now.
+    const TRIES: u32 = 3;
+    for _ in 0..TRIES {
+        let answer = try_register(core, address).await?;
+        if answer.lives_known == 0 {
+            return Ok(registered(core, &answer));
+        }
+        if core.accepted.is_cancelled() {
+            return Err(Refusal::ForOperators(format!(
+                "another executor with the id '{}' has been registered since (incarnation {}): give each its own id (--id) \
+                 and data directory, and start this one again",
+                core.id(),
+                answer.lives_known
+            )));
+        }
+        core.rise_above(answer.lives_known).await.map_err(|error| Refusal::ForOperators(error.to_string()))?;
+    }
+    Err(Refusal::Passing("others go by the same id".to_owned()))
+}
+
+/// A scheduler is this executor's home now.
+fn registered(core: &Core, answer: &v1::RegisterResponse) -> Duration {
+    if answer.told_to_drain && !core.accepted.is_cancelled() {
+        tracing::info!("an earlier life was told to take no new work; this one takes none either");
+        core.told_to_drain.store(true, Ordering::Relaxed);
+        let _ = core.table.set_draining(true);
+    }
+    core.accepted.cancel();
+    core.home.heard();
+    core.home.learn(&answer.schedulers);
+    core.home.set_cluster_limit(answer.lost_after_ms);
+    let heartbeat = match answer.heartbeat_ms {
+        0 => HEARTBEAT,
+        some => Duration::from_millis(some),
+    };
+    heartbeat.clamp(HEARTBEAT_MIN, HEARTBEAT_MAX)
+}
+
+async fn try_register(core: &Core, address: &str) -> Result<v1::RegisterResponse, Refusal> {
+    let passing = |why: &str| Refusal::Passing(why.to_owned());
+    let mut scheduler = core.channels.executors(address).ok_or_else(|| passing("not an address"))?;
     let highest = core.fences.highest();
     let request = v1::RegisterRequest {
         executor_id: core.id().to_owned(),
@@ -74,22 +136,19 @@ async fn register(core: &Core, address: &str) -> Result<Duration, String> {
         highest_epoch: highest.epoch,
         held: core.table.held(None),
         draining: core.table.is_draining(),
+        life: core.identity.life.clone(),
+        told_to_drain: core.told_to_drain.load(Ordering::Relaxed),
         backlog: u32::try_from(core.options.backlog).unwrap_or(u32::MAX),
     };
     let within = REGISTER_WITHIN.min(*core.home.limit().borrow() / TRIES_PER_LIMIT).max(REGISTER_WITHIN_MIN);
-    let answer = timeout(within, scheduler.register(request))
-        .await
-        .map_err(|_| "no answer in time".to_owned())?
-        .map_err(|status| status.to_string())?
-        .into_inner();
-    core.home.heard();
-    core.home.learn(&answer.schedulers);
-    core.home.set_cluster_limit(answer.lost_after_ms);
-    let heartbeat = match answer.heartbeat_ms {
-        0 => HEARTBEAT,
-        some => Duration::from_millis(some),
-    };
-    Ok(heartbeat.clamp(HEARTBEAT_MIN, HEARTBEAT_MAX))
+    match timeout(within, scheduler.register(request)).await {
+        Ok(Ok(answer)) => Ok(answer.into_inner()),
+        Ok(Err(status)) if matches!(status.code(), Code::FailedPrecondition | Code::InvalidArgument) => {
+            Err(Refusal::ForOperators(status.message().to_owned()))
+        }
+        Ok(Err(status)) => Err(passing(&status.to_string())),
+        Err(_) => Err(passing("no answer in time")),
+    }
 }
 
 /// Until it ends; says why.

@@ -45,6 +45,8 @@ pub(crate) struct Seen {
     pub(crate) started: Vec<Key>,
     pub(crate) stopped: Vec<v1::ExecutorStoppedRequest>,
     pub(crate) polls: u64,
+    /// What polls said that they heeded.
+    pub(crate) heeded: u64,
     pub(crate) blob_questions: usize,
     pub(crate) heartbeats: usize,
     pub(crate) forwarded_owner: HashMap<String, String>,
@@ -66,6 +68,8 @@ pub(crate) struct State {
     /// What the next polls give.
     pub(crate) work: Vec<v1::LaunchGroup>,
     pub(crate) cancels: Vec<v1::CancelTasksRequest>,
+    /// What the next poll is asked.
+    pub(crate) ask: Vec<v1::JobFence>,
     /// Answers of polls that are lost on their way.
     pub(crate) lose_answers: usize,
 }
@@ -197,7 +201,7 @@ impl Executors for Scheduler {
             schedulers,
             heartbeat_ms,
             cluster_epoch: 1,
-            lost_after_ms: 0,
+            ..Default::default()
         }))
     }
 
@@ -235,6 +239,7 @@ impl Executors for Scheduler {
         let overtaken = self.with(|state| {
             let overtaken = newest <= state.seen.polls;
             state.seen.polls = newest.max(state.seen.polls);
+            state.seen.heeded = request.heeded;
             overtaken
         });
         if overtaken {
@@ -261,15 +266,16 @@ impl Executors for Scheduler {
                 // As often: an answer may be lost.
                 let seen = &state.seen.finished;
                 state.cancels.retain(|cancel| cancel.attempts.iter().any(|attempt| !seen.contains_key(&key(attempt))));
-                if state.work.is_empty() && state.cancels.is_empty() && settled.is_empty() {
+                if state.work.is_empty() && state.cancels.is_empty() && state.ask.is_empty() && settled.is_empty() {
                     return None;
                 }
                 if state.lose_answers > 0 && !state.work.is_empty() {
                     state.lose_answers -= 1;
                     return Some(Err(Status::unavailable("lost on its way")));
                 }
-                let cancels = state.cancels.clone();
-                Some(Ok(v1::PollWorkResponse { launches: state.work.clone(), cancels, ..Default::default() }))
+                let (launches, cancels) = (state.work.clone(), state.cancels.clone());
+                let ask = std::mem::take(&mut state.ask);
+                Some(Ok(v1::PollWorkResponse { launches, cancels, ask, ..Default::default() }))
             });
             let over = tokio::time::Instant::now() >= until || self.with_quietly(|state| state.seen.polls > newest);
             match answer {

@@ -220,3 +220,28 @@ async fn pull_gets_work_and_cancels_by_polls_and_a_lost_answer_is_harmless() {
     assert_outcome(&scheduler.result(&refused).await, Outcome::LaunchRefused);
     handle.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_in_the_answer_to_a_poll_is_a_fence_and_the_next_poll_says_that_it_is_heeded() {
+    let (place, scheduler) = (Place::new(), Scheduler::start().await);
+    let handle = place.puller(&scheduler).await;
+    let quick = scheduler.put_blob(&argv(&["true"]));
+    let job = job();
+    let of_the_former_owner = group(&scheduler, job, &quick, 0..1);
+    let mut of_the_new_one = group(&scheduler, job, &quick, 1..2);
+    let former = of_the_former_owner.fence.unwrap();
+    let fence = v1::Fence { token: former.token + 1, ..former };
+    of_the_new_one.fence = Some(fence);
+    let question =
+        v1::JobFence { job_id: of_the_new_one.job_id.clone(), fence: Some(fence), owner_address: String::new() };
+    scheduler.with(|state| state.ask = vec![question]);
+    scheduler.until("the question is heeded", |state| (state.seen.heeded > 0).then_some(())).await;
+    let (stale, fresh) =
+        (crate::fake::attempts(&of_the_former_owner).remove(0), crate::fake::attempts(&of_the_new_one).remove(0));
+    scheduler.with(|state| state.work = vec![of_the_former_owner, of_the_new_one]);
+    assert_outcome(&scheduler.result(&fresh).await, Outcome::Succeeded);
+    let seen =
+        scheduler.with(|state| (state.seen.started.contains(&key(&stale)), state.seen.heeded < state.seen.polls));
+    assert_eq!(seen, (false, true), "only the new owner's was started");
+    handle.stop().await;
+}

@@ -14,6 +14,7 @@ use muster_state::Revision;
 use super::account::Booking;
 use super::ahead::Ahead;
 use super::launch::Which;
+use super::losses::TELL_AFTER_MS;
 use super::polls::WaitingPoll;
 use super::takeover::Doubt;
 use super::{Engine, Output};
@@ -57,7 +58,7 @@ pub struct Registration {
     pub home: String,
     /// The revision of its record.
     pub record: Revision,
-    /// How many attempts, of all schedulers together, may wait there for resources in use by others.
+    /// How many attempts, of all schedulers together, may wait there.
     pub backlog: u32,
     /// Everything that it has and that is not settled. Known only if it registered here.
     pub held: Option<Vec<HeldKey>>,
@@ -111,7 +112,7 @@ pub struct Executor {
     pub(crate) record: Revision,
     /// The life and address that launches are sent to.
     pub(super) linked: Option<(u64, String)>,
-    /// Since when that way is broken.
+    /// Since when that way is broken, or not open yet.
     pub(super) unreached_since: Option<Millis>,
     /// Jobs about which it must be asked.
     pub(crate) ask: BTreeMap<JobId, Doubt>,
@@ -173,7 +174,7 @@ impl Executor {
     /// too long. `None`: none of that.
     pub(crate) fn wakeup(&self, silent_after: Millis, lost_after: Millis) -> Option<Millis> {
         match self.link {
-            Link::Home => Some(self.since + silent_after),
+            Link::Home => Some(self.since.min(self.unreached_since.unwrap_or(Millis::MAX)) + silent_after),
             Link::None => Some(self.tell_at.unwrap_or(Millis::MAX).min(self.since + lost_after)),
             Link::Peer | Link::Gone => None,
         }
@@ -193,22 +194,16 @@ impl Executor {
 
 impl Engine {
     pub(super) fn registered(&mut self, registration: Registration, now: Millis) {
+        let backlog = registration.backlog;
         let Registration {
-            key,
-            address,
-            pull,
-            total,
-            labels,
-            version,
-            draining,
-            home_here,
-            home,
-            record,
-            backlog,
-            held,
+            key, address, pull, total, labels, version, draining, home_here, home, record, held, ..
         } = registration;
+        // A record that names this scheduler says less than a session here does, and more than nothing: whoever
+        // registered here may have gone before this scheduler's word of it came.
+        let without_session = !home_here && home == self.identity.session.0;
         let link = match home_here {
             true => Link::Home,
+            false if without_session => Link::None,
             false if self.live_schedulers.contains(&home) => Link::Peer,
             false => Link::None,
         };
@@ -223,6 +218,9 @@ impl Engine {
         }
         if key.incarnation < executor.key.incarnation {
             tracing::warn!(executor = key.id, incarnation = key.incarnation, "an old life of an executor showed up");
+            return;
+        }
+        if without_session && executor.key == key && (executor.link == Link::Home || record == executor.record) {
             return;
         }
         let restarted = key.incarnation > executor.key.incarnation;
@@ -245,6 +243,7 @@ impl Engine {
             // It had a home when this was written, though that is gone too, or not known yet.
             executor.away_since = None;
             executor.go_away(link, now);
+            executor.tell_at = without_session.then_some(now + TELL_AFTER_MS);
         } else {
             // To hear once more that it has no home does not begin its absence anew.
             executor.tell_at = None;
@@ -254,6 +253,7 @@ impl Engine {
         if restarted {
             executor.unanswered = 0;
             executor.newest_poll = 0;
+            executor.ask.values_mut().for_each(|doubt| doubt.poll = None);
             executor.foreign = Resources::default();
             executor.to_fetch = v1::PollWorkResponse::default();
         }
@@ -265,7 +265,8 @@ impl Engine {
             way_lost = executor.linked.as_ref().is_some_and(|(life, _)| *life == key.incarnation);
             executor.unanswered = 0;
             executor.linked.clone_from(&way);
-            executor.unreached_since = None;
+            // Nothing is placed there before the way is open.
+            executor.unreached_since = way.is_some().then_some(now);
             self.outputs.push(match way {
                 Some((_, address)) => Output::Connect { executor: key.clone(), address },
                 None => Output::Disconnect { executor: key.clone() },

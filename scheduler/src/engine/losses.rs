@@ -34,7 +34,7 @@ pub struct Loss {
 }
 
 /// An executor whose session broke mostly opens another one at once; only then is its record to say that it has none.
-const TELL_AFTER_MS: Millis = 500;
+pub(super) const TELL_AFTER_MS: Millis = 500;
 
 fn all_lives_to(key: &ExecutorKey) -> ExecutorKey {
     let incarnation = if key.incarnation == 0 { u64::MAX } else { key.incarnation };
@@ -122,7 +122,7 @@ impl Engine {
     }
 
     /// Nothing that is on its way to the executor may arrive any more.
-    fn sever(&mut self, id: &str) {
+    pub(super) fn sever(&mut self, id: &str) {
         let Some(executor) = self.executors.get_mut(id) else { return };
         executor.unanswered = 0;
         executor.is_severed = true;

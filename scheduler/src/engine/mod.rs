@@ -256,6 +256,7 @@ impl Engine {
             for executor in self.executors.values_mut() {
                 executor.since = now;
                 executor.away_since = executor.away_since.map(|_| now);
+                executor.unreached_since = executor.unreached_since.map(|_| now);
             }
         }
         let mut silent = Vec::new();
@@ -264,8 +265,9 @@ impl Engine {
                 continue;
             }
             if executor.link == Link::Home {
+                let is_silent = executor.since + silent_after <= now;
                 executor.fell_silent(now);
-                silent.push(executor.key.clone());
+                silent.push((executor.key.clone(), is_silent));
             } else if executor.tell_at.is_some_and(|at| at <= now) {
                 // Told again after another while if the store does not take it.
                 executor.tell_at = Some(now + TELL_AGAIN_MS);
@@ -276,9 +278,14 @@ impl Engine {
                 self.outputs.push(Output::DeclareLost { executor: executor.key.clone() });
             }
         }
-        for executor in silent {
+        for (executor, is_silent) in silent {
+            if !is_silent {
+                // It is heard and cannot be reached. To have a home it must be reached from there: it has to look for one.
+                tracing::warn!(executor = executor.id, "no connection to an executor at home here; it has to register again");
+                self.sever(&executor.id);
+            }
             self.tell_jobs_of(&executor.id, now);
-            if faults::is_set("break-silence") {
+            if is_silent && faults::is_set("break-silence") {
                 self.lost(Loss { key: executor, record: 0, on_purpose: false }, now);
             }
         }

@@ -1,12 +1,18 @@
 //! Executors that fetch their work. A poll brings the executor's whole table of attempts, so that an answer that was lost
 //! on the way is given again; the newest poll wins, and an answer to an older one is void.
+//!
+//! **Invariant:** a table says what is not there only about jobs that the executor was asked about before it made the
+//! table. A scheduler sees its own polls alone: one may be on its way for long, and later ones have gone to peers.
 
-use muster_graph::ids::{ExecutorKey, Millis};
+use std::collections::BTreeMap;
+
+use muster_graph::ids::{ExecutorKey, JobId, Millis};
 use muster_graph::spec::Resources;
 use muster_proto::v1;
 use tokio::sync::oneshot;
 
 use super::executors::HeldKey;
+use super::takeover::{ASK_JOBS_MAX, Doubt, job_fence};
 use super::{Engine, Link};
 
 /// A poll that waits for work.
@@ -52,10 +58,7 @@ impl Engine {
             .iter()
             .filter_map(|held| muster_proto::convert::attempt_ref(held.attempt.as_ref()?).ok())
             .collect();
-        // The table answers what the executor was still to be asked: it takes the answer to its newest poll and to no
-        // other, so what an earlier owner told an earlier poll and is not in the table will never come.
-        let in_doubt = self.executors.get_mut(&key.id).map(|known| std::mem::take(&mut known.ask)).unwrap_or_default();
-        self.settle_doubts(&key, in_doubt, &held, now);
+        self.settle_heeded(&key, poll.heeded, &held, now);
         if let Some(executor) = self.executors.get_mut(&key.id) {
             held.iter().for_each(|attempt| executor.arrived(attempt));
         }
@@ -83,10 +86,36 @@ impl Engine {
         !self.ready.is_empty() || self.executors.values().any(uncollected)
     }
 
+    /// The table answers what the executor was asked in the answer that it heeded.
+    fn settle_heeded(&mut self, key: &ExecutorKey, heeded: u64, held: &[HeldKey], now: Millis) {
+        let Some(executor) = self.executors.get_mut(&key.id) else { return };
+        let settled: BTreeMap<JobId, Doubt> =
+            executor.ask.extract_if(.., |_, doubt| doubt.poll.is_some_and(|poll| poll == heeded)).collect();
+        // What it did not heed, it did not get.
+        executor.ask.values_mut().for_each(|doubt| doubt.poll = None);
+        self.settle_doubts(key, settled, held, now);
+    }
+
+    /// Questions go with the answer to a poll, too: an executor that fetches its work may be out of reach for calls.
+    fn ask_by_poll(&mut self, id: &str) {
+        let Some(executor) = self.executors.get_mut(id) else { return };
+        let Some(poll) = &executor.poll else { return };
+        let jobs = &self.jobs;
+        let new = executor.ask.iter_mut().filter(|(_, doubt)| doubt.poll.is_none());
+        for (job, doubt) in new.filter_map(|(id, doubt)| Some((jobs.get(id)?, doubt))).take(ASK_JOBS_MAX) {
+            doubt.poll = Some(poll.sequence);
+            executor.to_fetch.ask.push(job_fence(&self.identity, job));
+        }
+    }
+
     /// Answers the polls for which there is something.
     pub(super) fn answer_polls(&mut self) {
+        let asked = |executor: &&super::Executor| executor.poll.is_some() && !executor.ask.is_empty();
+        let asked: Vec<String> = self.executors.values().filter(asked).map(|known| known.key.id.clone()).collect();
+        asked.iter().for_each(|executor| self.ask_by_poll(executor));
         for executor in self.executors.values_mut() {
-            if executor.to_fetch.launches.is_empty() && executor.to_fetch.cancels.is_empty() {
+            let fetched = &executor.to_fetch;
+            if fetched.launches.is_empty() && fetched.cancels.is_empty() && fetched.ask.is_empty() {
                 continue;
             }
             if let Some(poll) = executor.poll.take() {

@@ -7,12 +7,12 @@ use muster_graph::execution::{AnswerScope, Event, TaskPhase};
 use muster_graph::ids::{Attempt, ExecutorKey, JobId, Millis, TaskId};
 use muster_proto::v1;
 
-use super::{Engine, Executor, Output};
+use super::{Engine, Executor, Identity, Job, Output};
 
 /// Before a job is read again of which an executor knows a newer owner: that one may just be taking it over.
 pub(super) const STALE_PAUSE_MS: Millis = 500;
 /// Jobs in one question: the answer lists all that the executor has of them.
-const ASK_JOBS_MAX: usize = 256;
+pub(super) const ASK_JOBS_MAX: usize = 256;
 
 /// What an executor must be asked about a job.
 #[derive(Debug)]
@@ -23,11 +23,22 @@ pub(crate) struct Doubt {
     /// The question that asks about it. Only its answer counts: one to an earlier question was given under an earlier
     /// token, and what was launched under that could still come.
     question: Option<u64>,
+    /// The poll whose answer asks about it: an executor that heeded it says so with its next table.
+    pub(super) poll: Option<u64>,
 }
 
 impl Doubt {
     pub(crate) fn new(attempts: BTreeSet<(TaskId, Attempt)>) -> Self {
-        Self { attempts, question: None }
+        Self { attempts, question: None, poll: None }
+    }
+}
+
+/// The question about a job. Who is asked knows its owner from then on.
+pub(super) fn job_fence(identity: &Identity, job: &Job) -> v1::JobFence {
+    v1::JobFence {
+        job_id: job.id.to_string(),
+        fence: Some(v1::Fence { epoch: identity.epoch, token: job.token() }),
+        owner_address: identity.address.clone(),
     }
 }
 
@@ -61,11 +72,7 @@ impl Engine {
             for (id, doubt) in executor.ask.iter_mut().take(ASK_JOBS_MAX) {
                 let Some(job) = self.jobs.get(id) else { continue };
                 doubt.question = Some(question);
-                jobs.push(v1::JobFence {
-                    job_id: id.to_string(),
-                    fence: Some(v1::Fence { epoch: self.identity.epoch, token: job.token() }),
-                    owner_address: self.identity.address.clone(),
-                });
+                jobs.push(job_fence(&self.identity, job));
             }
             if jobs.is_empty() {
                 continue;

@@ -23,7 +23,7 @@ impl Cluster for Api {
         _request: Request<v1::ListExecutorsRequest>,
     ) -> Result<Response<v1::ListExecutorsResponse>, Status> {
         let own = self.shared.options.scheduler_id.clone();
-        let executors = self
+        let mut executors: Vec<v1::ExecutorView> = self
             .shared
             .engine
             .read(move |engine| {
@@ -31,6 +31,22 @@ impl Cluster for Api {
             })
             .await
             .map_err(unavailable)?;
+        for (id, refused) in self.shared.unreachable.list(tokio::time::Instant::now()) {
+            match executors.iter_mut().find(|view| view.executor_id == id) {
+                // A peer reaches it.
+                Some(view) if matches!(view.state.as_str(), "ready" | "draining") => {}
+                Some(view) => view.problem = refused.why,
+                None => executors.push(v1::ExecutorView {
+                    executor_id: id,
+                    address: refused.address,
+                    state: "unreachable".to_owned(),
+                    mode: "push".to_owned(),
+                    incarnation: refused.incarnation,
+                    problem: refused.why,
+                    ..Default::default()
+                }),
+            }
+        }
         Ok(Response::new(v1::ListExecutorsResponse { executors }))
     }
 
@@ -138,5 +154,6 @@ fn view(executor: &Executor, own: &str) -> v1::ExecutorView {
         labels: executor.labels.clone(),
         version: executor.version.clone(),
         incarnation: executor.key.incarnation,
+        problem: String::new(),
     }
 }

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use muster_graph::ids::{ExecutorKey, JobId, StageIndex};
-use muster_graph::spec::Resources;
 use muster_proto::v1::executors_client::ExecutorsClient;
 use muster_proto::v1::executors_server::Executors;
-use muster_proto::{MESSAGE_BYTES_MAX, convert, storage, v1};
+use muster_proto::{MESSAGE_BYTES_MAX, v1};
 use muster_state::codec;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
@@ -18,17 +17,16 @@ use super::jobs::Answers;
 use super::{Api, Place, forwarded, from_peer, is_forwarded, job_id, moved};
 use crate::absence;
 use crate::accept::{store, unavailable};
-use crate::engine::{Input, Registration};
-use crate::membership::{self, executor_state};
+use crate::engine::Input;
 use crate::options::{CALL_DEADLINE, PEER_DEADLINE, POLL_WAIT_MAX, STATUSES_PER_CALL_MAX};
-use crate::{faults, load, ownership, safety};
+use crate::{faults, load, ownership};
 
 /// An executor's or resource's name, and labels, at most.
 const TEXT_BYTES_MAX: usize = 256;
 /// Answers to heartbeats on their way to an executor.
 const SIGNALS_QUEUE: usize = 16;
 
-fn named(field: &str, text: &str) -> Result<(), Status> {
+pub(super) fn named(field: &str, text: &str) -> Result<(), Status> {
     if text.is_empty() || text.len() > TEXT_BYTES_MAX || text.contains(['/', '\0']) {
         return Err(Status::invalid_argument(format!(
             "{field}: must be 1 to {TEXT_BYTES_MAX} bytes, without '/' and NUL"
@@ -124,74 +122,7 @@ fn check_statuses(count: usize) -> Result<(), Status> {
 #[tonic::async_trait]
 impl Executors for Api {
     async fn register(&self, request: Request<v1::RegisterRequest>) -> Result<Response<v1::RegisterResponse>, Status> {
-        if self.shared.slack().is_zero() {
-            return Err(unavailable("this scheduler has no session at present; register with another one"));
-        }
-        let message = request.into_inner();
-        named("executor_id", &message.executor_id)?;
-        self.shared.check_not_draining()?;
-        if message.incarnation == 0 {
-            return Err(Status::invalid_argument("incarnation: must be at least 1 and rise at each start"));
-        }
-        if message.address.is_empty() {
-            return Err(Status::invalid_argument("address: missing: host:port of the executor's services"));
-        }
-        let total = message.total.clone().unwrap_or_default();
-        if total.cpu_milli == 0 {
-            return Err(Status::invalid_argument("total.cpu_milli: an executor must offer some cpu"));
-        }
-        let pull = message.mode == i32::from(v1::Mode::Pull);
-        safety::hear(&self.shared, &message.executor_id, message.highest_epoch, message.highest_token)
-            .await
-            .map_err(store)?;
-        self.shared.health.check_trusted()?;
-        let identity = self.shared.presence().identity;
-        let record = storage::ExecutorRecord {
-            executor_id: message.executor_id.clone(),
-            incarnation: message.incarnation,
-            address: message.address.clone(),
-            pull,
-            total: Some(total.clone()),
-            labels: message.labels.clone(),
-            version: message.version.clone(),
-            home: identity.session.0.clone(),
-            state: if message.draining { executor_state::DRAINING } else { executor_state::READY }.to_owned(),
-            since_ms: self.shared.now(),
-            backlog: message.backlog,
-        };
-        let revision = membership::write_executor(&self.shared, &record).await.map_err(|error| match error {
-            muster_state::Error::Fatal(why) => Status::failed_precondition(why),
-            other => store(other),
-        })?;
-        let held = message.held.iter().filter_map(|held| convert::attempt_ref(held.attempt.as_ref()?).ok()).collect();
-        let registration = Registration {
-            key: ExecutorKey { id: message.executor_id, incarnation: message.incarnation },
-            address: message.address,
-            pull,
-            total: Resources::from(&total),
-            labels: message.labels,
-            version: message.version,
-            draining: message.draining,
-            home_here: true,
-            home: record.home,
-            record: revision,
-            backlog: message.backlog,
-            held: Some(held),
-        };
-        tracing::info!(
-            executor = registration.key.id,
-            incarnation = registration.key.incarnation,
-            address = registration.address,
-            "executor registered"
-        );
-        self.shared.engine.send(Input::Registered(registration)).await.map_err(unavailable)?;
-        Ok(Response::new(v1::RegisterResponse {
-            scheduler_id: self.shared.options.scheduler_id.clone(),
-            schedulers: self.shared.peers.addresses(),
-            heartbeat_ms: u64::try_from(self.shared.options.heartbeat.as_millis()).unwrap_or(u64::MAX),
-            cluster_epoch: identity.epoch,
-            lost_after_ms: u64::try_from(self.shared.options.lost_after.as_millis()).unwrap_or(u64::MAX),
-        }))
+        Ok(Response::new(self.register_executor(request.into_inner()).await?))
     }
 
     type SessionStream = Answers<v1::SchedulerSignal>;

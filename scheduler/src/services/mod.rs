@@ -9,6 +9,7 @@ mod home;
 mod jobs;
 mod operators;
 mod peers;
+mod registration;
 mod tasks;
 mod watch;
 

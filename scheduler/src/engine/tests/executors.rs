@@ -244,3 +244,68 @@ async fn jobs_that_wait_for_an_executor_which_only_its_home_reaches_go_there_and
     bench.commit_all().await;
     assert_eq!(bench.launches(), [(unplaced.to_string(), 0, 0, 1)]);
 }
+
+#[tokio::test]
+async fn an_executor_that_is_heard_and_cannot_be_reached_has_no_home_here() {
+    let mut bench = Bench::new().await;
+    bench.connects = false;
+    bench.register(key("e", 1), 2);
+    let id = bench.submit(1, spec(&[("a", 2, &[])])).await;
+    bench.commit_all().await;
+    assert_eq!(bench.launches(), [], "nothing is placed before the way to it is open");
+    let beat = || Input::Heartbeat { executor: key("e", 1), free: cpu(2000), draining: false };
+    let reached = |reached| Input::Reached { executor: key("e", 1), reached };
+    bench.input(reached(true));
+    bench.commit_all().await;
+    assert_eq!(bench.launches().len(), 2);
+    bench.input(reached(false));
+    for _ in 1..SILENT_AFTER / 1_000 {
+        bench.now += 1_000;
+        bench.input(beat());
+        bench.input(Input::Tick);
+    }
+    assert_eq!(bench.engine.executor("e").unwrap().link, Link::Home, "it is not for long");
+    // To register again is no way around it, as long as nothing reaches it.
+    bench.register_with(key("e", 1), 2, false, vec![(id, muster_graph::ids::TaskId::new(0, 0), 1)]);
+    bench.now += 1_000;
+    bench.input(beat());
+    bench.input(Input::Tick);
+    let executor = bench.engine.executor("e").unwrap();
+    assert_eq!((executor.link, executor.is_here(&key("e", 1))), (Link::None, false));
+    assert_eq!(bench.engine.job(id).unwrap().graph.counts().assigned, 2, "silence is never evidence");
+    bench.input(beat());
+    assert_eq!(bench.engine.executor("e").unwrap().link, Link::None, "it has to register");
+    bench.now += 500;
+    bench.input(Input::Tick);
+    assert!(bench.outputs.iter().any(|output| matches!(output, Output::TellAway { .. })), "{:?}", bench.outputs);
+    // The store has not taken that yet: it is told so once more, and then it is time.
+    bench.now += LOST_AFTER;
+    bench.input(Input::Tick);
+    bench.input(Input::Tick);
+    assert!(bench.outputs.iter().any(|output| matches!(output, Output::DeclareLost { .. })), "{:?}", bench.outputs);
+}
+
+#[tokio::test]
+async fn one_that_was_registered_here_and_never_heard_of_again_does_not_stay_at_home() {
+    let mut bench = Bench::new().await;
+    bench.input(Input::Schedulers { live: ["one".to_owned()].into() });
+    bench.register(key("e", 1), 2);
+    let own = |incarnation, record| Input::Registered(registration(key("e", incarnation), 2, "one".to_owned(), record));
+    bench.input(own(1, 2));
+    assert_eq!(bench.engine.executor("e").unwrap().link, Link::Home, "its session says more than its record");
+    bench.input(loss(key("e", 1), 3));
+    // Its next life wrote its record here, and the word of that never came: it may have gone since.
+    bench.outputs.clear();
+    bench.input(own(2, 4));
+    assert_eq!(bench.engine.executor("e").unwrap().link, Link::None);
+    bench.now += 500;
+    bench.input(own(2, 4));
+    bench.input(Input::Tick);
+    let told = |output: &Output| matches!(output, Output::TellAway { executor } if *executor == key("e", 2));
+    assert!(bench.outputs.iter().any(told), "{:?}", bench.outputs);
+    // The word comes after all.
+    let here =
+        Registration { home_here: true, held: Some(Vec::new()), ..registration(key("e", 2), 2, "one".to_owned(), 4) };
+    bench.input(Input::Registered(here));
+    assert_eq!(bench.engine.executor("e").unwrap().link, Link::Home);
+}

@@ -38,6 +38,8 @@ pub(crate) struct Bench {
     pub(crate) now: Millis,
     pub(crate) outputs: Vec<Output>,
     pub(crate) commits: VecDeque<JobCommit>,
+    /// Whether executors can be reached.
+    pub(crate) connects: bool,
     _session: Arc<dyn Session>,
 }
 
@@ -104,7 +106,16 @@ impl Bench {
         };
         let identity = Identity { session: id, address: format!("{session}:1"), epoch: 1, epoch_revision };
         let engine = Engine::new(identity.clone(), LOST_AFTER, SILENT_AFTER);
-        Self { engine, store, identity, now: 1_000_000, outputs: Vec::new(), commits: VecDeque::new(), _session: live }
+        Self {
+            engine,
+            store,
+            identity,
+            now: 1_000_000,
+            outputs: Vec::new(),
+            commits: VecDeque::new(),
+            connects: true,
+            _session: live,
+        }
     }
 
     /// Names this scheduler as the job's owner.
@@ -132,11 +143,21 @@ impl Bench {
         self.input(Input::Adopted(Box::new(loaded)));
     }
 
+    /// Takes an input in. Ways to executors are open as soon as they are wanted, if this is a network that works.
     pub(crate) fn input(&mut self, input: Input) {
         self.engine.handle(input, self.now);
         let (outputs, commits) = self.engine.settle(self.now);
-        self.outputs.extend(outputs);
         self.commits.extend(commits);
+        for output in outputs {
+            let opened = match &output {
+                Output::Connect { executor, .. } if self.connects => Some(executor.clone()),
+                _ => None,
+            };
+            self.outputs.push(output);
+            if let Some(executor) = opened {
+                self.input(Input::Reached { executor, reached: true });
+            }
+        }
     }
 
     /// Sends all transactions that wait, and those that follow from them.

@@ -1,10 +1,30 @@
 //! Executors that fetch their work.
 
+use muster_graph::ids::TaskId;
 use muster_proto::v1;
 
 use super::*;
 
 fn poll(bench: &mut Bench, sequence: u64, held: &[(JobId, u32, u32, u32)]) -> oneshot::Receiver<v1::PollWorkResponse> {
+    poll_heeding(bench, sequence, 0, held)
+}
+
+fn poll_heeding(
+    bench: &mut Bench,
+    sequence: u64,
+    heeded: u64,
+    held: &[(JobId, u32, u32, u32)],
+) -> oneshot::Receiver<v1::PollWorkResponse> {
+    poll_of(bench, 1, sequence, heeded, held)
+}
+
+fn poll_of(
+    bench: &mut Bench,
+    incarnation: u64,
+    sequence: u64,
+    heeded: u64,
+    held: &[(JobId, u32, u32, u32)],
+) -> oneshot::Receiver<v1::PollWorkResponse> {
     let (reply, answer) = oneshot::channel();
     let held = held
         .iter()
@@ -15,10 +35,11 @@ fn poll(bench: &mut Bench, sequence: u64, held: &[(JobId, u32, u32, u32)]) -> on
         .collect();
     let poll = v1::PollWorkRequest {
         executor_id: "p".to_owned(),
-        incarnation: 1,
+        incarnation,
         sequence,
         held,
         free: Some((&cpu(2000)).into()),
+        heeded,
         ..Default::default()
     };
     bench.input(Input::Poll { poll: Box::new(poll), reply });
@@ -90,22 +111,73 @@ async fn nothing_is_assigned_to_a_poll_whose_caller_has_gone() {
     assert_eq!(bench.engine.executor("p").unwrap().running(), 0);
 }
 
-#[tokio::test]
-async fn a_poll_answers_what_became_of_a_job_that_was_taken_over() {
+fn asked(answer: &mut oneshot::Receiver<v1::PollWorkResponse>) -> Vec<(String, u64)> {
+    let jobs = answer.try_recv().map(|answer| answer.ask).unwrap_or_default();
+    jobs.into_iter().map(|job| (job.job_id, job.fence.expect("a question is a fence").token)).collect()
+}
+
+/// A job whose first owner gave both of its tasks to a poll of the executor, and a second one that has taken it over.
+async fn taken_over() -> (JobId, Bench) {
     let mut first = Bench::new().await;
     first.register_with(key("p", 1), 2, true, Vec::new());
-    let mut lost = poll(&mut first, 1, &[]);
+    let mut given_to = poll(&mut first, 1, &[]);
     let id = first.submit(1, spec(&[("a", 2, &[])])).await;
     first.commit_all().await;
-    assert_eq!(given(&mut lost).len(), 2);
+    assert_eq!(given(&mut given_to).len(), 2);
     let mut second = Bench::over(Arc::clone(&first.store), "two").await;
     second.own(id).await;
     second.load(id).await;
+    (id, second)
+}
+
+fn attempts(bench: &Bench, id: JobId) -> Vec<u32> {
+    let graph = &bench.engine.job(id).unwrap().graph;
+    (0..2).map(|index| graph.task(TaskId::new(0, index)).unwrap().attempt).collect()
+}
+
+#[tokio::test]
+async fn a_poll_answers_what_became_of_a_job_that_was_taken_over_once_its_question_is_heeded() {
+    let (id, mut second) = taken_over().await;
     // Nobody can connect to it: it is behind a gateway, and comes by itself.
-    second.register_with(key("p", 1), 2, true, vec![(id, muster_graph::ids::TaskId::new(0, 0), 1)]);
-    let mut answer = poll(&mut second, 2, &[(id, 0, 0, 1)]);
+    second.register_with(key("p", 1), 2, true, vec![(id, TaskId::new(0, 0), 1)]);
+    let mut lost = poll(&mut second, 2, &[(id, 0, 0, 1)]);
+    let question = asked(&mut lost);
+    assert_eq!(question.len(), 1);
+    assert!(question[0].0 == id.to_string() && question[0].1 == second.engine.job(id).unwrap().token());
+    let mut answer = poll(&mut second, 3, &[(id, 0, 0, 1)]);
+    assert_eq!(asked(&mut answer), question, "that answer was lost: it is asked again");
+    assert_eq!(attempts(&second, id), [1, 1]);
+    let mut answer = poll_heeding(&mut second, 4, 3, &[(id, 0, 0, 1)]);
     second.now += 10;
     second.input(Input::Tick);
     second.commit_all().await;
     assert_eq!(given(&mut answer), [(id.to_string(), 0, 1, 2)], "one is adopted, the other one never came");
+}
+
+#[tokio::test]
+async fn a_poll_that_was_on_its_way_for_long_denies_nothing() {
+    let (id, mut second) = taken_over().await;
+    second.register_with(key("p", 1), 2, true, Vec::new());
+    // It was sent before the executor asked the job's former owner, which answered with both tasks.
+    let _late = poll(&mut second, 2, &[]);
+    second.now += 10;
+    second.input(Input::Tick);
+    second.commit_all().await;
+    assert_eq!(attempts(&second, id), [1, 1], "what runs there is not run again");
+    let _waits = poll_heeding(&mut second, 4, 2, &[(id, 0, 0, 1), (id, 0, 1, 1)]);
+    assert_eq!(attempts(&second, id), [1, 1]);
+    assert!(!second.engine.has_unmet_demand(), "it has told of both");
+}
+
+#[tokio::test]
+async fn a_poll_of_a_later_life_answers_no_question_to_an_earlier_one() {
+    let (id, mut second) = taken_over().await;
+    second.register_with(key("p", 1), 2, true, Vec::new());
+    assert_eq!(asked(&mut poll(&mut second, 2, &[])).len(), 1);
+    let survived = |index| (id, TaskId::new(0, index), 1);
+    second.register_with(key("p", 2), 2, true, vec![survived(0), survived(1)]);
+    // What it heeded was asked by another scheduler, in the answer to a poll that has the same number by chance.
+    let mut answer = poll_of(&mut second, 2, 3, 2, &[]);
+    assert_eq!(asked(&mut answer).len(), 1, "it was not asked yet");
+    assert_eq!(attempts(&second, id), [1, 1]);
 }
