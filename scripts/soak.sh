@@ -1,23 +1,29 @@
 #!/usr/bin/env bash
 # The slow suites, until MINUTES are over (default 30): random cases of the properties and seeds of simulated clusters that
 # no run before has had, for a quarter of the time each, then real faults in their long form (SHORT=1: in their short one),
-# one scenario after the other, again and again. Prints a table of the faults at the end, and fails if anything failed.
+# one scenario after the other, that with the fewest runs first. Fails if anything failed.
 #   scripts/soak.sh [MINUTES] [all|properties|simulation|faults] [part of the scenarios' names]
+# Every run of a scenario is added to $target/soak/runs.tsv, with its commit; so a long soak may be done in parts. At the end
+# a table tells of all runs in the same form, how many of the last ones passed in a row, and what was seen.
+# PROFILE is Cargo's profile for clusters (default: checked, which has the fault points and is fast enough for the long form).
 set -euo pipefail
 minutes=${1:-30}
 part=${2:-all}
 only=${3:-}
-long=1
-[ -z "${SHORT:-}" ] || long=0
+form=long
+[ -z "${SHORT:-}" ] || form=short
+profile=${PROFILE:-checked}
 start=$SECONDS
 end=$((start + minutes * 60))
 failed=0
 target=${CARGO_TARGET_DIR:-$PWD/target}
 mkdir -p "$target/soak"
+# Time, commit, form, scenario, outcome, seconds; and form, kind, scenario, and what was seen.
+runs=$target/soak/runs.tsv
 figures=$target/soak/figures.tsv
-results=$target/soak/results.tsv
-: > "$figures"
-: > "$results"
+touch "$runs" "$figures"
+commit=$(git rev-parse --short HEAD)
+git diff --quiet HEAD -- || commit+=+
 
 properties() { # until when
     local round=0
@@ -35,73 +41,96 @@ simulation() { # until when
     while [ $SECONDS -lt "$1" ]; do
         echo "soak: simulated clusters, seeds from $first on"
         SIM_SEEDS=$seeds SIM_FIRST_SEED=$first \
-            cargo test --quiet -p muster-integration --test simulation -- --nocapture random_clusters || failed=1
+            cargo test --quiet --profile "$profile" -p muster-integration --test simulation -- --nocapture random_clusters || failed=1
         first=$((first + seeds))
     done
 }
 
 # The binary of the commit in integration/upgrade-from, built with the dependencies that are built already.
 earlier_version() {
-    local commit tree=$target/soak/upgrade-from
-    commit=$(cat integration/upgrade-from)
-    if ! git cat-file -e "$commit^{commit}" 2>/dev/null; then
-        echo "soak: SKIPPED: the rolling upgrade: commit $commit is not in this clone's history" >&2
+    local earlier tree=$target/soak/upgrade-from folder=$profile
+    [ "$profile" != dev ] || folder=debug
+    earlier=$(cat integration/upgrade-from)
+    if ! git cat-file -e "$earlier^{commit}" 2>/dev/null; then
+        echo "soak: SKIPPED: the rolling upgrade: commit $earlier is not in this clone's history" >&2
         [ -z "${CI:-}" ]
         return
     fi
-    if [ "$(cat "$tree.commit" 2>/dev/null)" != "$commit" ]; then
+    if [ "$(cat "$tree.commit" 2>/dev/null)" != "$earlier $profile" ]; then
         git worktree remove --force "$tree" 2>/dev/null || true
         rm -rf "$tree"
         git worktree prune
-        git worktree add --quiet --detach "$tree" "$commit"
-        cargo build --quiet --manifest-path "$tree/Cargo.toml" --target-dir "$target" -p muster-cli
-        cp "$target/debug/muster" "$target/soak/muster-earlier"
+        git worktree add --quiet --detach "$tree" "$earlier"
+        # A commit may be older than the profile.
+        cargo build --quiet --manifest-path "$tree/Cargo.toml" --target-dir "$target" --profile "$profile" -p muster-cli \
+            --config 'profile.checked.inherits="dev"' --config profile.checked.opt-level=2 \
+            --config 'profile.checked.package."*".opt-level=2' --config 'profile.checked.package."*".debug=false'
+        cp "$target/$folder/muster" "$target/soak/muster-earlier"
         git worktree remove --force "$tree"
-        echo "$commit" > "$tree.commit"
+        echo "$earlier $profile" > "$tree.commit"
     fi
     export MUSTER_UPGRADE_FROM=$target/soak/muster-earlier
 }
 
+# The scenario with the fewest runs in this form; of several, the first one.
+next_scenario() {
+    awk -F '\t' -v form="$form" '
+        FILENAME == ARGV[1] { if ($3 == form) runs[$4]++; next }
+        found == "" || runs[$1] + 0 < runs[found] + 0 { found = $1 }
+        END { print found }' "$runs" <(printf '%s\n' "$@")
+}
+
 faults() { # until when
     earlier_version || failed=1
-    cargo build --quiet -p muster-cli
-    local binary scenarios scenario log took
-    binary=$(cargo test --quiet -p muster-integration --test faults --no-run --message-format json 2>/dev/null |
+    cargo build --quiet --profile "$profile" -p muster-cli
+    local binary scenarios scenario log began outcome seen=$target/soak/seen.tsv long=0
+    [ "$form" = short ] || long=1
+    binary=$(cargo test --quiet --profile "$profile" -p muster-integration --test faults --no-run --message-format json 2>/dev/null |
         sed -n 's/.*"executable":"\([^"]*\/faults-[^"]*\)".*/\1/p' | tail -n 1)
-    mapfile -t scenarios < <("$binary" --list --format terse | sed -n 's/: test$//p' | grep -F -- "$only")
-    while :; do
-        for scenario in "${scenarios[@]}"; do
-            if [ -z "${MUSTER_UPGRADE_FROM:-}" ] && [[ $scenario == upgrade::* ]]; then
-                continue
-            fi
-            [ $SECONDS -lt "$1" ] || return 0
-            took=$SECONDS
-            log=$target/soak/${scenario//::/-}.log
-            # A process group of its own is ended as a whole if it hangs.
-            if MUSTER_SOAK=$long MUSTER_FAULT_FIGURES=$figures timeout --kill-after=10 1800 \
-                "$binary" --exact "$scenario" --nocapture > "$log" 2>&1; then
-                printf '%s\tok\n' "$scenario" >> "$results"
-                echo "soak: $scenario: ok, $((SECONDS - took)) s"
-            else
-                printf '%s\tFAILED\n' "$scenario" >> "$results"
-                cp "$log" "$log.failed"
-                echo "soak: $scenario: FAILED, see $log.failed"
-                failed=1
-            fi
-        done
+    mapfile -t scenarios < <("$binary" --list --format terse | sed -n 's/: test$//p' | grep -F -- "$only" |
+        if [ -n "${MUSTER_UPGRADE_FROM:-}" ]; then cat; else grep -v '^upgrade::'; fi)
+    while [ $SECONDS -lt "$1" ]; do
+        scenario=$(next_scenario "${scenarios[@]}")
+        began=$SECONDS
+        log=$target/soak/${scenario//::/-}.log
+        : > "$seen"
+        outcome=ok
+        # A process group of its own is ended as a whole if it hangs.
+        MUSTER_SOAK=$long MUSTER_FAULT_FIGURES=$seen timeout --kill-after=10 1800 \
+            "$binary" --exact "$scenario" --nocapture > "$log" 2>&1 || outcome=FAILED
+        if grep '^SKIPPED' "$log"; then
+            return
+        fi
+        printf '%s\t%s\t%s\t%s\t%s\t%d\n' "$(date -u +%FT%TZ)" "$commit" "$form" "$scenario" "$outcome" $((SECONDS - began)) >> "$runs"
+        sed "s/^/$form\t/" "$seen" >> "$figures"
+        if [ $outcome = ok ]; then
+            echo "soak: $scenario: ok, $((SECONDS - began)) s"
+        else
+            cp "$log" "$log.failed"
+            echo "soak: $scenario: FAILED, see $log.failed"
+            failed=1
+        fi
     done
 }
 
-# One line for each scenario: how often it ran, and what was seen. Times are milliseconds.
+# One line for each scenario: how often it ran, how many of the last runs passed in a row and since which commit, and what
+# was seen. Times of takeovers are milliseconds.
 table() {
-    awk -F '\t' '
-        FNR == NR { runs[$1]++; if ($2 != "ok") bad[$1]++; next }
-        $2 != "-" { if (!($1 in medians)) medians[$1] = $2; else medians[$1] = medians[$1] " " $2
-                    if ($3 + 0 > worst[$1]) worst[$1] = $3 }
-        { again[$1] += $4; lost[$1] += $5; twice[$1] += $6 }
+    awk -F '\t' -v form="$form" '
+        FILENAME == ARGV[1] {
+            if ($3 != form) next
+            runs[$4]++
+            if ($5 == "ok") { if (!row[$4]++) since[$4] = $2 } else { bad[$4]++; row[$4] = 0; since[$4] = "" }
+            next
+        }
+        $1 != form { next }
+        $2 == "remark" { said[$3] = $4; next }
+        $4 != "-" { if (!($3 in medians)) medians[$3] = $4; else medians[$3] = medians[$3] " " $4
+                    if ($5 + 0 > worst[$3]) worst[$3] = $5 }
+        { again[$3] += $6; lost[$3] += $7; twice[$3] += $8 }
         END {
-            print "| fault | runs | failed | takeover: median | worst | run more than once | lost | accepted twice |"
-            print "|---|--:|--:|--:|--:|--:|--:|--:|"
+            print "| fault (" form " form) | runs | failed | passed in a row | since | takeover: median | worst | run more than once | lost | accepted twice |"
+            print "|---|--:|--:|--:|---|--:|--:|--:|--:|--:|"
             for (name in runs) {
                 count = split(medians[name], sorted, " ")
                 for (i = 2; i <= count; i++)
@@ -109,10 +138,12 @@ table() {
                         swap = sorted[j]; sorted[j] = sorted[j - 1]; sorted[j - 1] = swap
                     }
                 median = count ? sorted[int((count + 1) / 2)] " ms" : ""
-                printf "| %s | %d | %d | %s | %s | %d | %d | %d |\n", name, runs[name], bad[name], median,
-                    count ? worst[name] " ms" : "", again[name], lost[name], twice[name] | "sort"
+                printf "| %s | %d | %d | %d | %s | %s | %s | %d | %d | %d |\n", name, runs[name], bad[name], row[name], since[name],
+                    median, count ? worst[name] " ms" : "", again[name], lost[name], twice[name] | "sort"
             }
-        }' "$results" "$figures"
+            close("sort")
+            for (name in said) printf "\n- %s: %s\n", name, said[name]
+        }' "$runs" "$figures"
 }
 
 case $part in
@@ -126,6 +157,6 @@ case $part in
         ;;
     *) echo "soak: '$part' is no part; all, properties, simulation or faults" >&2 && exit 2 ;;
 esac
-[ ! -s "$results" ] || table | tee "$target/soak/table.md"
+[ ! -s "$runs" ] || table | tee "$target/soak/table.md"
 echo "soak: $(((SECONDS - start) / 60)) minutes"
 exit $failed

@@ -1,5 +1,5 @@
 //! A mixed load: small jobs one after another for as long as a fault lasts, beside one job with a shuffle, one of slow
-//! tasks, one whose tasks fail at first and one that fails for good. Every submit has a key of its own, is repeated
+//! tasks, one whose tasks fail at first, one that fails for good, and one whose tasks run until all faults are over. Every submit has a key of its own, is repeated
 //! until it is acknowledged, and every few are submitted twice. At the end everything that was acknowledged must be over,
 //! as its spec says, with the result that it must have.
 
@@ -68,17 +68,31 @@ pub struct Load {
     patience: Duration,
     /// The job with the shuffle.
     pub shuffle: JobId,
-    /// The job of slow tasks.
-    pub slow: JobId,
+    /// The job whose tasks run all the time, so that every fault finds something to strike.
+    pub held: JobId,
 }
 
+/// Tasks of [`Load::held`].
+pub const HELD_TASKS: usize = 8;
+/// The stage of these, and the gate that they wait for.
+pub const HELD: &str = "held";
+
+/// Before all others and as small as theirs, so that these jobs tell of progress beside thousands of tasks that fill every
+/// executor to the brim.
 const SMALL: &str = "
 name: small
+priority: 1
 stages:
-  one: {tasks: 2, run: 'echo $MUSTER_TASK_INDEX > $MUSTER_OUTPUT_DIR/n'}
-  two: {inputs: {one: all}, run: 'cat $MUSTER_INPUT_DIR/one/*/n > /dev/null'}
+  one: {tasks: 2, resources: {cpu: 0.1}, run: 'echo $MUSTER_TASK_INDEX > $MUSTER_OUTPUT_DIR/n'}
+  two: {inputs: {one: all}, resources: {cpu: 0.1}, run: 'cat $MUSTER_INPUT_DIR/one/*/n > /dev/null'}
 ";
 const SLOW: &str = "{name: slow, tasks: TASKS, resources: {cpu: 0.1}, run: 'eval \"$NOTE\"; sleep 1'}";
+const HELD_JOB: &str = "
+name: held
+stages:
+  held: {tasks: TASKS, resources: {cpu: 0.1}, run: 'eval \"$NOTE\"; gate=held; eval \"$WAIT\"; echo 1 > $MUSTER_OUTPUT_DIR/n'}
+  all: {inputs: {held: all}, run: 'cat $MUSTER_INPUT_DIR/held/*/n > $MUSTER_OUTPUT_DIR/n'}
+";
 const FLAKY: &str = "
 name: flaky
 tasks: 4
@@ -86,7 +100,8 @@ retries: {failed: 3, backoff: 300ms}
 run: '[ -e \"$GATES/flaky-$MUSTER_TASK_INDEX\" ] || { : > \"$GATES/flaky-$MUSTER_TASK_INDEX\"; exit 3; }'
 ";
 const FAILING: &str = "{name: failing, tasks: 3, run: 'exit 3'}";
-/// Task i sends i to reducer (i mod reducers); all of them together are a sum that is known.
+/// Task i sends i to reducer (i mod reducers); all of them together are a sum that is known. It is made when all faults are
+/// over: what was made before may have gone with an executor that is dead for good.
 const SHUFFLE: &str = r#"
 name: shuffle
 stages:
@@ -105,7 +120,10 @@ stages:
       awk '{ s += $1 } END { print s + 0 }' all > $MUSTER_OUTPUT_DIR/n
   sum:
     inputs: {reduce: all}
-    run: cat $MUSTER_INPUT_DIR/reduce/*/n | awk '{ s += $1 } END { print s }' > $MUSTER_OUTPUT_DIR/n
+    resources: {cpu: 0.1}
+    run: |
+      gate=held; eval "$WAIT"
+      cat $MUSTER_INPUT_DIR/reduce/*/n | awk '{ s += $1 } END { print s }' > $MUSTER_OUTPUT_DIR/n
 "#;
 
 impl Load {
@@ -120,7 +138,9 @@ impl Load {
         let mut workers = JoinSet::new();
         let shuffle = SHUFFLE.replace("MAPS", &size.maps.to_string()).replace("REDUCERS", &size.reducers.to_string());
         let slow = SLOW.replace("TASKS", &size.slow.to_string());
-        let long = [(shuffle.as_str(), true), (&slow, true), (FLAKY, true), (FAILING, false)];
+        let held = HELD_JOB.replace("TASKS", &HELD_TASKS.to_string());
+        // First those that are to run, then what keeps the cluster busy.
+        let long = [(held.as_str(), true), (&shuffle, true), (&slow, true), (FLAKY, true), (FAILING, false)];
         let mut jobs = Vec::new();
         for (yaml, succeeds) in long {
             let spec = world.job(yaml);
@@ -147,7 +167,7 @@ impl Load {
                 }
             });
         }
-        Self { shared, workers, patience: size.patience, shuffle: jobs[0], slow: jobs[1] }
+        Self { shared, workers, patience: size.patience, held: jobs[0], shuffle: jobs[1] }
     }
 
     /// Jobs that are over so far.
@@ -171,6 +191,7 @@ impl Load {
     /// When something is not over in time, or otherwise than it must be, or with another result.
     pub async fn finish(mut self, world: &World, size: Size) -> Tally {
         self.shared.stop.cancel();
+        world.open(HELD);
         let all = async {
             while let Some(worker) = self.workers.join_next().await {
                 worker.expect("every acknowledged job ends as it must");
@@ -190,6 +211,8 @@ impl Load {
         let sum = world.output(&self.shared.client, self.shuffle, "sum", "n").await;
         let expected = u64::from(size.maps) * u64::from(size.maps - 1) / 2;
         assert_eq!(sum.trim(), expected.to_string(), "each map task counts once");
+        let held = world.output(&self.shared.client, self.held, "all", "n").await;
+        assert_eq!(held.lines().count(), HELD_TASKS, "each held task counts once");
         let acknowledged = std::mem::take(&mut *self.shared.acknowledged.lock().expect("no holder panics"));
         Tally { acknowledged, finished: self.shared.finished.load(Ordering::Relaxed) }
     }

@@ -125,6 +125,15 @@ impl Process {
         process
     }
 
+    /// The binary that it runs, as the system says.
+    ///
+    /// # Panics
+    /// When it has ended.
+    #[must_use]
+    pub fn program(&self) -> PathBuf {
+        std::fs::read_link(format!("/proc/{}/exe", self.child.id())).expect("it runs")
+    }
+
     /// Where it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {

@@ -38,6 +38,8 @@ pub struct Seen {
     pub launches: HashMap<(String, u32, u32, u32), u32>,
     /// Attempts that it was told to end.
     pub cancels: Vec<v1::AttemptRef>,
+    /// Jobs of which it was asked what it has.
+    pub asked: Vec<String>,
 }
 
 #[derive(Clone)]
@@ -52,7 +54,11 @@ struct Service {
 pub struct Simulated {
     /// Its name.
     pub id: String,
+    /// Where it listens.
+    pub address: String,
+    slots: u32,
     seen: Arc<Mutex<Seen>>,
+    reports: Mutex<Option<mpsc::UnboundedReceiver<v1::AttemptStatus>>>,
     stop: CancellationToken,
 }
 
@@ -65,6 +71,13 @@ impl Drop for Simulated {
 impl Simulated {
     /// Starts one with `slots` cores that registers with the scheduler at `scheduler`.
     pub async fn start(id: &str, scheduler: SocketAddr, slots: u32, decide: Decide) -> anyhow::Result<Self> {
+        let simulated = Self::bind(id, slots, decide).await?;
+        simulated.register(scheduler).await?;
+        Ok(simulated)
+    }
+
+    /// One that listens, and that no scheduler knows of yet.
+    pub async fn bind(id: &str, slots: u32, decide: Decide) -> anyhow::Result<Self> {
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?.to_string();
         let stop = CancellationToken::new();
@@ -78,20 +91,28 @@ impl Simulated {
                 stop.clone().cancelled_owned(),
             ),
         );
+        Ok(Self { id: id.to_owned(), address, slots, seen, reports: Mutex::new(Some(reports)), stop })
+    }
+
+    /// Registers with a scheduler, and reports to it from then on.
+    pub async fn register(&self, scheduler: SocketAddr) -> anyhow::Result<()> {
+        let reports = self.reports.lock().expect("nothing panics while holding it").take();
+        let reports = reports.ok_or_else(|| anyhow::anyhow!("it is registered already"))?;
+        let (id, stop) = (&self.id, &self.stop);
         let mut client = ExecutorsClient::connect(format!("http://{scheduler}")).await?;
-        let total = v1::Resources { cpu_milli: slots * 1000, ..Default::default() };
+        let total = v1::Resources { cpu_milli: self.slots * 1000, ..Default::default() };
         client
             .register(v1::RegisterRequest {
-                executor_id: id.to_owned(),
+                executor_id: id.clone(),
                 incarnation: 1,
-                address,
+                address: self.address.clone(),
                 mode: v1::Mode::Push.into(),
                 total: Some(total.clone()),
                 ..Default::default()
             })
             .await?;
         let (beats, receiver) = mpsc::channel(1);
-        let name = id.to_owned();
+        let name = id.clone();
         tokio::spawn(async move {
             let beat = v1::Heartbeat { executor_id: name, incarnation: 1, free: Some(total), ..Default::default() };
             while beats.send(beat.clone()).await.is_ok() {
@@ -102,8 +123,8 @@ impl Simulated {
         tokio::spawn(
             stop.clone().run_until_cancelled_owned(async move { while let Ok(Some(_)) = signals.message().await {} }),
         );
-        tokio::spawn(stop.clone().run_until_cancelled_owned(report(client, id.to_owned(), reports)));
-        Ok(Self { id: id.to_owned(), seen, stop })
+        tokio::spawn(stop.clone().run_until_cancelled_owned(report(client, id.clone(), reports)));
+        Ok(())
     }
 
     /// Looks at what it has seen.
@@ -232,7 +253,8 @@ impl Executor for Service {
                 answer.refused.push(job.job_id);
                 continue;
             }
-            let seen = self.seen.lock().expect("nothing panics while holding it");
+            let mut seen = self.seen.lock().expect("nothing panics while holding it");
+            seen.asked.push(job.job_id.clone());
             for (job_id, stage, index, attempt) in seen.launches.keys().filter(|(id, ..)| *id == job.job_id) {
                 let attempt =
                     v1::AttemptRef { job_id: job_id.clone(), stage: *stage, index: *index, attempt: *attempt };

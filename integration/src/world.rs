@@ -68,6 +68,12 @@ impl World {
         self.folder.path().join(name)
     }
 
+    /// What a process of this name has logged so far.
+    #[must_use]
+    pub fn log(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path("logs").join(format!("{name}.log"))).unwrap_or_default()
+    }
+
     async fn start(&self, name: &str, arguments: Vec<String>) -> Process {
         let log = self.path("logs").join(format!("{name}.log"));
         Process::start(&arguments, &self.path(name), self.folder.path(), &log).await

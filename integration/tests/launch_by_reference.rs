@@ -19,9 +19,9 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 /// As slow as the store is made.
-const SLOW: Duration = Duration::from_secs(5);
+const SLOW: Duration = Duration::from_secs(15);
 /// What a launch, or anything else that does not read the store, may take on a busy machine: far less than `SLOW`.
-const USUAL: Duration = Duration::from_secs(2);
+const USUAL: Duration = Duration::from_secs(12);
 
 struct Cluster {
     world: World,

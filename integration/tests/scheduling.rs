@@ -8,6 +8,7 @@ use muster_integration::simulated::{Simulated, succeed};
 use muster_integration::{cluster, eventually};
 use muster_proto::storage::ExecutorRecord;
 use muster_proto::v1;
+use muster_proto::v1::cluster_client::ClusterClient;
 use muster_state::faults::{Fault, Faulty, Operation};
 use muster_state::{Keyspace, Memory, StateBackend, codec, keys};
 
@@ -258,5 +259,32 @@ async fn an_absence_that_the_store_tells_of_late_is_counted_from_then() -> anyho
     .await;
     assert!(away.elapsed() >= LOST_AFTER, "declared lost after {:?}", away.elapsed());
     drop(scheduler);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn peers_hear_of_a_drain_that_the_store_did_not_take_when_it_began() -> anyhow::Result<()> {
+    let state = memory();
+    let flaky = Arc::new(Faulty::new(Arc::clone(&state)));
+    let one = cluster::scheduler("one", Arc::clone(&flaky) as Arc<dyn StateBackend>).await?;
+    let two = cluster::scheduler("two", state).await?;
+    let at = |scheduler: std::net::SocketAddr| ClusterClient::connect(format!("http://{scheduler}"));
+    let (mut first, second) = (at(one.address()).await?, at(two.address()).await?);
+    for drains in [true, false] {
+        let lost = flaky.inject(Keyspace::Schedulers, Operation::Read, Fault::Unavailable, usize::MAX);
+        let drain = v1::DrainSchedulerRequest { scheduler_id: "one".to_owned(), undo: !drains };
+        assert!(first.drain_scheduler(drain).await.is_err(), "the store does not answer");
+        assert!(lost.fired() > 0);
+        lost.clear();
+        eventually("the peer knows", 20, || {
+            let mut second = second.clone();
+            async move {
+                let schedulers = second.list_schedulers(v1::ListSchedulersRequest {}).await.ok()?.into_inner();
+                let one = schedulers.schedulers.iter().find(|known| known.scheduler_id == "one")?;
+                (one.draining == drains).then_some(())
+            }
+        })
+        .await;
+    }
     Ok(())
 }

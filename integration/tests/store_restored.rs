@@ -6,9 +6,9 @@ use std::net::SocketAddr;
 use std::process::{Command, Output};
 
 use muster_client::{Client, Error, JobId};
-use muster_integration::{eventually, journal};
 use muster_integration::processes::{Process, muster};
 use muster_integration::world::{World, client, ready, succeeded, tasks};
+use muster_integration::{eventually, journal};
 use muster_proto::v1;
 use muster_state::testing::Etcd;
 

@@ -17,10 +17,12 @@ use tonic::Status;
 
 use crate::accept::unavailable;
 use crate::claims;
-use crate::engine::{Input, Successor};
+use crate::engine::{Identity, Input, Successor};
 use crate::load::send_until_known;
 use crate::shared::Shared;
 
+/// How often it is looked whether the peers know.
+const TELL_EVERY: Duration = Duration::from_secs(1);
 /// While draining, jobs that have come since are looked for this often.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// The same, while the process waits to end.
@@ -77,28 +79,57 @@ impl Shared {
     }
 }
 
-/// Begins or ends the drain, and tells the peers by the record of this scheduler's session.
+/// Begins or ends the drain, and tells the peers by the record of this scheduler's session. If they cannot be told now,
+/// [`keep_telling`] tells them.
 pub(crate) async fn set(shared: &Shared, draining: bool) -> Result<(), Error> {
     // Known here first: nothing new is taken while the peers are being told.
     shared.draining.send_replace(draining);
-    let presence = shared.presence();
-    let session = presence.identity.session;
-    let record = SchedulerRecord { draining, ..presence.record };
-    let txn = Txn {
-        guards: vec![
-            Guard::AtRevision(keys::epoch(), presence.identity.epoch_revision),
-            Guard::SessionAlive(session.clone()),
-        ],
-        ops: vec![Op::Put { key: keys::session(&session), value: codec::encode(&record)?, session: Some(session) }],
-        read_on_failure: Vec::new(),
-    };
-    match send_until_known(&*shared.options.state, txn).await? {
-        TxnOutcome::Committed(_) => {
-            tracing::info!(draining, "what this scheduler takes has changed");
-            Ok(())
+    tell(shared).await
+}
+
+/// Makes this scheduler's record say what is known here, whatever that is by then. Each write compares the record's
+/// revision, so that of two none overwrites what the other has read later, however late it lands.
+async fn tell(shared: &Shared) -> Result<(), Error> {
+    let state = &*shared.options.state;
+    loop {
+        let Identity { session, epoch_revision, .. } = shared.presence().identity;
+        let key = keys::session(&session);
+        let entry = state.get(&key).await?.ok_or(Error::SessionLost)?;
+        let known: SchedulerRecord = codec::decode(&key, &entry.value)?;
+        let draining = *shared.draining.borrow();
+        if known.draining == draining {
+            return Ok(());
         }
-        // The next session says so from its beginning.
-        TxnOutcome::Refused { .. } => Err(Error::SessionLost),
+        let record = SchedulerRecord { draining, ..known };
+        let txn = Txn {
+            guards: vec![
+                Guard::AtRevision(keys::epoch(), epoch_revision),
+                Guard::AtRevision(key.clone(), entry.mod_revision),
+            ],
+            ops: vec![Op::Put { key, value: codec::encode(&record)?, session: Some(session) }],
+            read_on_failure: Vec::new(),
+        };
+        // Refused: written by somebody else here, or by an earlier sending, or the session is gone. The next look tells.
+        if let TxnOutcome::Committed(_) = send_until_known(state, txn).await? {
+            tracing::info!(draining, "what this scheduler takes has changed");
+        }
+    }
+}
+
+/// Tells the peers what they were not told when it changed, for ever: the store may not have answered just then, or a new
+/// session may have been opened at that moment.
+pub(crate) async fn keep_telling(shared: Arc<Shared>) {
+    loop {
+        tokio::time::sleep(TELL_EVERY).await;
+        let mine = shared.presence().identity.session;
+        let told = shared.peers.live().get(&mine).map(|record| record.draining);
+        // Not there: the watch lags, or the session is lost, and the next one says it from its beginning.
+        if told.is_none_or(|told| told == *shared.draining.borrow()) {
+            continue;
+        }
+        if let Err(error) = tell(&shared).await {
+            tracing::info!(%error, "the peers do not know yet whether this scheduler drains; again soon");
+        }
     }
 }
 

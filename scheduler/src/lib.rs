@@ -38,6 +38,8 @@ mod shell;
 mod store_health;
 mod store_watch;
 mod unreachable;
+mod ways;
 
 pub use options::Options;
 pub use scheduler::{Error, Handle, Scheduler};
+pub use ways::Way;

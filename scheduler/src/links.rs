@@ -10,8 +10,7 @@ use std::time::Duration;
 
 use muster_graph::ids::ExecutorKey;
 use muster_proto::network::Network;
-use muster_proto::v1::executor_client::ExecutorClient;
-use muster_proto::{MESSAGE_BYTES_MAX, convert, v1};
+use muster_proto::{convert, v1};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +21,7 @@ use crate::engine::Input;
 use crate::faults;
 use crate::options::{LAUNCH_WINDOW, PEER_DEADLINE};
 use crate::shared::Shared;
+use crate::ways::{self, Client, Way};
 
 /// Messages on their way to an executor. The window bounds launches; the rest is room for cancels.
 const QUEUE: usize = 2 * LAUNCH_WINDOW as usize;
@@ -78,13 +78,6 @@ pub(crate) fn channel(network: &Network, address: &str) -> Result<Channel, tonic
     Ok(network.connect_lazy(&endpoint))
 }
 
-pub(crate) fn client(network: &Network, address: &str) -> Result<ExecutorClient<Channel>, tonic::transport::Error> {
-    Ok(ExecutorClient::new(channel(network, address)?)
-        // All that an executor has of some hundreds of jobs may be much.
-        .max_decoding_message_size(16 * MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX))
-}
-
 /// Opens the way to an executor.
 pub(crate) fn connect(
     tasks: &TaskTracker,
@@ -103,7 +96,7 @@ pub(crate) fn connect(
         sent: 0,
         cancels: VecDeque::new(),
         sequence: 0,
-        reached: None,
+        way: None,
     };
     let stopped = ended.clone();
     tasks.spawn(async move {
@@ -126,42 +119,72 @@ struct Sender {
     cancels: VecDeque<(u64, v1::CancelTasksRequest)>,
     sequence: u64,
     /// What the engine was told of the way.
-    reached: Option<bool>,
+    way: Option<Way>,
+}
+
+/// Why a stream was ended here.
+enum End {
+    /// Nothing is sent to the executor any more.
+    Unwanted,
+    /// There is a better way to it.
+    BetterWay,
 }
 
 impl Sender {
     async fn run(mut self) {
         let mut pause = RETRY_FIRST;
-        let client = match client(&self.shared.options.network, &self.address) {
-            Ok(client) => client,
+        let straight = match ways::straight(&self.shared.options.network, &self.address) {
+            Ok(straight) => straight,
             Err(error) => {
                 tracing::error!(executor = self.executor.id, address = self.address, %error, "not an address");
                 return;
             }
         };
         loop {
-            match self.stream(client.clone(), &mut pause).await {
-                Ok(()) => return,
+            match self.stream(straight.clone(), Way::Straight, std::future::pending(), &mut pause).await {
+                Ok(_) => return,
                 Err(error) => {
                     tracing::info!(executor = self.executor.id, %error, "launch stream broke; it will be resumed");
                 }
             }
-            self.tell_reached(false).await;
+            self.tell(Way::None).await;
+            if let Some(home) = ways::through_home(&self.shared, &self.executor).await {
+                let executor = self.executor.clone();
+                let open = ways::until_open(straight.clone(), &executor);
+                // Large, and rarely needed.
+                match Box::pin(self.stream(home, Way::ThroughHome, open, &mut pause)).await {
+                    Ok(End::Unwanted) => return,
+                    Ok(End::BetterWay) => {
+                        tracing::info!(executor = self.executor.id, "the straight way is open again");
+                        continue;
+                    }
+                    Err(error) => {
+                        tracing::info!(executor = self.executor.id, %error, "its home does not reach it either");
+                    }
+                }
+                self.tell(Way::None).await;
+            }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(RETRY_MOST);
         }
     }
 
-    async fn tell_reached(&mut self, reached: bool) {
-        if self.reached.replace(reached) != Some(reached) {
+    async fn tell(&mut self, way: Way) {
+        if self.way.replace(way) != Some(way) {
             // Stopping: nobody wants to know.
-            let _ = self.shared.engine.send(Input::Reached { executor: self.executor.clone(), reached }).await;
+            let _ = self.shared.engine.send(Input::Reached { executor: self.executor.clone(), way }).await;
         }
     }
 
-    /// One stream, until it breaks or the link is not wanted any more. Never waits for room to send without taking
+    /// One stream, until it breaks, `better` is there or the link is not wanted any more. Never waits for room to send without taking
     /// answers in: the executor may be waiting for room for those.
-    async fn stream(&mut self, mut client: ExecutorClient<Channel>, pause: &mut Duration) -> Result<(), tonic::Status> {
+    async fn stream(
+        &mut self,
+        mut client: Client,
+        way: Way,
+        better: impl Future<Output = ()>,
+        pause: &mut Duration,
+    ) -> Result<End, tonic::Status> {
         let (requests, receiver) = mpsc::channel(64);
         // A new stream: everything that is unanswered goes again, and the answer's headers may come only after the first.
         self.sent = 0;
@@ -177,7 +200,8 @@ impl Sender {
         };
         let mut answers =
             opened.map_err(|_| tonic::Status::deadline_exceeded("opening the launch stream"))??.into_inner();
-        self.tell_reached(true).await;
+        self.tell(way).await;
+        let mut better = std::pin::pin!(better);
         loop {
             tokio::select! {
                 biased;
@@ -189,9 +213,10 @@ impl Sender {
                     self.answered(answer).await;
                     self.send_cancels(&mut client).await?;
                 }
+                () = &mut better => return Ok(End::BetterWay),
                 permit = requests.reserve(), if self.sent < self.unanswered.len() => self.send_next(permit)?,
                 message = self.messages.recv() => match message {
-                    None => return Ok(()),
+                    None => return Ok(End::Unwanted),
                     Some(Message::Launch(groups)) => {
                         faults::hold_at("hold-launch").await;
                         self.remember(groups);
@@ -238,7 +263,7 @@ impl Sender {
     }
 
     /// Sends the cancels whose launches have been answered.
-    async fn send_cancels(&mut self, client: &mut ExecutorClient<Channel>) -> Result<(), tonic::Status> {
+    async fn send_cancels(&mut self, client: &mut Client) -> Result<(), tonic::Status> {
         let open = self.unanswered.front().map_or(u64::MAX, |(request, _)| request.sequence);
         while self.cancels.front().is_some_and(|(after, _)| *after < open) {
             let Some((_, request)) = self.cancels.front() else { break };
@@ -266,7 +291,9 @@ fn token_of(request: &v1::LaunchTasksRequest, refusal: &v1::Refusal) -> u64 {
 
 /// Asks an executor what it has of some jobs until it answers, or is known to have gone.
 pub(crate) async fn ask(shared: &Shared, executor: ExecutorKey, address: &str, question: u64, jobs: Vec<v1::JobFence>) {
-    let Ok(mut client) = client(&shared.options.network, address) else { return };
+    let Ok(straight) = ways::straight(&shared.options.network, address) else { return };
+    let mut client = straight.clone();
+    let mut is_straight = true;
     loop {
         let request = v1::AskJobsRequest { jobs: jobs.clone(), executor_incarnation: executor.incarnation };
         match tokio::time::timeout(PEER_DEADLINE, client.ask_jobs(request)).await {
@@ -296,5 +323,9 @@ pub(crate) async fn ask(shared: &Shared, executor: ExecutorKey, address: &str, q
         if !matches!(still, Ok(true)) {
             return;
         }
+        // Each way in turn: its home may reach it.
+        let home = if is_straight { ways::through_home(shared, &executor).await } else { None };
+        is_straight = home.is_none();
+        client = home.unwrap_or_else(|| straight.clone());
     }
 }

@@ -53,7 +53,7 @@ pub(crate) async fn open(options: &Options, address: &str, draining: bool, now: 
     let session = options.state.open_session(id.clone(), options.session_ttl, codec::encode(&record)?).await?;
     tracing::info!(session = id.0, epoch, address, "session opened");
     let identity = Identity { session: id, address: address.to_owned(), epoch, epoch_revision };
-    Ok(Presence { session, identity, record })
+    Ok(Presence { session, identity })
 }
 
 /// The live schedulers, in the store's own words.
@@ -98,7 +98,7 @@ pub(crate) async fn follow_schedulers(shared: Arc<Shared>, changed: Arc<tokio::s
 async fn follow_schedulers_once(shared: &Shared, changed: &tokio::sync::Notify) -> Result<(), Error> {
     let state = &*shared.options.state;
     let (live, revision) = live_schedulers(state).await?;
-    tell_live(shared, live, changed).await;
+    tell_live(shared, live, revision, changed).await;
     let mut watch = state.watch(Keyspace::Schedulers, "", revision + 1).await?;
     while let Some(batch) = watch.next().await {
         let batch = batch?;
@@ -114,16 +114,21 @@ async fn follow_schedulers_once(shared: &Shared, changed: &tokio::sync::Notify) 
                 }
             }
         }
-        tell_live(shared, live, changed).await;
+        tell_live(shared, live, batch.revision, changed).await;
     }
     Ok(())
 }
 
-async fn tell_live(shared: &Shared, live: BTreeMap<SessionId, SchedulerRecord>, changed: &tokio::sync::Notify) {
+async fn tell_live(
+    shared: &Shared,
+    live: BTreeMap<SessionId, SchedulerRecord>,
+    revision: Revision,
+    changed: &tokio::sync::Notify,
+) {
     let sessions = live.keys().map(|session| session.0.clone()).collect();
     shared.peers.set(live);
     // Stopping: nobody needs to know any more.
-    let _ = shared.engine.send(Input::Schedulers { live: sessions }).await;
+    let _ = shared.engine.send(Input::Schedulers { live: sessions, revision }).await;
     changed.notify_one();
 }
 

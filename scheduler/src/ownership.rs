@@ -13,7 +13,7 @@ use std::time::Duration;
 use muster_graph::execution::ExecutionGraph;
 use muster_graph::ids::JobId;
 use muster_proto::storage::{OwnerRecord, SchedulerRecord};
-use muster_state::{Error, Guard, Key, Keyspace, Op, Scan, SessionId, StateBackend, Txn, codec, keys};
+use muster_state::{Error, Guard, Key, Keyspace, Op, Revision, Scan, SessionId, StateBackend, Txn, codec, keys};
 use rand::seq::SliceRandom as _;
 use tokio::sync::oneshot;
 
@@ -232,13 +232,22 @@ pub(crate) async fn read_again(shared: Arc<Shared>, id: JobId) {
         return;
     }
     // One that cannot be read has launched nothing since.
-    let renew = !shared.unreadable.contains_key(&id);
-    bring_in(&shared, transit, renew, None).await;
+    let token = if shared.unreadable.contains_key(&id) { Token::AsIs } else { Token::New };
+    bring_in(&shared, transit, token, None).await;
+}
+
+/// Reads a job that a peer has made ours under this token, and gives it to the engine.
+pub(crate) async fn take_in(shared: Arc<Shared>, id: JobId, token: Revision) {
+    let Some(transit) = shared.transit(id) else { return };
+    // The scan may have found it before.
+    if matches!(shared.engine.read(move |engine| engine.job(id).is_some()).await, Ok(false)) {
+        bring_in(&shared, transit, Token::Given(token), None).await;
+    }
 }
 
 /// Reads a job that has just become this scheduler's, and gives it to the engine.
 pub(crate) async fn adopt(shared: Arc<Shared>, transit: Transit) {
-    bring_in(&shared, transit, false, None).await;
+    bring_in(&shared, transit, Token::AsIs, None).await;
 }
 
 /// The same, off the caller's way.
@@ -250,13 +259,24 @@ pub(crate) fn adopt_soon(shared: &Arc<Shared>, id: JobId) {
 
 /// The same, for somebody who waits for the retry for which the job was made active again.
 pub(crate) async fn adopt_for(shared: &Arc<Shared>, transit: Transit, retry: oneshot::Sender<Option<u32>>) {
-    bring_in(shared, transit, false, Some(retry)).await;
+    bring_in(shared, transit, Token::AsIs, Some(retry)).await;
+}
+
+/// Under which token a job is read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Token {
+    /// Under the one that it has: no copy of it was here under that.
+    AsIs,
+    /// The same, if it is this one.
+    Given(Revision),
+    /// Under a new one.
+    New,
 }
 
 async fn bring_in(
     shared: &Arc<Shared>,
     transit: Transit,
-    mut renew: bool,
+    mut token: Token,
     retry: Option<oneshot::Sender<Option<u32>>>,
 ) {
     /// Between attempts while the store does not answer.
@@ -269,18 +289,19 @@ async fn bring_in(
         }
         let read = async {
             let _one_of_few = shared.loads.acquire().await;
-            if renew {
+            if token == Token::New {
                 if !renew_token(shared, id).await? {
                     return Err(LoadError::NotOurs);
                 }
-                renew = false;
+                token = Token::AsIs;
             }
             let loaded = load::owned(&*shared.options.state, id, &shared.presence().identity.session).await?;
             look_at_executors_of(shared, &loaded.graph).await?;
-            Ok(loaded)
+            Ok(Some(loaded).filter(|loaded| !matches!(token, Token::Given(given) if given != loaded.cursor.token)))
         };
         match read.await {
-            Ok(loaded) => {
+            Ok(None) => token = Token::New,
+            Ok(Some(loaded)) => {
                 let loaded = Loaded { retry, ..loaded };
                 shared.unreadable.remove(&id);
                 let _ = shared.engine.send(Input::Adopted(Box::new(loaded))).await;
@@ -314,3 +335,6 @@ pub(crate) async fn owner_elsewhere(shared: &Shared, id: JobId) -> Result<Option
         owner.address != shared.address && shared.peers.live().contains_key(&SessionId(owner.session_id.clone()));
     Ok(elsewhere.then_some(owner.address))
 }
+
+#[cfg(test)]
+mod tests;

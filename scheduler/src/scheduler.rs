@@ -184,6 +184,7 @@ impl Running {
         let mut fencing = tokio::spawn(self_fencing::keep(Arc::clone(&shared)));
         let mut isolation = tokio::spawn(isolation::keep(Arc::clone(&shared)));
         let mut draining = tokio::spawn(draining::keep_giving(Arc::clone(&shared)));
+        let mut telling_drain = tokio::spawn(draining::keep_telling(Arc::clone(&shared)));
         let mut presence = tokio::spawn(keep_present(Arc::clone(&shared), Arc::clone(&sessions_changed)));
         // A part that ends, by a panic or otherwise, ends the whole: another scheduler takes over, and this one's
         // supervisor starts it anew. A scheduler with a missing part would be worse than none.
@@ -204,6 +205,7 @@ impl Running {
             _ = &mut fencing => Err(Error::Ended("the watch of the engine's pulse")),
             _ = &mut isolation => Err(Error::Ended("the watch of the ways to executors")),
             _ = &mut draining => Err(Error::Ended("the drain")),
+            _ = &mut telling_drain => Err(Error::Ended("the telling of the drain")),
             _ = &mut presence => Err(Error::Ended("the session's keeper")),
         };
         if result.is_ok() {
@@ -212,8 +214,20 @@ impl Running {
         stop.cancel();
         spawned.cancel();
         for part in [
-            scanning, schedulers, executors, cleaning, watching, trusting, telling, demands, requests, fencing,
-            isolation, draining, presence,
+            scanning,
+            schedulers,
+            executors,
+            cleaning,
+            watching,
+            trusting,
+            telling,
+            demands,
+            requests,
+            fencing,
+            isolation,
+            draining,
+            telling_drain,
+            presence,
         ] {
             part.abort();
         }

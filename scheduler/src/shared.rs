@@ -6,7 +6,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use dashmap::{DashMap, DashSet};
 use muster_graph::ids::{JobId, Millis};
-use muster_proto::storage::SchedulerRecord;
 use muster_state::Session;
 use tokio::sync::{Semaphore, watch};
 
@@ -55,8 +54,6 @@ pub(crate) struct Shared {
 pub(crate) struct Presence {
     pub(crate) session: Arc<dyn Session>,
     pub(crate) identity: Identity,
-    /// What the session's key says.
-    pub(crate) record: SchedulerRecord,
 }
 
 /// A job that is on its way between the store and memory: being accepted, read or handed over. While somebody holds

@@ -12,8 +12,8 @@ use muster_graph::ids::ExecutorKey;
 use muster_proto::v1;
 use tokio::time::Instant;
 
-use crate::links;
 use crate::shared::Shared;
+use crate::ways;
 
 /// An address where nobody answers within this is not reached; executors wait for longer than this to be registered.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
@@ -96,7 +96,7 @@ async fn answers(shared: &Shared, executor: &ExecutorKey, address: &str) -> Resu
     let within = ANSWER_WITHIN.min(shared.options.lost_after / TRIES_PER_LIMIT).max(ANSWER_WITHIN_MIN);
     // A connection of its own: one that was made before says nothing about the next.
     let mut client =
-        links::client(&shared.options.network, address).map_err(|error| format!("not an address: {error}"))?;
+        ways::straight(&shared.options.network, address).map_err(|error| format!("not an address: {error}"))?;
     let request = v1::AskJobsRequest { jobs: Vec::new(), executor_incarnation: executor.incarnation };
     let answer = match tokio::time::timeout(within, client.ask_jobs(request)).await {
         Ok(Ok(answer)) => answer.into_inner(),

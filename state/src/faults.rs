@@ -11,8 +11,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::{
-    Entry, Error, Key, Keyspace, Lock, Op, Page, Revision, Scan, Session, SessionId, StateBackend, StoreStatus, Txn,
-    TxnOutcome, WatchStream, lock,
+    Alarm, Entry, Error, Key, Keyspace, Lock, Op, Page, Revision, Scan, Session, SessionId, StateBackend, StoreStatus,
+    Txn, TxnOutcome, WatchStream, lock,
 };
 
 /// What a rule applies to.
@@ -39,6 +39,8 @@ pub enum Fault {
     Missing,
     /// Reads only: one byte of each value is changed.
     Corrupt,
+    /// Writes only: refused, as there is no room. As long as it lasts the store's members say so, too.
+    NoSpace,
     /// Writes only: nothing is done, and the caller is not told.
     UnknownNotDone,
     /// Writes only: it is done, and the caller is not told.
@@ -166,6 +168,7 @@ impl Faulty {
             match fault {
                 Fault::Delay(by) => tokio::time::sleep(*by).await,
                 Fault::Unavailable => return Err(Error::Unavailable("an injected fault".to_owned())),
+                Fault::NoSpace => return Err(Error::NoSpace("an injected fault".to_owned())),
                 _ => {}
             }
         }
@@ -267,7 +270,7 @@ impl StateBackend for Faulty {
                     });
                     return Err(unknown());
                 }
-                Fault::Delay(_) | Fault::Unavailable | Fault::Missing | Fault::Corrupt => {}
+                Fault::Delay(_) | Fault::Unavailable | Fault::NoSpace | Fault::Missing | Fault::Corrupt => {}
             }
         }
         self.inner.put_txn(txn).await
@@ -296,7 +299,13 @@ impl StateBackend for Faulty {
     }
 
     async fn status(&self) -> Result<StoreStatus, Error> {
-        self.inner.status().await
+        let mut status = self.inner.status().await?;
+        let is_full = |rule: &Arc<Rule>| rule.fault == Fault::NoSpace && rule.left.load(Ordering::SeqCst) > 0;
+        if self.rules().iter().any(is_full) {
+            status.has_quota = true;
+            status.members.iter_mut().for_each(|member| member.alarms.push(Alarm::NoSpace));
+        }
+        Ok(status)
     }
 
     async fn defragment(&self, member: u64) -> Result<(), Error> {

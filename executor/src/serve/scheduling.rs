@@ -58,6 +58,7 @@ impl executor_server::Executor for ExecutorService {
                     Err(status) => Err(status),
                 };
                 if answer.is_ok() && faults::is_set("lose-launch-answer") {
+                    tracing::info!("an answer to launches was lost");
                     return;
                 }
                 let broken = answer.is_err();

@@ -16,6 +16,7 @@ use super::rules::takeover::Takeovers;
 use super::rules::{Findings, counts, folding, ownership, starts, survival};
 use super::store::Store;
 use super::verdict::{Rule, Statistics, Verdict};
+use super::waits::Waits;
 
 /// Decides the promises.
 #[must_use]
@@ -43,6 +44,7 @@ struct Fold {
     results: Results,
     cancels: Cancels,
     takeovers: Takeovers,
+    waits: Waits,
     /// Every owner's record that each job ever had.
     tokens: BTreeMap<JobId, BTreeSet<u64>>,
 }
@@ -90,10 +92,11 @@ impl Fold {
             }
         }
         self.takeovers.after(step, store, &evidence.scenario);
+        self.waits.after(step, store);
     }
 
     fn end(self, evidence: &Evidence, last: u64) -> Verdict {
-        let Self { store, mut findings, attempts, accepted, cancels, takeovers, results, tokens, .. } = self;
+        let Self { store, mut findings, attempts, accepted, cancels, takeovers, results, tokens, waits, .. } = self;
         let mut statistics = Statistics {
             revisions: evidence.writes.len(),
             jobs: store.jobs.values().filter(|job| job.head.is_some()).count(),
@@ -114,6 +117,7 @@ impl Fold {
         statistics.unfinished =
             submitted.iter().filter(|id| !store.jobs.get(id).is_some_and(|job| is_over(job.place))).count();
         (statistics.accepted, statistics.accepted_twice) = (results.accepted_total, results.accepted_twice);
+        statistics.waits = waits.end(evidence, &store);
         Verdict::new(findings.violations, statistics, &evidence.writes)
     }
 }

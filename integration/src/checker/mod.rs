@@ -22,8 +22,9 @@ mod store;
 #[cfg(test)]
 mod tests;
 mod verdict;
+mod waits;
 
 pub use evidence::{Cancelled, Clients, Evidence, Outage, Outages, Scenario, Submitted};
 pub use fold::check;
 pub use history::{Change, Write};
-pub use verdict::{Rule, Statistics, Takeover, Verdict, Violation};
+pub use verdict::{Rule, Statistics, Takeover, Verdict, Violation, Wait};

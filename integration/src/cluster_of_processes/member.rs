@@ -96,6 +96,15 @@ impl Member {
         self.process().resume();
     }
 
+    /// The binary that it runs, as the system says.
+    ///
+    /// # Panics
+    /// When it is dead.
+    #[must_use]
+    pub fn program(&self) -> PathBuf {
+        self.process.as_ref().unwrap_or_else(|| panic!("{} is not running", self.name)).program()
+    }
+
     /// Whether it has a process.
     #[must_use]
     pub fn is_running(&self) -> bool {

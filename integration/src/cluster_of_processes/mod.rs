@@ -17,13 +17,15 @@ pub use member::Member;
 
 use crate::checker::{self, Outage, Outages, Scenario, Submitted, Verdict, Write};
 use crate::network::{Network, Node};
-use crate::recorder;
 use crate::world::{self, World};
+use crate::{journal, recorder};
 
 /// The cluster's name where none is given.
 const CLUSTER: &str = "default";
 /// Schedulers listen here, each on its own node.
 const SCHEDULER_PORT: u16 = 7077;
+/// How much each executor offers of a resource that bears its name: a task that needs some can run nowhere else.
+const ONLY_HERE: u32 = 100;
 /// How patient the test's client is: longer than any fault here lasts.
 const CALL_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -42,6 +44,8 @@ pub struct Plan {
     pub session_ttl: Duration,
     /// After which an executor is declared lost.
     pub lost_after: Duration,
+    /// For so long at most, a job of a session that has ended is without an owner (C4); none: not decided.
+    pub takeover_within: Option<Duration>,
     /// More arguments for etcd's members.
     pub etcd: Vec<String>,
     /// Points to set in members, by their names.
@@ -59,6 +63,8 @@ impl Default for Plan {
             cpus: 4,
             session_ttl: Duration::from_secs(3),
             lost_after: Duration::from_secs(5),
+            // Every peer looks every two seconds; the rest is for a machine that others use, too.
+            takeover_within: Some(Duration::from_secs(10)),
             etcd: Vec::new(),
             failpoints: BTreeMap::new(),
             older: None,
@@ -101,6 +107,7 @@ pub struct Cluster {
     /// Executors that were killed.
     pub killed: BTreeSet<String>,
     lost_after: Duration,
+    takeover_within: Option<Duration>,
     older_versions: bool,
     recorder: recorder::Etcd,
 }
@@ -168,8 +175,10 @@ impl Cluster {
                 let data_dir = world.path(&name).display().to_string();
                 let cpus = plan.cpus.to_string();
                 let words = ["executor", "--id", &name, "--mode", mode, "--schedulers", &listed];
+                let only_here = format!("{name}={ONLY_HERE}");
                 let more = ["--data-dir", &data_dir, "--listen", &listen, "--allow-remote", "--cpus", &cpus];
-                let arguments = words.iter().chain(&more).map(ToString::to_string).collect();
+                let offers = ["--resource", &only_here];
+                let arguments = words.iter().chain(&more).chain(&offers).map(ToString::to_string).collect();
                 member(name, node, arguments)
             })
             .collect();
@@ -197,6 +206,7 @@ impl Cluster {
             outages: Vec::new(),
             killed: BTreeSet::new(),
             lost_after: plan.lost_after,
+            takeover_within: plan.takeover_within,
             older_versions: plan.older.is_some(),
             recorder,
         };
@@ -254,6 +264,14 @@ impl Cluster {
         views.into_iter().find(|view| view.executor_id == executor).map(|view| view.state)
     }
 
+    /// Whether an executor runs something now, as its own record says.
+    #[must_use]
+    pub fn is_at_work(&self, executor: usize) -> bool {
+        let lines = journal::read(self.executors[executor].data_dir());
+        let count = |event: &str| lines.iter().filter(|line| line.event == event).count();
+        count("start") > count("end")
+    }
+
     /// Waits until so many schedulers have a session.
     pub async fn live_schedulers(&self, count: usize) {
         crate::eventually(&format!("{count} schedulers live"), 60, || async {
@@ -293,6 +311,7 @@ impl Cluster {
         evidence.scenario = Scenario {
             ended_at_us,
             elections_us: self.elections_us,
+            takeover_within: self.takeover_within,
             outages: Some(Outages { times: self.outages, lost_after: self.lost_after }),
             killed: self.killed,
             older_versions: self.older_versions,

@@ -25,7 +25,7 @@ fn etcds_leader_is_killed_again_and_again() {
             scene.cluster.etcd.members[leader].restart().await.unwrap();
             tokio::time::sleep_until(next).await;
         }
-        scene.end().await;
+        scenario::assert_undisturbed(&scene.end().await);
     });
 }
 
@@ -80,7 +80,7 @@ fn etcd_is_compacted_every_second() {
             tokio::time::sleep(Duration::from_secs(1)).await;
             scene.load.progress(1).await;
         }
-        scene.end().await;
+        scenario::assert_undisturbed(&scene.end().await);
     });
 }
 
@@ -97,7 +97,9 @@ fn a_live_sessions_lease_is_revoked() {
             let again = scene.cluster.session_of(owner).await;
             assert_ne!(again, session, "it came back under another name");
         }
-        scene.end().await;
+        let judged = scene.end().await;
+        scenario::assert_undisturbed(&judged);
+        scenario::assert_taken_over(&judged);
     });
 }
 
@@ -132,7 +134,9 @@ fn etcds_quota_is_used_up() {
     /// More than fit into the quota.
     const VALUES: usize = 200;
     scenario::run(async |network| {
-        let plan = Plan { etcd: vec!["--quota-backend-bytes=16777216".to_owned()], ..Plan::default() };
+        // While there is no room, nobody can take anything over.
+        let etcd = vec!["--quota-backend-bytes=16777216".to_owned()];
+        let plan = Plan { etcd, takeover_within: None, ..Plan::default() };
         let mut scene = Scene::start(network, &plan).await;
         let cluster = &mut scene.cluster;
         let store = cluster.etcd.store("somebody-else");

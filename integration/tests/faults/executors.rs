@@ -8,7 +8,7 @@ use muster_integration::world::{self, World, succeeded};
 use muster_integration::{eventually, journal};
 use muster_proto::v1;
 
-use crate::scenario::{self, Scene};
+use crate::scenario::{self, Pinned, Scene};
 
 /// Shorter than an executor's absence may be.
 fn shorter(plan: &Plan) -> Duration {
@@ -21,10 +21,12 @@ fn an_executor_is_killed_and_started_again() {
         let mut scene = Scene::start(network, &Plan::default()).await;
         for name in ["push0", "pull0"] {
             let number = scene.cluster.executor(name);
+            let pinned = Pinned::start(&scene.cluster, name).await;
             scene.cluster.kill_executor(number);
             scene.load.progress(2).await;
             scene.cluster.start_executor(number).await;
             scene.cluster.executor_is(name, "ready").await;
+            assert_eq!(pinned.end(&scene.cluster).await, 2 * Pinned::TASKS, "each runs once more");
         }
         scene.end().await;
     });
@@ -36,6 +38,7 @@ fn an_executor_is_killed_for_good() {
         let mut scene = Scene::start(network, &Plan::default()).await;
         for name in ["push0", "pull0"] {
             let number = scene.cluster.executor(name);
+            eventually("it runs something", 60, || async { scene.cluster.is_at_work(number).then_some(()) }).await;
             scene.cluster.kill_executor(number);
             scene.cluster.executor_is(name, "lost").await;
             scene.load.progress(2).await;
@@ -51,9 +54,11 @@ fn an_executor_is_stopped_for_a_while() {
         let mut scene = Scene::start(network, &plan).await;
         for name in ["push0", "pull0"] {
             let number = scene.cluster.executor(name);
+            let pinned = Pinned::start(&scene.cluster, name).await;
             scene.cluster.stop_executor(number);
             tokio::time::sleep(shorter(&plan)).await;
             scene.cluster.resume_executor(number);
+            assert_eq!(pinned.end(&scene.cluster).await, Pinned::TASKS, "what ran went on");
             scene.load.progress(1).await;
         }
         let state = scene.cluster.state_of("push0").await;
@@ -68,11 +73,13 @@ fn an_executor_is_stopped_until_it_is_lost_and_comes_back() {
         let mut scene = Scene::start(network, &Plan::default()).await;
         for name in ["push0", "pull0"] {
             let number = scene.cluster.executor(name);
+            let pinned = Pinned::start(&scene.cluster, name).await;
             scene.cluster.stop_executor(number);
             scene.cluster.executor_is(name, "lost").await;
             scene.load.progress(2).await;
             scene.cluster.resume_executor(number);
             scene.cluster.executor_is(name, "ready").await;
+            assert_eq!(pinned.end(&scene.cluster).await, 2 * Pinned::TASKS, "each runs once more");
         }
         scene.end().await;
     });
@@ -85,9 +92,11 @@ fn an_executor_is_cut_off_for_a_while() {
         let mut scene = Scene::start(network, &plan).await;
         for name in ["push0", "pull0"] {
             let number = scene.cluster.executor(name);
+            let pinned = Pinned::start(&scene.cluster, name).await;
             scene.cluster.cut_executor(number);
             tokio::time::sleep(shorter(&plan)).await;
             assert!(scene.cluster.heal_executor(number) > 0, "packets were dropped");
+            assert_eq!(pinned.end(&scene.cluster).await, Pinned::TASKS, "what ran went on");
             scene.load.progress(1).await;
         }
         scene.end().await;
@@ -100,11 +109,13 @@ fn an_executor_is_cut_off_until_it_is_lost_and_comes_back() {
         let mut scene = Scene::start(network, &Plan::default()).await;
         for name in ["push0", "pull0"] {
             let number = scene.cluster.executor(name);
+            let pinned = Pinned::start(&scene.cluster, name).await;
             scene.cluster.cut_executor(number);
             scene.cluster.executor_is(name, "lost").await;
             scene.load.progress(2).await;
             assert!(scene.cluster.heal_executor(number) > 0, "packets were dropped");
             scene.cluster.executor_is(name, "ready").await;
+            assert_eq!(pinned.end(&scene.cluster).await, 2 * Pinned::TASKS, "each runs once more");
         }
         scene.end().await;
     });
@@ -211,7 +222,9 @@ fn the_last_executor_is_lost_and_another_one_comes() {
         for number in 0..scene.cluster.executors.len() {
             scene.cluster.kill_executor(number);
         }
-        scene.cluster.executor_is("push1", "lost").await;
+        for name in ["push0", "push1", "pull0", "pull1"] {
+            scene.cluster.executor_is(name, "lost").await;
+        }
         let last = scene.cluster.executor("pull1");
         scene.cluster.start_executor(last).await;
         scene.load.progress(2).await;

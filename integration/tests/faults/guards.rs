@@ -62,10 +62,7 @@ async fn first_loses(cluster: &Cluster, job: JobId) {
 
 /// Waits until one of some members has logged something.
 async fn logged(cluster: &Cluster, members: &[&str], what: &str) {
-    let has = |member: &&str| {
-        let log = cluster.world.path("logs").join(format!("{member}.log"));
-        std::fs::read_to_string(log).is_ok_and(|text| text.contains(what))
-    };
+    let has = |member: &&str| cluster.world.log(member).contains(what);
     eventually(&format!("{members:?} log '{what}'"), 60, || async { members.iter().any(has).then_some(()) }).await;
 }
 

@@ -10,6 +10,7 @@ mod etcd;
 mod everything;
 mod executors;
 mod guards;
+mod rolling;
 mod scenario;
 mod schedulers;
 mod takeover;

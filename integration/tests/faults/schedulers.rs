@@ -1,19 +1,22 @@
 //! Schedulers that die, stop, lose their connections, and have the wrong time.
 
 use muster_integration::cluster_of_processes::{Cluster, Plan};
-use muster_integration::eventually;
+use muster_integration::world::succeeded;
+use muster_integration::{eventually, jobs};
 
-use crate::scenario::{self, Scene};
+use crate::scenario::{self, Pinned, Scene};
 
 #[test]
 fn a_scheduler_is_killed() {
     scenario::run(async |network| {
         let mut scene = Scene::start(network, &Plan::default()).await;
-        let owner = scene.cluster.owner(scene.load.shuffle).await;
+        let owner = scene.cluster.owner(scene.load.held).await;
         scene.cluster.schedulers[owner].kill();
         scene.load.progress(3).await;
         scene.cluster.start_scheduler(owner).await;
-        scene.end().await;
+        let judged = scene.end().await;
+        scenario::assert_undisturbed(&judged);
+        scenario::assert_taken_over(&judged);
     });
 }
 
@@ -25,7 +28,9 @@ fn dies_at(point: &str) {
         scene.cluster.schedulers[0].dies().await;
         scene.load.progress(3).await;
         scene.cluster.start_scheduler(0).await;
-        scene.end().await;
+        let judged = scene.end().await;
+        scenario::assert_undisturbed(&judged);
+        scenario::assert_taken_over(&judged);
     });
 }
 
@@ -63,7 +68,9 @@ fn a_scheduler_dies_while_it_takes_over() {
                 scene.cluster.start_scheduler(number).await;
             }
         }
-        scene.end().await;
+        let judged = scene.end().await;
+        scenario::assert_undisturbed(&judged);
+        scenario::assert_taken_over(&judged);
     });
 }
 
@@ -72,14 +79,16 @@ fn a_scheduler_is_stopped_for_three_sessions_and_goes_on() {
     scenario::run(async |network| {
         let plan = Plan::default();
         let mut scene = Scene::start(network, &plan).await;
-        let owner = scene.cluster.owner(scene.load.shuffle).await;
+        let owner = scene.cluster.owner(scene.load.held).await;
         scene.cluster.schedulers[owner].stop();
         tokio::time::sleep(plan.session_ttl * 3).await;
         scene.cluster.live_schedulers(2).await;
         scene.load.progress(1).await;
         scene.cluster.schedulers[owner].resume();
         scene.cluster.live_schedulers(3).await;
-        scene.end().await;
+        let judged = scene.end().await;
+        scenario::assert_undisturbed(&judged);
+        scenario::assert_taken_over(&judged);
     });
 }
 
@@ -88,14 +97,16 @@ fn a_scheduler_is_cut_off_from_etcd() {
     scenario::run(async |network| {
         let scene = Scene::start(network, &Plan::default()).await;
         let cluster = &scene.cluster;
-        let owner = &cluster.schedulers[cluster.owner(scene.load.shuffle).await].node;
+        let owner = &cluster.schedulers[cluster.owner(scene.load.held).await].node;
         let etcd: Vec<_> = cluster.etcd_nodes.iter().collect();
         cluster.cut(owner, &etcd);
         cluster.live_schedulers(2).await;
         scene.load.progress(3).await;
         assert!(cluster.heal(owner, &etcd) > 0, "packets were dropped");
         cluster.live_schedulers(3).await;
-        scene.end().await;
+        let judged = scene.end().await;
+        scenario::assert_undisturbed(&judged);
+        scenario::assert_taken_over(&judged);
     });
 }
 
@@ -118,23 +129,36 @@ fn a_scheduler_is_cut_off_from_etcd_in_one_direction() {
             assert!(dropped > 0, "packets were dropped");
             cluster.live_schedulers(3).await;
         }
-        scene.end().await;
+        let judged = scene.end().await;
+        scenario::assert_undisturbed(&judged);
+        scenario::assert_taken_over(&judged);
     });
 }
 
+/// While it lasts, what runs there is not disturbed and ends, and what can run nowhere else starts there and ends, too.
 #[test]
 fn a_scheduler_is_cut_off_from_one_executor() {
     scenario::run(async |network| {
         let plan = Plan::default();
         let scene = Scene::start(network, &plan).await;
         let cluster = &scene.cluster;
-        let owner = &cluster.schedulers[cluster.owner(scene.load.shuffle).await].node;
-        let executor = &cluster.executors[cluster.executor("push0")].node;
-        cluster.cut(owner, &[executor]);
-        tokio::time::sleep(plan.lost_after * 2).await;
-        scene.load.progress(1).await;
-        assert!(cluster.heal(owner, &[executor]) > 0, "packets were dropped");
-        scene.end().await;
+        for name in ["push0", "pull0"] {
+            let pinned = Pinned::start(cluster, name).await;
+            let owner = &cluster.schedulers[pinned.owner(cluster).await].node;
+            let executor = &cluster.executors[cluster.executor(name)].node;
+            cluster.cut(owner, &[executor]);
+            tokio::time::sleep(plan.lost_after * 2).await;
+            assert_eq!(cluster.state_of(name).await.as_deref(), Some("ready"), "it has a home that reaches it");
+            // To the very scheduler that does not reach the only executor for it.
+            let mut asked = jobs::client((owner.address, 7077).into()).await.unwrap();
+            let spec = cluster.world.job(&Pinned::spec(name, "later", "eval \"$NOTE\""));
+            let later = jobs::submit(&mut asked, spec, &format!("later-{name}")).await.unwrap();
+            succeeded(&cluster.client, later.parse().unwrap()).await;
+            assert_eq!(pinned.end(cluster).await, Pinned::TASKS, "what ran went on");
+            scene.load.progress(1).await;
+            assert!(cluster.heal(owner, &[executor]) > 0, "packets were dropped");
+        }
+        scenario::assert_undisturbed(&scene.end().await);
     });
 }
 
@@ -154,7 +178,9 @@ fn has_the_wrong_time(wrong_by_ms: i64) {
             scene.load.progress(1).await;
             scene.cluster.start_scheduler(number).await;
         }
-        scene.end().await;
+        let judged = scene.end().await;
+        scenario::assert_undisturbed(&judged);
+        scenario::assert_taken_over(&judged);
     });
 }
 
@@ -166,9 +192,9 @@ fn wall_ms() -> i64 {
 /// What a scheduler takes the time for.
 async fn submitted_at(cluster: &Cluster, scheduler: usize) -> i64 {
     let address = (cluster.schedulers[scheduler].node.address, 7077).into();
-    let mut client = muster_integration::jobs::client(address).await.unwrap();
+    let mut client = jobs::client(address).await.unwrap();
     let spec = cluster.world.job("{name: clock, run: 'true'}");
-    let job = muster_integration::jobs::submit(&mut client, spec, "clock").await.unwrap();
+    let job = jobs::submit(&mut client, spec, "clock").await.unwrap();
     let view = cluster.client.get_job(job.parse().unwrap()).await.unwrap();
     view.submitted_at_ms.try_into().unwrap()
 }
@@ -193,7 +219,7 @@ fn all_schedulers_are_restarted_one_after_the_other() {
             scene.cluster.start_scheduler(number).await;
             scene.cluster.live_schedulers(3).await;
         }
-        scene.end().await;
+        scenario::assert_undisturbed(&scene.end().await);
     });
 }
 
@@ -222,7 +248,7 @@ fn submits_are_repeated_across_a_crash() {
         }
         assert_eq!(jobs.len(), 8);
         for job in jobs {
-            muster_integration::world::succeeded(&cluster.client, job).await;
+            succeeded(&cluster.client, job).await;
         }
         let all = cluster.client.list_jobs(Default::default()).await.unwrap();
         assert_eq!(all.jobs.len(), 8, "no job was made twice");

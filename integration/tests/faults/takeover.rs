@@ -79,7 +79,11 @@ fn assigned_by_another(write: &Write, job: JobId, session: &str) -> Option<u64> 
 }
 
 fn report(what: &str, figures: &Figures) {
-    eprintln!("{what}: {:?} after its end, {:?} after its session", figures.after_end, figures.after_session);
+    let Figures { after_end, after_session } = figures;
+    let (after_end, after_session) = (after_end.as_millis(), after_session.as_millis());
+    scenario::remark(&format!(
+        "{what}: new tasks {after_end} ms after the end of its process, {after_session} ms after that of its session"
+    ));
 }
 
 #[test]

@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use muster_graph::ids::{JobId, Millis};
+use muster_graph::ids::Millis;
 use muster_graph::spec::Resources;
 
 use super::executors::{Executor, HeldKey};
@@ -115,11 +115,6 @@ impl Executor {
             add(&mut self.used, &booking.resources);
             self.ahead.runs(booking);
         }
-    }
-
-    /// Whether a launch of the job may have been lost on its way here.
-    pub(crate) fn has_on_its_way(&self, job: JobId) -> bool {
-        self.on_their_way > 0 && self.held.iter().any(|((id, ..), booking)| *id == job && booking.is_on_its_way())
     }
 
     pub(crate) fn release(&mut self, key: &HeldKey) {

@@ -112,8 +112,10 @@ pub struct Executor {
     pub(crate) record: Revision,
     /// The life and address that launches are sent to.
     pub(super) linked: Option<(u64, String)>,
-    /// Since when that way is broken, or not open yet.
+    /// Since when the straight way there is broken, or not open yet.
     pub(super) unreached_since: Option<Millis>,
+    /// Launches go through its home meanwhile.
+    pub(super) through_home: bool,
     /// Jobs about which it must be asked.
     pub(crate) ask: BTreeMap<JobId, Doubt>,
     /// The question under way.
@@ -151,6 +153,7 @@ impl Executor {
             record: 0,
             linked: None,
             unreached_since: None,
+            through_home: false,
             ask: BTreeMap::new(),
             asking: None,
             poll: None,
@@ -205,6 +208,8 @@ impl Engine {
             true => Link::Home,
             false if without_session => Link::None,
             false if self.live_schedulers.contains(&home) => Link::Peer,
+            // Whose end was not heard of, lives.
+            false if record > self.schedulers_as_of && !home.is_empty() => Link::Peer,
             false => Link::None,
         };
         let concerned = self.jobs.values().any(|job| job.graph.concerns(&key.id));
@@ -240,7 +245,7 @@ impl Engine {
         if link != Link::None {
             executor.is_back(link, now);
         } else if executor.link != Link::None || news {
-            // It had a home when this was written, though that is gone too, or not known yet.
+            // It had a home when this was written, though that is gone too.
             executor.away_since = None;
             executor.go_away(link, now);
             executor.tell_at = without_session.then_some(now + TELL_AFTER_MS);
@@ -266,7 +271,7 @@ impl Engine {
             executor.unanswered = 0;
             executor.linked.clone_from(&way);
             // Nothing is placed there before the way is open.
-            executor.unreached_since = way.is_some().then_some(now);
+            (executor.unreached_since, executor.through_home) = (way.is_some().then_some(now), false);
             self.outputs.push(match way {
                 Some((_, address)) => Output::Connect { executor: key.clone(), address },
                 None => Output::Disconnect { executor: key.clone() },
@@ -360,11 +365,11 @@ impl Engine {
     }
 
     /// Schedulers came or went, and with them the homes of executors.
-    pub(super) fn schedulers(&mut self, live: BTreeSet<String>, now: Millis) {
+    pub(super) fn schedulers(&mut self, live: BTreeSet<String>, revision: Revision, now: Millis) {
         let mut away = Vec::new();
         for executor in self.executors.values_mut().filter(|executor| executor.home != self.identity.session.0) {
             match executor.link {
-                Link::Peer if !live.contains(&executor.home) => {
+                Link::Peer if !live.contains(&executor.home) && executor.record <= revision => {
                     executor.fell_silent(now);
                     away.push(executor.key.id.clone());
                 }
@@ -375,7 +380,7 @@ impl Engine {
                 _ => {}
             }
         }
-        self.live_schedulers = live;
+        (self.live_schedulers, self.schedulers_as_of) = (live, revision);
         away.iter().for_each(|executor| self.tell_jobs_of(executor, now));
         self.ask_executors();
     }

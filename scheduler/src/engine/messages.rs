@@ -7,6 +7,8 @@ use muster_proto::v1;
 use muster_state::Revision;
 use tokio::sync::oneshot;
 
+use crate::ways::Way;
+
 use super::{CommitName, CommitResult, Departing, Engine, Loaded, Loss, Registration, StatusAnswer, Successor};
 
 /// Something that reached the scheduler.
@@ -49,8 +51,8 @@ pub enum Input {
     Reached {
         /// Who.
         executor: ExecutorKey,
-        /// Whether it is open.
-        reached: bool,
+        /// Which is open now.
+        way: Way,
     },
     /// It was declared lost, or stopped on purpose, and the store says so.
     Lost(Loss),
@@ -58,6 +60,8 @@ pub enum Input {
     Schedulers {
         /// Their sessions.
         live: std::collections::BTreeSet<String>,
+        /// The store's revision at which they were so.
+        revision: Revision,
     },
     /// It said what it has of some jobs, and stored our fence before.
     Answered {

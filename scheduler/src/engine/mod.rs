@@ -28,13 +28,14 @@ mod requests;
 mod statuses;
 mod takeover;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub(crate) mod view;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use muster_graph::execution::Event;
 use muster_graph::ids::{Attempt, JobId, Millis};
+use muster_state::Revision;
 
 use crate::faults;
 use crate::options::ATTEMPTS_PER_EPOCH;
@@ -83,6 +84,8 @@ pub struct Engine {
     executors: BTreeMap<String, Executor>,
     /// Sessions of the live schedulers: an executor at home with another one has no home.
     live_schedulers: BTreeSet<String>,
+    /// The store's revision at which they were so: a later record may name a home that is not known yet.
+    schedulers_as_of: Revision,
     /// Rises when an executor's address changes, so that places of outputs are looked up again.
     addresses_revision: u32,
     batches: HashMap<u64, statuses::Batch>,
@@ -116,6 +119,7 @@ impl Engine {
             dirty: BTreeSet::new(),
             executors: BTreeMap::new(),
             live_schedulers: BTreeSet::new(),
+            schedulers_as_of: 0,
             addresses_revision: 1,
             batches: HashMap::new(),
             next_batch: 0,
@@ -136,9 +140,9 @@ impl Engine {
             Input::Registered(registration) => self.registered(registration, now),
             Input::Heartbeat { executor, free, draining } => self.heartbeat(&executor, &free, draining, now),
             Input::SessionEnded { executor } => self.session_ended(&executor, now),
-            Input::Reached { executor, reached } => self.reached(&executor, reached, now),
+            Input::Reached { executor, way } => self.reached(&executor, way, now),
             Input::Lost(loss) => self.lost(loss, now),
-            Input::Schedulers { live } => self.schedulers(live, now),
+            Input::Schedulers { live, revision } => self.schedulers(live, revision, now),
             Input::Answered { executor, question, held, refused } => {
                 self.answered(&executor, question, &held, &refused, now);
             }
@@ -281,7 +285,10 @@ impl Engine {
         for (executor, is_silent) in silent {
             if !is_silent {
                 // It is heard and cannot be reached. To have a home it must be reached from there: it has to look for one.
-                tracing::warn!(executor = executor.id, "no connection to an executor at home here; it has to register again");
+                tracing::warn!(
+                    executor = executor.id,
+                    "no connection to an executor at home here; it has to register again"
+                );
                 self.sever(&executor.id);
             }
             self.tell_jobs_of(&executor.id, now);

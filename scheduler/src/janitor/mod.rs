@@ -15,6 +15,8 @@
 mod compaction;
 mod relief;
 mod sweep;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,7 +72,10 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
             // Nobody who stands in the queue may be left, and nobody else can enter it now.
             Err(Error::NoSpace(why)) => {
                 shared.health.set_full(Some(why));
-                if let Err(error) = relief.free(&*shared.options.state, shared.options.store_quota).await {
+                // As in `work`: a store in doubt is left as it is, its past too.
+                if !shared.health.is_trusted() {
+                    tracing::debug!("the full store is in doubt: no room is made");
+                } else if let Err(error) = relief.free(&*shared.options.state, shared.options.store_quota).await {
                     tracing::warn!(%error, "no room could be made in the store; again soon");
                 }
             }

@@ -196,6 +196,10 @@ impl Executors for Api {
         };
         response.settled = settled;
         response.peer = peer;
+        if faults::is_set("lose-poll-answer") {
+            tracing::info!("an answer to a poll was lost");
+            return Err(Status::unavailable("the answer was lost"));
+        }
         Ok(Response::new(response))
     }
 
@@ -209,6 +213,7 @@ impl Executors for Api {
         let executor = ExecutorKey { id: message.executor_id, incarnation: message.incarnation };
         let answer = self.report(executor, message.statuses, message.forwarded).await?;
         if faults::is_set("lose-status-answer") {
+            tracing::info!("an answer to statuses was lost");
             return Err(Status::unavailable("the answer was lost"));
         }
         Ok(Response::new(answer))

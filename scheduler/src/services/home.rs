@@ -71,7 +71,8 @@ impl Api {
             } else {
                 *seen = None;
                 answers.push(v1::scheduler_signal::Signal::RegisterAgain(v1::RegisterAgain {
-                    reason: "this scheduler does not know this executor's present life, or has no connection to it".to_owned(),
+                    reason: "this scheduler does not know this executor's present life, or has no connection to it"
+                        .to_owned(),
                 }));
             }
             let addresses = self.shared.peers.addresses();

@@ -287,12 +287,10 @@ impl Jobs for Api {
         let id = job_id(&message.job_id)?;
         self.shared.health.check_writable()?;
         let transit = match self.place_of(id, forward).await? {
-            Place::Peer(address) => {
-                return self.jobs_at(&address)?.retry_job(forwarded(message)).await.map_err(from_peer);
-            }
-            Place::Here => {
+            // Whoever owns it would say the same.
+            Place::Here | Place::Peer(_) => {
                 return Err(Status::failed_precondition(format!(
-                    "job {id} is still running: only a finished job can be retried"
+                    "job {id} is not over yet: only a finished job can be retried; wait for its end, or cancel it first"
                 )));
             }
             Place::Over(stored) => {

@@ -10,6 +10,7 @@ mod jobs;
 mod operators;
 mod peers;
 mod registration;
+mod relay;
 mod tasks;
 mod watch;
 
@@ -21,6 +22,7 @@ use muster_graph::ids::JobId;
 use muster_proto::network::Listener;
 use muster_proto::v1::admin_server::AdminServer;
 use muster_proto::v1::cluster_server::ClusterServer;
+use muster_proto::v1::executor_server::ExecutorServer;
 use muster_proto::v1::executors_server::ExecutorsServer;
 use muster_proto::v1::jobs_server::JobsServer;
 use muster_proto::v1::peer_server::PeerServer;
@@ -59,6 +61,9 @@ pub(crate) async fn serve(
         // All launches that a pull executor has room for come in one answer.
         .max_encoding_message_size(16 * MESSAGE_BYTES_MAX);
     reporter.set_serving::<ExecutorsServer<Api>>().await;
+    let relay = ExecutorServer::new(api.clone())
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(16 * MESSAGE_BYTES_MAX);
     let peers = PeerServer::new(api.clone());
     let admin = AdminServer::new(api.clone());
     let cluster = ClusterServer::new(api).max_encoding_message_size(MESSAGE_BYTES_MAX);
@@ -77,6 +82,7 @@ pub(crate) async fn serve(
         .add_service(executors)
         .add_service(cluster)
         .add_service(peers)
+        .add_service(relay)
         .add_service(admin)
         .serve_with_incoming_shutdown(listener.incoming(), stop.cancelled_owned())
         .await

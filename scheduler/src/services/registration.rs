@@ -27,7 +27,7 @@ use crate::{links, load, safety, unreachable};
 /// What became of a wish to be registered.
 enum Written {
     /// Its record says so, at this revision.
-    As(storage::ExecutorRecord, Revision),
+    As(Box<storage::ExecutorRecord>, Revision),
     /// There has been a life with this incarnation, which is not the one that asks.
     Taken(u64),
 }
@@ -155,11 +155,11 @@ async fn write(
         if let Some((stored, revision)) = reading.record()
             && *stored == (storage::ExecutorRecord { since_ms: stored.since_ms, ..record.clone() })
         {
-            return Ok(Written::As(record, revision));
+            return Ok(Written::As(Box::new(record), revision));
         }
         // None: somebody else wrote it, or this had landed before; look again.
         if let Some(revision) = reading.write(state, &record, Vec::new()).await? {
-            return Ok(Written::As(record, revision));
+            return Ok(Written::As(Box::new(record), revision));
         }
     }
 }

@@ -8,7 +8,7 @@ use muster_state::testing::{eventually, soon};
 use muster_state::{Keyspace, Scan, StateBackend, Txn, TxnOutcome};
 use tokio::sync::mpsc;
 
-use crate::{Store, put};
+use crate::{Store, TTL_SHORT, put};
 
 /// How many are in the queue of a lock, its holder included.
 async fn queued(state: &Arc<dyn StateBackend>, name: &str) -> usize {
@@ -70,7 +70,7 @@ pub(crate) async fn a_call_that_is_dropped_gives_its_place_up(store: Store) {
 }
 
 pub(crate) async fn an_expired_holder_loses_the_lock_and_its_guard(store: Store) {
-    let (holder, waiter) = (store.session("holder").await, store.session("waiter").await);
+    let (holder, waiter) = (store.session_for("holder", TTL_SHORT).await, store.session("waiter").await);
     let held = store.state.lock("l", &holder).await.unwrap();
     let fenced = |guard, value: &str| Txn { guards: vec![guard], ops: vec![put("protected", value)], ..Txn::default() };
     let write = store.state.put_txn(fenced(held.guard(), "holder")).await.unwrap();

@@ -22,8 +22,10 @@ use muster_state::{
     Embedded, Entry, Guard, Key, Keyspace, Memory, Op, Revision, SessionId, StateBackend, Txn, TxnOutcome,
 };
 
+/// Of a session that is to live for as long as a case takes, on a machine that is busy with others.
+pub(crate) const TTL: Duration = Duration::from_secs(20);
 /// Short, so that expiry can be waited for; etcd's own smallest.
-pub(crate) const TTL: Duration = Duration::from_secs(1);
+pub(crate) const TTL_SHORT: Duration = Duration::from_secs(1);
 
 /// One cluster of one store.
 pub(crate) struct Store {
@@ -159,7 +161,11 @@ impl Store {
     }
 
     pub(crate) async fn session(&self, id: &str) -> Arc<dyn muster_state::Session> {
-        self.state.open_session(SessionId(id.to_owned()), TTL, Bytes::from_static(b"here")).await.unwrap()
+        self.session_for(id, TTL).await
+    }
+
+    pub(crate) async fn session_for(&self, id: &str, ttl: Duration) -> Arc<dyn muster_state::Session> {
+        self.state.open_session(SessionId(id.to_owned()), ttl, Bytes::from_static(b"here")).await.unwrap()
     }
 }
 

@@ -11,7 +11,7 @@ use good::{Good, TASKS, good};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_good_history_passes_and_its_figures_are_true() {
-    let Good { evidence, large, .. } = good().await;
+    let Good { evidence, small, large, .. } = good().await;
     let verdict = check(&evidence);
     verdict.assert_clean();
     let statistics = &verdict.statistics;
@@ -22,6 +22,22 @@ async fn a_good_history_passes_and_its_figures_are_true() {
     let moved: Vec<JobId> = statistics.takeovers.iter().map(|takeover| takeover.job).collect();
     assert_eq!(moved, [large]);
     assert!(statistics.takeovers[0].wrote_at_us.is_some());
+    assert_eq!(statistics.waits.len(), accepted, "one of each task");
+    let of_small: Vec<_> = statistics.waits.iter().filter(|wait| wait.job == small).collect();
+    // Started 3 us after the assignment, which is in the commit that ends the first stage.
+    let last = &of_small[3..];
+    assert!(last.iter().all(|wait| wait.started_us - wait.ready_us == 3), "{of_small:?}");
+    let first_ready_us = evidence
+        .writes
+        .iter()
+        .find(|write| {
+            write
+                .changes
+                .iter()
+                .any(|change| change.keyspace == muster_state::Keyspace::ActiveJobs && change.name == small.to_string())
+        })
+        .map(|write| write.at_us);
+    assert!(of_small[..3].iter().all(|wait| Some(wait.ready_us) == first_ready_us), "{of_small:?}");
     assert!(folds(&evidence) > 0, "some parts were folded");
 }
 

@@ -225,7 +225,7 @@ async fn a_job_that_lost_something_with_an_executor_sends_nothing_ahead_for_a_wh
 #[tokio::test]
 async fn several_schedulers_have_an_equal_part_of_a_backlog() {
     let mut bench = Bench::new().await;
-    bench.input(Input::Schedulers { live: ["one".to_owned(), "two".to_owned()].into() });
+    bench.input(Input::Schedulers { live: ["one".to_owned(), "two".to_owned()].into(), revision: 1 });
     bench.register_patient(key("e", 1), 1, 8);
     let id = bench.submit(1, spec(&[("a", 100, &[])])).await;
     bench.commit_all().await;

@@ -1,11 +1,10 @@
 //! Executors that come, go, restart and are lost, at any moment.
 
-use std::collections::BTreeSet;
-
 use muster_proto::v1;
 
 use super::*;
 use crate::engine::{Link, Loss};
+use crate::ways::Way;
 
 fn loss(key: ExecutorKey, record: Revision) -> Input {
     Input::Lost(Loss { key, record, on_purpose: false })
@@ -66,6 +65,7 @@ async fn an_executor_that_no_record_knows_is_lost_in_all_its_lives() {
 async fn an_executor_that_had_a_home_meanwhile_begins_its_absence_anew() {
     let mut bench = Bench::new().await;
     let asked = |bench: &Bench| bench.outputs.iter().any(|output| matches!(output, Output::DeclareLost { .. }));
+    bench.input(live(&[]));
     bench.input(Input::Registered(registration(key("e", 1), 2, "gone".to_owned(), 5)));
     bench.now += LOST_AFTER - 1;
     // A later record: it was there, at a scheduler that is gone too by the time the news comes.
@@ -81,12 +81,8 @@ async fn an_executor_that_had_a_home_meanwhile_begins_its_absence_anew() {
 #[tokio::test]
 async fn an_executor_loses_its_home_with_the_scheduler_that_was_it() {
     let mut bench = Bench::new().await;
-    let live =
-        |names: &[&str]| Input::Schedulers { live: names.iter().map(|n| (*n).to_owned()).collect::<BTreeSet<_>>() };
-    // Its record may be read before its home is known to live.
-    bench.input(Input::Registered(registration(key("e", 1), 2, "two".to_owned(), 5)));
-    assert_eq!(bench.engine.executor("e").unwrap().link, Link::None);
     bench.input(live(&["one", "two"]));
+    bench.input(Input::Registered(registration(key("e", 1), 2, "two".to_owned(), 5)));
     assert_eq!(bench.engine.executor("e").unwrap().link, Link::Peer);
     bench.input(live(&["one"]));
     assert_eq!(bench.engine.executor("e").unwrap().link, Link::None);
@@ -96,6 +92,30 @@ async fn an_executor_loses_its_home_with_the_scheduler_that_was_it() {
     bench.now += 1;
     bench.input(Input::Tick);
     assert!(bench.outputs.iter().any(|output| matches!(output, Output::DeclareLost { .. })), "{:?}", bench.outputs);
+}
+
+#[tokio::test]
+async fn an_absence_is_not_counted_before_the_end_of_the_home_is_known() {
+    let mut bench = Bench::new().await;
+    let link = |bench: &Bench| bench.engine.executor("e").unwrap().link;
+    bench.input(live_as_of(4, &["one"]));
+    // The news of its home, which came in between, may be late.
+    bench.input(Input::Registered(registration(key("e", 1), 2, "two".to_owned(), 5)));
+    assert_eq!(link(&bench), Link::Peer);
+    bench.input(live_as_of(4, &["one"]));
+    bench.now += LOST_AFTER;
+    bench.input(Input::Tick);
+    assert_eq!(link(&bench), Link::Peer);
+    // Either these are that it went as well, or it was gone by then: the absence has only begun.
+    bench.input(live_as_of(6, &["one"]));
+    assert_eq!(link(&bench), Link::None);
+    bench.now += LOST_AFTER - 1;
+    bench.input(Input::Tick);
+    let asked = |bench: &Bench| bench.outputs.iter().any(|output| matches!(output, Output::DeclareLost { .. }));
+    assert!(!asked(&bench));
+    bench.now += 1;
+    bench.input(Input::Tick);
+    assert!(asked(&bench));
 }
 
 #[tokio::test]
@@ -120,7 +140,7 @@ async fn an_old_record_of_an_executor_does_not_undo_a_newer_one() {
 async fn a_stream_that_ends_late_says_nothing_of_an_executor_at_home_elsewhere() {
     let mut bench = Bench::new().await;
     bench.register(key("e", 1), 2);
-    bench.input(Input::Schedulers { live: ["one".to_owned(), "two".to_owned()].into() });
+    bench.input(live(&["one", "two"]));
     bench.input(Input::Registered(registration(key("e", 1), 2, "two".to_owned(), 50)));
     bench.input(Input::SessionEnded { executor: key("e", 1) });
     assert_eq!(bench.engine.executor("e").unwrap().link, Link::Peer);
@@ -161,7 +181,7 @@ async fn a_restarted_executor_keeps_only_what_it_lists() {
 #[tokio::test]
 async fn a_refusal_for_lack_of_room_passes() {
     let mut bench = Bench::new().await;
-    bench.input(Input::Schedulers { live: ["one".to_owned(), "two".to_owned()].into() });
+    bench.input(live(&["one", "two"]));
     bench.input(Input::Registered(registration(key("e", 1), 1, "two".to_owned(), 5)));
     let id = bench.submit(1, spec(&[("a", 1, &[])])).await;
     bench.commit_all().await;
@@ -197,52 +217,48 @@ async fn demands_that_fit_nowhere_keep_nobody_waiting() {
 #[tokio::test]
 async fn a_scheduler_is_cut_off_when_only_peers_reach_the_executors_and_for_long() {
     let mut bench = Bench::new().await;
-    bench.input(Input::Schedulers { live: ["one".to_owned(), "two".to_owned()].into() });
+    bench.input(live(&["one", "two"]));
     assert!(!bench.engine.is_cut_off(bench.now), "there are none");
     for (id, record) in [("e", 5), ("f", 6)] {
         bench.input(Input::Registered(registration(key(id, 1), 1, "two".to_owned(), record)));
-        bench.input(Input::Reached { executor: key(id, 1), reached: false });
+        bench.input(Input::Reached { executor: key(id, 1), way: Way::None });
     }
     assert!(!bench.engine.is_cut_off(bench.now), "that may pass");
-    let later = bench.now + 10_000;
+    // As long as homes take to notice that an executor is gone, and as long again.
+    let later = bench.now + 2 * SILENT_AFTER;
+    assert!(!bench.engine.is_cut_off(later - 1));
     assert!(bench.engine.is_cut_off(later));
-    // Told again, it is not broken since just now.
+    // Told again, it is not broken since just now. What a peer passes on is not reached from here.
     bench.now += 9_000;
-    bench.input(Input::Reached { executor: key("e", 1), reached: false });
+    bench.input(Input::Reached { executor: key("e", 1), way: Way::ThroughHome });
     assert!(bench.engine.is_cut_off(later));
-    bench.input(Input::Reached { executor: key("f", 1), reached: true });
+    bench.input(Input::Reached { executor: key("f", 1), way: Way::Straight });
     assert!(!bench.engine.is_cut_off(later), "one is enough");
-    bench.input(Input::Reached { executor: key("f", 1), reached: false });
+    bench.input(Input::Reached { executor: key("f", 1), way: Way::None });
     bench.register(key("g", 1), 1);
     assert!(!bench.engine.is_cut_off(later + 60_000), "one has its session here");
 }
 
 #[tokio::test]
-async fn jobs_that_wait_for_an_executor_which_only_its_home_reaches_go_there_and_nothing_more_is_placed_on_it() {
+async fn work_is_placed_on_an_executor_as_long_as_some_way_there_is_open() {
     let mut bench = Bench::new().await;
-    bench.input(Input::Schedulers { live: ["one".to_owned(), "two".to_owned()].into() });
-    bench.input(Input::Registered(registration(key("e", 1), 2, "two".to_owned(), 5)));
-    let waiting = bench.submit(1, spec(&[("a", 1, &[])])).await;
+    bench.input(live(&["one", "two"]));
+    bench.input(Input::Registered(registration(key("e", 1), 3, "two".to_owned(), 5)));
+    bench.input(Input::Reached { executor: key("e", 1), way: Way::None });
+    let id = bench.submit(1, spec(&[("a", 1, &[])])).await;
     bench.commit_all().await;
-    assert_eq!(bench.launches(), [(waiting.to_string(), 0, 0, 1)]);
-    bench.input(Input::Reached { executor: key("e", 1), reached: false });
-    let unplaced = bench.submit(2, spec(&[("a", 1, &[])])).await;
+    assert_eq!(bench.launches(), [], "it has a home, which says nothing of this scheduler");
+    bench.input(Input::Reached { executor: key("e", 1), way: Way::ThroughHome });
     bench.commit_all().await;
-    assert_eq!(bench.launches(), [], "it is out of reach from here");
-    assert!(bench.engine.jobs_beyond_reach(bench.now).is_empty(), "that may pass");
-    let later = bench.now + 10_000;
-    assert_eq!(bench.engine.jobs_beyond_reach(later), [("two".to_owned(), [waiting].into())].into());
-    // By its home's way it has told that the launch arrived: nothing is waited for any more.
-    let started = v1::AttemptStatus {
-        sequence: 1,
-        attempt: Some(v1::AttemptRef { job_id: waiting.to_string(), stage: 0, index: 0, attempt: 1 }),
-        what: Some(v1::attempt_status::What::Started(v1::AttemptStarted { started_at_ms: 1 })),
-    };
-    drop(bench.finish(&key("e", 1), &[started]));
-    assert!(bench.engine.jobs_beyond_reach(later).is_empty());
-    bench.input(Input::Reached { executor: key("e", 1), reached: true });
+    assert_eq!(bench.launches(), [(id.to_string(), 0, 0, 1)]);
+    // Its home does not pass anything on any more.
+    bench.input(Input::Reached { executor: key("e", 1), way: Way::None });
+    let next = bench.submit(2, spec(&[("a", 1, &[])])).await;
     bench.commit_all().await;
-    assert_eq!(bench.launches(), [(unplaced.to_string(), 0, 0, 1)]);
+    assert_eq!(bench.launches(), []);
+    bench.input(Input::Reached { executor: key("e", 1), way: Way::Straight });
+    bench.commit_all().await;
+    assert_eq!(bench.launches(), [(next.to_string(), 0, 0, 1)]);
 }
 
 #[tokio::test]
@@ -254,11 +270,11 @@ async fn an_executor_that_is_heard_and_cannot_be_reached_has_no_home_here() {
     bench.commit_all().await;
     assert_eq!(bench.launches(), [], "nothing is placed before the way to it is open");
     let beat = || Input::Heartbeat { executor: key("e", 1), free: cpu(2000), draining: false };
-    let reached = |reached| Input::Reached { executor: key("e", 1), reached };
-    bench.input(reached(true));
+    let reached = |way| Input::Reached { executor: key("e", 1), way };
+    bench.input(reached(Way::Straight));
     bench.commit_all().await;
     assert_eq!(bench.launches().len(), 2);
-    bench.input(reached(false));
+    bench.input(reached(Way::None));
     for _ in 1..SILENT_AFTER / 1_000 {
         bench.now += 1_000;
         bench.input(beat());
@@ -288,7 +304,7 @@ async fn an_executor_that_is_heard_and_cannot_be_reached_has_no_home_here() {
 #[tokio::test]
 async fn one_that_was_registered_here_and_never_heard_of_again_does_not_stay_at_home() {
     let mut bench = Bench::new().await;
-    bench.input(Input::Schedulers { live: ["one".to_owned()].into() });
+    bench.input(live(&["one"]));
     bench.register(key("e", 1), 2);
     let own = |incarnation, record| Input::Registered(registration(key("e", incarnation), 2, "one".to_owned(), record));
     bench.input(own(1, 2));

@@ -1,7 +1,7 @@
 //! Jobs that are given to a peer: in what order things happen, and that nothing is lost between the two owners.
 
 use muster_proto::v1;
-use muster_state::SessionId;
+use muster_state::{Guard, SessionId};
 
 use super::*;
 use crate::engine::{Departing, Successor};
@@ -89,4 +89,63 @@ async fn a_job_that_ends_while_it_is_told_to_leave_just_ends() {
     assert_eq!(answer.try_recv().unwrap().settled, [1]);
     assert_eq!(bench.departed().len(), 0);
     assert!(bench.store.get(&keys::completed_job(id)).await.unwrap().is_some());
+}
+
+/// As `handover::give` does it.
+async fn name_owner(from: &Bench, to: &Bench, departing: &Departing) -> TxnOutcome {
+    let owner = storage::OwnerRecord { session_id: to.identity.session.0.clone(), ..Default::default() };
+    let key = keys::owner(departing.job);
+    let (newest, revision) = departing.predecessor.clone();
+    let guards = vec![Guard::AtRevision(key.clone(), departing.token), Guard::AtRevision(newest, revision)];
+    let ops = vec![Op::Put { key, value: codec::encode(&owner).unwrap(), session: None }];
+    from.store.put_txn(Txn { guards, ops, read_on_failure: Vec::new() }).await.unwrap()
+}
+
+#[tokio::test]
+async fn of_the_giver_and_the_taker_no_two_commits_land_on_one_another() {
+    let mut giver = Bench::new().await;
+    let mut taker = Bench::over(Arc::clone(&giver.store), "two").await;
+    giver.register(key("e", 1), 1);
+    // A small job, which is rewritten, and a large one, which is added to.
+    for (number, tasks) in [(1, 2), (2, 100)] {
+        let id = giver.submit(number, spec(&[("a", tasks, &[])])).await;
+        let sent: Vec<JobCommit> = giver.commits.iter().cloned().collect();
+        giver.commit_all().await;
+        giver.hand_over(id);
+        giver.commit_all().await;
+        let departing = giver.departed().remove(0);
+        assert!(matches!(name_owner(&giver, &taker, &departing).await, TxnOutcome::Committed(_)));
+        taker.load(id).await;
+        let token = taker.engine.job(id).unwrap().token();
+        assert!(token > departing.token, "the transaction that gave it away made a new one");
+        taker.register(key(&format!("f{number}"), 1), 1);
+        let taken = taker.commits.front().cloned().expect("the taker has something to write");
+        // What the giver had sent arrives once more, before and after the taker's first commit.
+        for late in [false, true] {
+            for JobCommit { guards, ops, .. } in sent.iter().cloned() {
+                let again = giver.store.put_txn(Txn { guards, ops, read_on_failure: Vec::new() }).await.unwrap();
+                assert!(matches!(again, TxnOutcome::Refused { .. }), "{again:?}");
+            }
+            if !late {
+                let landed = taker.commit_one().await;
+                assert!(matches!(landed[..], [(_, CommitResult::Committed(_))]), "{landed:?}");
+            }
+        }
+        assert!(taken.guards.contains(&Guard::AtRevision(keys::owner(id), token)));
+    }
+}
+
+#[tokio::test]
+async fn a_job_is_not_given_away_of_which_something_has_landed_that_was_not_known_of() {
+    let mut giver = Bench::new().await;
+    let taker = Bench::over(Arc::clone(&giver.store), "two").await;
+    let id = giver.submit(1, spec(&[("a", 2, &[])])).await;
+    giver.commit_all().await;
+    giver.hand_over(id);
+    giver.commit_all().await;
+    let departing = giver.departed().remove(0);
+    let (newest, _) = departing.predecessor.clone();
+    let value = giver.store.get(&newest).await.unwrap().unwrap().value;
+    giver.elsewhere(Op::Put { key: newest, value, session: None }).await;
+    assert!(matches!(name_owner(&giver, &taker, &departing).await, TxnOutcome::Refused { .. }));
 }

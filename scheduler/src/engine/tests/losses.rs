@@ -34,7 +34,7 @@ fn loss(record: Revision, on_purpose: bool) -> Input {
 /// A scheduler with an executor that runs the jobs' tasks.
 async fn running(jobs: Vec<JobSpec>) -> (Bench, Vec<JobId>) {
     let mut bench = Bench::new().await;
-    bench.input(Input::Schedulers { live: ["one".to_owned(), "two".to_owned()].into() });
+    bench.input(live(&["one", "two"]));
     bench.register(key("e", 1), 8);
     let mut ids = Vec::new();
     for (number, spec) in (1..).zip(jobs) {

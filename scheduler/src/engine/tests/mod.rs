@@ -155,7 +155,7 @@ impl Bench {
             };
             self.outputs.push(output);
             if let Some(executor) = opened {
-                self.input(Input::Reached { executor, reached: true });
+                self.input(Input::Reached { executor, way: crate::ways::Way::Straight });
             }
         }
     }
@@ -229,6 +229,15 @@ impl Bench {
         let txn = Txn { ops: vec![op], ..Txn::default() };
         assert!(matches!(self.store.put_txn(txn).await.unwrap(), TxnOutcome::Committed(_)));
     }
+}
+
+/// These schedulers are live, and none is that was not heard of.
+pub(crate) fn live(sessions: &[&str]) -> Input {
+    live_as_of(Revision::MAX, sessions)
+}
+
+pub(crate) fn live_as_of(revision: Revision, sessions: &[&str]) -> Input {
+    Input::Schedulers { live: sessions.iter().map(|&session| session.to_owned()).collect(), revision }
 }
 
 pub(crate) fn registration(key: ExecutorKey, cores: u32, home: String, record: Revision) -> Registration {
