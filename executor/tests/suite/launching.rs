@@ -91,6 +91,7 @@ async fn a_second_launch_changes_nothing_and_a_higher_attempt_replaces() {
 async fn what_does_not_fit_is_refused_by_name() {
     let mut world = World::with(|options| {
         options.resources.named.insert("gpu".to_owned(), 1);
+        options.backlog = 0;
     })
     .await;
     let digest = world.scheduler.put_blob(&script("sleep 100"));

@@ -1,7 +1,7 @@
 //! Assigning, retries, and reports that come late, twice or in contradiction.
 
 use muster_graph::execution::{
-    Event, FailureClass, JobState, Outcome, StageState, TaskPhase, TaskState, UnreadableInput, Why,
+    AttemptEnd, Event, Exit, FailureClass, JobState, Outcome, StageState, TaskPhase, TaskState, UnreadableInput, Why,
 };
 use muster_graph::ids::{JobId, StageIndex};
 use muster_graph::plan::{Edge, LossPolicy};
