@@ -83,6 +83,7 @@ fn stopped(control: &Control) -> v1::AttemptFinished {
             finished(Outcome::ExecutorLost, "no scheduler could be reached for longer than the job allows")
         }
         Some(StopCause::ExecutorStops) => finished(Outcome::ExecutorLost, "the executor was stopped"),
+        Some(StopCause::GivenBack) => finished(Outcome::GivenBack, "given back before it began"),
         Some(StopCause::Replaced) => finished(Outcome::Cancelled, "replaced by a newer attempt"),
         Some(StopCause::Cancelled) | None => finished(Outcome::Cancelled, "cancelled"),
     }

@@ -9,6 +9,8 @@ use tokio_util::sync::CancellationToken;
 pub(crate) enum StopCause {
     /// A scheduler asked for it.
     Cancelled,
+    /// Its job's owner asked for it back, and it had not begun.
+    GivenBack,
     /// A higher attempt of the same task arrived.
     Replaced,
     /// No scheduler could be reached for longer than the job allows.

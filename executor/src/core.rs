@@ -206,7 +206,11 @@ impl Core {
             )));
         }
         for key in keys {
-            self.table.stop(key, StopCause::Cancelled);
+            if request.only_waiting {
+                self.table.give_back(key);
+            } else {
+                self.table.stop(key, StopCause::Cancelled);
+            }
         }
         Ok(())
     }

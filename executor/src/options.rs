@@ -59,8 +59,8 @@ pub struct Options {
     pub cache_age: Duration,
     /// Above this many bytes the files of jobs without attempts here are removed, the oldest first.
     pub cache_bytes: u64,
-    /// How many accepted attempts may wait here for resources in use by others. With 0, what does not fit now is
-    /// refused; with more, short tasks follow each other without a round trip to the scheduler.
+    /// How many accepted attempts may wait here for resources in use by others, of all schedulers together. With 0, what
+    /// does not fit now is refused; with more, short tasks follow each other without a round trip to a scheduler.
     pub backlog: usize,
     /// Listen beyond loopback although nobody is authenticated.
     pub allow_remote: bool,
@@ -76,6 +76,8 @@ const LOG_CAP_BYTES: u64 = 16 << 20;
 const CACHE_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Enough for most shuffles, and small beside today's disks.
 const CACHE_BYTES: u64 = 50 << 30;
+/// A tenth of a second of tasks of a millisecond each on some ten slots: what schedulers send ahead is bounded by time.
+const BACKLOG: usize = 1024;
 /// Names go into paths and logs.
 const ID_CHARS_MAX: usize = 63;
 
@@ -97,7 +99,7 @@ impl Options {
             log_cap_bytes: LOG_CAP_BYTES,
             cache_age: CACHE_AGE,
             cache_bytes: CACHE_BYTES,
-            backlog: 0,
+            backlog: BACKLOG,
             allow_remote: false,
             network: Network::Tcp,
             runtime: None,

@@ -9,6 +9,7 @@
 //! - the fence is compared under the table's lock, after [`crate::store::fences`] has raised it. So whoever asked for
 //!   the table with a higher fence has seen every attempt that a lower one got in.
 
+mod backlog;
 mod shown;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -176,30 +177,6 @@ impl Table {
         }
     }
 
-    /// The process is gone: its share is free, and those who wait for it go on.
-    pub(crate) fn release(&self, key: AttemptKey) {
-        let mut inside = self.inside();
-        let Inside { entries, account, queue, .. } = &mut *inside;
-        let Some(entry) = entries.get_mut(&key) else { return };
-        if std::mem::take(&mut entry.holds) {
-            let group = entry.group.as_ref().expect("who holds a share was launched in this life");
-            account.give_back(&group.need);
-        } else {
-            queue.retain(|waiting| *waiting != key);
-        }
-        while let Some(next) = queue.front() {
-            if let Some(entry) = entries.get_mut(next) {
-                let group = entry.group.as_ref().expect("who waits was launched in this life");
-                if account.take(&group.need).is_err() {
-                    break;
-                }
-                entry.holds = true;
-                entry.control.go.cancel();
-            }
-            queue.pop_front();
-        }
-    }
-
     /// A refusal that was told as a result: the attempt's number is never used again.
     pub(crate) fn refuse_for_good(&self, key: AttemptKey) {
         self.adopt_finished([key]);
@@ -331,7 +308,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn group(token: u64, cpu_milli: u32) -> Arc<Group> {
+    pub(super) fn group(token: u64, cpu_milli: u32) -> Arc<Group> {
         Arc::new(Group {
             job: JobId(1),
             fence: Fence { epoch: 1, token },
@@ -344,15 +321,15 @@ mod tests {
         })
     }
 
-    fn key(index: u32, attempt: u32) -> AttemptKey {
+    pub(super) fn key(index: u32, attempt: u32) -> AttemptKey {
         AttemptKey { job: JobId(1), stage: 0, index, attempt }
     }
 
-    fn table(backlog: usize) -> Table {
+    pub(super) fn table(backlog: usize) -> Table {
         Table::new(Resources { cpu_milli: 2000, ..Resources::default() }, backlog)
     }
 
-    fn reason(verdict: &Verdict) -> Option<v1::RefusalReason> {
+    pub(super) fn reason(verdict: &Verdict) -> Option<v1::RefusalReason> {
         match verdict {
             Verdict::Refused(reason, _) => Some(*reason),
             _ => None,
@@ -394,21 +371,6 @@ mod tests {
         table.set_draining(true);
         assert_eq!(reason(&table.admit(&group(9, 1), key(1, 1), || None)), Some(v1::RefusalReason::Draining));
         assert!(matches!(table.admit(&group(9, 1), key(0, 1), || None), Verdict::Known), "known before draining");
-    }
-
-    #[test]
-    fn the_backlog_waits_in_order_and_goes_when_a_share_is_free() {
-        let table = table(2);
-        let (small, large) = (group(1, 1000), group(1, 2000));
-        let Verdict::Accepted(first) = table.admit(&small, key(0, 1), || None) else { panic!("accepted") };
-        let Verdict::Accepted(second) = table.admit(&large, key(1, 1), || None) else { panic!("accepted") };
-        let Verdict::Accepted(third) = table.admit(&small, key(2, 1), || None) else { panic!("accepted") };
-        assert_eq!(reason(&table.admit(&small, key(3, 1), || None)), Some(v1::RefusalReason::DoesNotFit));
-        assert!(first.go.is_cancelled() && !second.go.is_cancelled() && !third.go.is_cancelled());
-        table.release(key(0, 1));
-        assert!(second.go.is_cancelled() && !third.go.is_cancelled(), "the small one does not overtake");
-        table.release(key(1, 1));
-        assert!(third.go.is_cancelled());
     }
 
     proptest! {

@@ -176,6 +176,7 @@ async fn a_launch_is_acknowledged_in_its_usual_time_and_a_cancel_takes_effect_du
         job_id: slow.to_string(),
         fence: Some(v1::Fence { epoch: 1, token: 1 }),
         attempts: vec![v1::AttemptRef { index: 0, attempt: 1, ..Default::default() }],
+        only_waiting: false,
     };
     launcher.client.cancel_tasks(cancel).await.unwrap();
     let slow = slow.to_string();

@@ -206,6 +206,7 @@ pub(crate) fn registration(record: &ExecutorRecord, revision: Revision) -> Regis
         home_here: false,
         home: record.home.clone(),
         record: revision,
+        backlog: record.backlog,
         held: None,
     }
 }

@@ -53,6 +53,7 @@ pub(crate) struct Metrics {
     executors_lost: Counter,
     launches_withheld: Counter,
     launches_refused: Family<Label, Counter>,
+    attempts_asked_back: Counter,
     events_ignored: Counter,
     statuses_settled: Counter,
     session_slack: Gauge<f64, AtomicU64>,
@@ -73,6 +74,7 @@ impl Metrics {
         let (commits_in_flight, jobs_owned, engine_queue) = (Gauge::default(), Gauge::default(), Gauge::default());
         let executors = Family::<Label, Gauge>::default();
         let (launches_withheld, launches_refused) = (Counter::default(), Family::<Label, Counter>::default());
+        let attempts_asked_back = Counter::default();
         let (events_ignored, statuses_settled) = (Counter::default(), Counter::default());
         let session_slack = Gauge::<f64, AtomicU64>::default();
 
@@ -150,6 +152,11 @@ impl Metrics {
         );
         registry.register("launches_refused", "Launches that executors refused, by reason", launches_refused.clone());
         registry.register(
+            "attempts_asked_back",
+            "Attempts that were sent ahead, did not begin in time, and were asked back",
+            attempts_asked_back.clone(),
+        );
+        registry.register(
             "events_ignored",
             "Events of jobs that changed nothing: late, repeated, or about what is not there",
             events_ignored.clone(),
@@ -177,6 +184,7 @@ impl Metrics {
             executors_lost,
             launches_withheld,
             launches_refused,
+            attempts_asked_back,
             events_ignored,
             statuses_settled,
             session_slack,
@@ -243,7 +251,15 @@ impl Metrics {
     }
 
     pub(crate) fn engine_counted(&self, counts: Counts) {
-        let Counts { launches_withheld, launches_refused, events_ignored, statuses_settled, executors_lost } = counts;
+        let Counts {
+            launches_withheld,
+            launches_refused,
+            attempts_asked_back,
+            events_ignored,
+            statuses_settled,
+            executors_lost,
+        } = counts;
+        self.attempts_asked_back.inc_by(attempts_asked_back);
         self.launches_withheld.inc_by(launches_withheld);
         self.events_ignored.inc_by(events_ignored);
         self.statuses_settled.inc_by(statuses_settled);

@@ -375,5 +375,6 @@ pub(crate) fn outcome(outcome: v1::Outcome) -> Option<&'static str> {
         v1::Outcome::LaunchRefused => Some("launch_refused"),
         v1::Outcome::InputUnreadable => Some("input_unreadable"),
         v1::Outcome::Cancelled => Some("cancelled"),
+        v1::Outcome::GivenBack => Some("given_back"),
     }
 }

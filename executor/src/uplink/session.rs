@@ -138,6 +138,7 @@ async fn try_register(core: &Core, address: &str) -> Result<v1::RegisterResponse
         draining: core.table.is_draining(),
         life: core.identity.life.clone(),
         told_to_drain: core.told_to_drain.load(Ordering::Relaxed),
+        backlog: u32::try_from(core.options.backlog).unwrap_or(u32::MAX),
     };
     let within = REGISTER_WITHIN.min(*core.home.limit().borrow() / TRIES_PER_LIMIT).max(REGISTER_WITHIN_MIN);
     match timeout(within, scheduler.register(request)).await {

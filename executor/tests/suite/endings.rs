@@ -94,6 +94,32 @@ async fn a_cancel_ends_what_runs_and_what_waits() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_waits_is_given_back_when_it_is_asked_for_and_what_runs_goes_on() {
+    let mut world = World::with(|options| {
+        options.resources.cpu_milli = 1000;
+        options.backlog = 2;
+    })
+    .await;
+    let running = world.launch_script("until [ -e go ]; do sleep 0.01; done").await;
+    let waiting = world.launch_script("echo never").await;
+    let next = world.launch_script("echo next").await;
+    let stale = world.launcher.ask_back(std::slice::from_ref(&waiting), 9).await.unwrap_err();
+    assert_eq!(stale.code(), tonic::Code::FailedPrecondition, "{stale}");
+    for attempt in [&running, &waiting] {
+        world.launcher.ask_back(std::slice::from_ref(attempt), 10).await.unwrap();
+    }
+    let finished = world.scheduler.result(&waiting).await;
+    assert_outcome(&finished, Outcome::GivenBack);
+    assert_eq!(finished.started_at_ms, 0);
+    let work = world.place.room(&running).join("work");
+    eventually("it runs", || work.exists()).await;
+    std::fs::write(work.join("go"), "").unwrap();
+    assert_outcome(&world.scheduler.result(&running).await, Outcome::Succeeded);
+    assert_outcome(&world.scheduler.result(&next).await, Outcome::Succeeded);
+    world.handle.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn out_of_memory_is_what_the_cgroup_says() {
     let mut world = World::new().await;
     let digest = world.scheduler.put_blob(&argv(&["python3", "-c", "x = bytearray(300_000_000); print(len(x))"]));

@@ -53,10 +53,19 @@ impl Launcher {
     }
 
     pub(crate) async fn cancel(&mut self, attempts: &[AttemptRef], token: u64) -> Result<(), Status> {
+        self.end(attempts, token, false).await
+    }
+
+    pub(crate) async fn ask_back(&mut self, attempts: &[AttemptRef], token: u64) -> Result<(), Status> {
+        self.end(attempts, token, true).await
+    }
+
+    async fn end(&mut self, attempts: &[AttemptRef], token: u64, only_waiting: bool) -> Result<(), Status> {
         let request = v1::CancelTasksRequest {
             job_id: attempts[0].job_id.clone(),
             fence: Some(v1::Fence { epoch: 1, token }),
             attempts: attempts.to_vec(),
+            only_waiting,
         };
         self.client.cancel_tasks(request).await.map(drop)
     }

@@ -91,6 +91,7 @@ async fn a_second_launch_changes_nothing_and_a_higher_attempt_replaces() {
 async fn what_does_not_fit_is_refused_by_name() {
     let mut world = World::with(|options| {
         options.resources.named.insert("gpu".to_owned(), 1);
+        options.backlog = 0;
     })
     .await;
     let digest = world.scheduler.put_blob(&script("sleep 100"));
@@ -208,6 +209,7 @@ async fn pull_gets_work_and_cancels_by_polls_and_a_lost_answer_is_harmless() {
         job_id: long_one.job_id.clone(),
         fence: Some(v1::Fence { epoch: 1, token: 10 }),
         attempts: vec![long_one.clone()],
+        only_waiting: false,
     };
     scheduler.with(|state| state.cancels.push(cancel));
     assert_outcome(&scheduler.result(&long_one).await, Outcome::Cancelled);

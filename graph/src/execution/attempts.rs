@@ -154,7 +154,13 @@ impl ExecutionGraph {
             Outcome::Cancelled if phase == TaskPhase::Assigned && started_at == 0 => {
                 self.fail(task, failed(FailureClass::LaunchRefused, true, true), step);
             }
-            Outcome::Cancelled => self.fail(task, failed(FailureClass::ExecutorLost, true, false), step),
+            Outcome::GivenBack if phase == TaskPhase::Assigned && started_at == 0 => {
+                let state = self.resting_state(task.stage.0, task.index.0, 0, step);
+                self.set_task_state(task.stage.0, task.index.0, state);
+            }
+            Outcome::Cancelled | Outcome::GivenBack => {
+                self.fail(task, failed(FailureClass::ExecutorLost, true, false), step);
+            }
         }
     }
 

@@ -200,6 +200,8 @@ pub enum Outcome {
     Failed(FailureClass),
     /// It was ended because a scheduler said so.
     Cancelled,
+    /// A scheduler asked for it back before it began, and now it never will: nothing of it counts.
+    GivenBack,
 }
 
 /// An input that an attempt could not read.

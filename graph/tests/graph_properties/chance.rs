@@ -195,6 +195,7 @@ fn end(dice: &mut Dice, graph: &ExecutionGraph, task: TaskId, at: Millis) -> Att
         14 => Outcome::Failed(dice.of(&FailureClass::ALL)),
         15 => Outcome::Failed(FailureClass::Failed),
         16 | 17 => Outcome::Failed(FailureClass::InputUnreadable),
+        18 => Outcome::GivenBack,
         _ => Outcome::Cancelled,
     };
     let mut unreadable = Vec::new();

@@ -1,7 +1,7 @@
 //! Assigning, retries, and reports that come late, twice or in contradiction.
 
 use muster_graph::execution::{
-    Event, FailureClass, JobState, Outcome, StageState, TaskPhase, TaskState, UnreadableInput, Why,
+    AttemptEnd, Event, Exit, FailureClass, JobState, Outcome, StageState, TaskPhase, TaskState, UnreadableInput, Why,
 };
 use muster_graph::ids::{JobId, StageIndex};
 use muster_graph::plan::{Edge, LossPolicy};
@@ -190,6 +190,31 @@ fn an_attempt_that_its_executor_cancels_unasked_runs_again_and_is_counted() {
     job.run(0, Outcome::Cancelled);
     assert_eq!(job.phases(0), [TaskPhase::Pending]);
     assert_eq!(job.spent(0, 0), [0, 0, 0, 1, 0, 0]);
+}
+
+#[test]
+fn an_attempt_that_is_given_back_costs_nothing_and_is_ready_at_once_under_another_number() {
+    let mut job = Job::of([stage(1)]);
+    job.assign(0, on("a"), 1);
+    let end = AttemptEnd {
+        outcome: Outcome::GivenBack,
+        started_at: 0,
+        finished_at: job.at,
+        exit: Exit::None,
+        message: "given back".to_owned(),
+        unreadable: Vec::new(),
+    };
+    assert_eq!(job.apply(Event::AttemptFinished { task: task(0, 0), attempt: 1, by: on("a"), end }), []);
+    assert_eq!(job.phases(0), [TaskPhase::Pending]);
+    assert_eq!(job.spent(0, 0), [0; 6]);
+    assert_eq!(job.assign(0, on("b"), 1), [launch(0, 0, 2, 1)]);
+}
+
+#[test]
+fn an_attempt_that_is_given_back_after_it_began_was_lost() {
+    let mut job = Job::of([stage(1)]);
+    job.run(0, Outcome::GivenBack);
+    assert_eq!(job.spent(0, 0), [0, 0, 0, 1, 0, 0], "its executor contradicts itself, which must not go on for ever");
 }
 
 #[test]

@@ -70,6 +70,7 @@ pub fn attempt_end(finished: v1::AttemptFinished) -> Result<graph::AttemptEnd, I
         Ok(v1::Outcome::LaunchRefused) => graph::Outcome::Failed(Class::LaunchRefused),
         Ok(v1::Outcome::InputUnreadable) => graph::Outcome::Failed(Class::InputUnreadable),
         Ok(v1::Outcome::Cancelled) => graph::Outcome::Cancelled,
+        Ok(v1::Outcome::GivenBack) => graph::Outcome::GivenBack,
         Ok(v1::Outcome::Unspecified) | Err(_) => {
             return Err(Invalid::new("finished.outcome", format!("{} is unknown to this version", finished.outcome)));
         }

@@ -2,11 +2,14 @@
 //! executor says that the attempt is over, however the job judges the report. The executor's own account is the truth;
 //! this one is for placing.
 //!
+//! The books are kept as the executor keeps its own: what does not fit waits there, in its order, and nothing overtakes it.
+//!
 //! **Invariant:** an attempt is launched if and only if its booking is there and was not sent before. Whatever removes
 //! a booking that was not sent (the job was dropped, the executor is lost) gives its place in the window back.
 
 use std::sync::Arc;
 
+use muster_graph::ids::Millis;
 use muster_graph::spec::Resources;
 
 use super::executors::{Executor, HeldKey};
@@ -15,9 +18,17 @@ use crate::placement;
 /// An attempt's share of an executor.
 #[derive(Debug)]
 pub(crate) struct Booking {
-    resources: Arc<Resources>,
+    pub(super) resources: Arc<Resources>,
+    /// What it is expected to keep busy, in thousandths of a core times microseconds. `None`: long, or nobody knows.
+    pub(super) work: Option<u64>,
+    /// It has no share yet: it waits for those before it.
+    pub(super) waits: bool,
     /// Its launch has left, which it may only once its assignment is committed.
     pub(crate) sent: bool,
+    /// When it left, or when the attempt was asked back last.
+    pub(super) since: Millis,
+    /// How often it was asked back.
+    pub(super) asks: u32,
     /// The executor has shown that the launch arrived.
     arrived: bool,
 }
@@ -30,8 +41,19 @@ impl Booking {
 }
 
 impl Executor {
+    /// What is left for placing: total, less ours, less what others use. Nothing while some of ours wait: what is free
+    /// now is theirs.
+    pub(crate) fn free(&self) -> Resources {
+        if self.ahead.is_empty() { self.left() } else { Resources::default() }
+    }
+
+    /// Total, less ours, less what others use.
+    pub(crate) fn left(&self) -> Resources {
+        minus(&minus(&self.total, &self.used), &self.foreign)
+    }
+
     /// Books an attempt that an owner before us, or an earlier copy of the job, had committed.
-    pub(crate) fn hold(&mut self, key: HeldKey, resources: &Resources) {
+    pub(crate) fn hold(&mut self, key: HeldKey, resources: &Resources, runs: bool, now: Millis) {
         if self.held.contains_key(&key) {
             return;
         }
@@ -43,21 +65,36 @@ impl Executor {
             .map(|known| &known.resources)
             .filter(|known| ***known == *resources)
             .map_or_else(|| Arc::new(resources.clone()), Arc::clone);
-        self.held.insert(key, Booking { resources: shared, sent: true, arrived: true });
-        self.recount();
+        let waits = !runs && placement::fits(resources, &self.free()) == 0;
+        self.enter(
+            key,
+            Booking { resources: shared, work: None, waits, sent: true, since: now, asks: 0, arrived: true },
+        );
     }
 
     /// Books an attempt that is about to be committed.
-    pub(crate) fn book(&mut self, key: HeldKey, resources: &Arc<Resources>) {
-        placement::take(&mut self.free, resources, 1);
+    pub(crate) fn book(&mut self, key: HeldKey, resources: &Arc<Resources>, work: Option<u64>) {
+        let waits = placement::fits(resources, &self.free()) == 0;
         self.unanswered += u32::from(!self.pull);
-        self.held.insert(key, Booking { resources: Arc::clone(resources), sent: false, arrived: false });
+        let resources = Arc::clone(resources);
+        self.enter(key, Booking { resources, work, waits, sent: false, since: 0, asks: 0, arrived: false });
+    }
+
+    fn enter(&mut self, key: HeldKey, booking: Booking) {
+        if booking.waits {
+            self.ahead.enter(key, &booking);
+        } else {
+            add(&mut self.used, &booking.resources);
+            self.ahead.runs(&booking);
+        }
+        self.held.insert(key, booking);
     }
 
     /// Marks a booked attempt as launched. False: it is not to be launched, or was before.
-    pub(crate) fn send(&mut self, key: &HeldKey) -> bool {
+    pub(crate) fn send(&mut self, key: &HeldKey, now: Millis) -> bool {
         let Some(booking) = self.held.get_mut(key).filter(|booking| !booking.sent) else { return false };
         booking.sent = true;
+        booking.since = now;
         self.on_their_way += 1;
         true
     }
@@ -70,28 +107,52 @@ impl Executor {
         }
     }
 
+    /// The executor has started it, though by our account it still waits.
+    pub(crate) fn begun(&mut self, key: &HeldKey) {
+        if let Some(booking) = self.held.get_mut(key).filter(|booking| booking.waits) {
+            self.ahead.leave(key, booking);
+            booking.waits = false;
+            add(&mut self.used, &booking.resources);
+            self.ahead.runs(booking);
+        }
+    }
+
     pub(crate) fn release(&mut self, key: &HeldKey) {
         if let Some(booking) = self.held.remove(key) {
-            placement::give_back(&mut self.free, &booking.resources, &self.total);
             self.on_their_way -= u32::from(booking.is_on_its_way());
-            if !booking.sent {
-                self.answered(1);
-            }
+            self.leave(key, &booking);
+            self.answered(u32::from(!booking.sent));
+            self.go_on();
         }
     }
 
     pub(crate) fn release_where(&mut self, mut gone: impl FnMut(&HeldKey) -> bool) {
-        let (before, mut unsent, mut on_their_way) = (self.held.len(), 0, 0);
-        self.held.retain(|key, booking| {
-            let stays = !gone(key);
-            unsent += u32::from(!stays && !booking.sent);
-            on_their_way += u32::from(stays && booking.is_on_its_way());
-            stays
-        });
-        self.on_their_way = on_their_way;
-        if self.held.len() != before {
-            self.answered(unsent);
-            self.recount();
+        let going: Vec<(HeldKey, Booking)> = self.held.extract_if(|key, _| gone(key)).collect();
+        for (key, booking) in going {
+            self.on_their_way -= u32::from(booking.is_on_its_way());
+            self.leave(&key, &booking);
+            self.answered(u32::from(!booking.sent));
+        }
+        self.go_on();
+    }
+
+    fn leave(&mut self, key: &HeldKey, booking: &Booking) {
+        if booking.waits {
+            self.ahead.leave(key, booking);
+        } else {
+            self.used = minus(&self.used, &booking.resources);
+            self.ahead.ends(booking);
+        }
+    }
+
+    /// Those who wait take what is free, in their order.
+    pub(super) fn go_on(&mut self) {
+        while let Some(next) = self.ahead.first() {
+            let booking = self.held.get(&next).expect("who waits is booked");
+            if placement::fits(&booking.resources, &self.left()) == 0 {
+                return;
+            }
+            self.begun(&next);
         }
     }
 
@@ -102,29 +163,20 @@ impl Executor {
         }
     }
 
-    fn used_by_us(&self) -> Resources {
-        let mut used = Resources::default();
-        for booking in self.held.values() {
-            let resources = &booking.resources;
-            used.cpu_milli = used.cpu_milli.saturating_add(resources.cpu_milli);
-            used.memory_bytes = used.memory_bytes.saturating_add(resources.memory_bytes);
-            for (name, amount) in &resources.named {
-                let sum = used.named.entry(name.clone()).or_default();
-                *sum = sum.saturating_add(*amount);
-            }
-        }
-        used
-    }
-
-    pub(super) fn recount(&mut self) {
-        self.free = minus(&minus(&self.total, &self.used_by_us()), &self.foreign);
-    }
-
     /// The executor says what it has left; what is neither free nor ours is somebody else's.
     pub(super) fn account(&mut self, reported_free: &Resources) {
-        self.foreign = minus(&minus(&self.total, reported_free), &self.used_by_us());
+        self.foreign = minus(&minus(&self.total, reported_free), &self.used);
         self.full_until = 0;
-        self.recount();
+        self.go_on();
+    }
+}
+
+fn add(sum: &mut Resources, more: &Resources) {
+    sum.cpu_milli = sum.cpu_milli.saturating_add(more.cpu_milli);
+    sum.memory_bytes = sum.memory_bytes.saturating_add(more.memory_bytes);
+    for (name, amount) in &more.named {
+        let sum = sum.named.entry(name.clone()).or_default();
+        *sum = sum.saturating_add(*amount);
     }
 }
 

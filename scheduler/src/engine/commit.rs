@@ -86,12 +86,12 @@ impl Engine {
                     let effects = if too_early { std::mem::take(&mut consequences.effects) } else { Vec::new() };
                     job.in_flight = Some((name.number, consequences));
                     commits.push(commit);
-                    self.perform(id, effects);
+                    self.perform(id, effects, now);
                 }
                 None => {
                     // Nothing to write: what waits is true already.
                     let consequences = std::mem::take(&mut job.waiting);
-                    self.follow(id, consequences);
+                    self.follow(id, consequences, now);
                     self.depart(id);
                 }
             }
@@ -99,7 +99,7 @@ impl Engine {
         commits
     }
 
-    pub(super) fn commit_came_back(&mut self, name: CommitName, result: CommitResult) {
+    pub(super) fn commit_came_back(&mut self, name: CommitName, result: CommitResult, now: Millis) {
         let id = name.job;
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let Some((_, consequences)) = job.in_flight.take_if(|(number, _)| *number == name.number) else {
@@ -110,7 +110,7 @@ impl Engine {
             CommitResult::Committed(revision) => {
                 persist::committed(job, revision);
                 let over = job.graph.is_over() && job.head.finished_at_ms > 0;
-                self.follow(id, consequences);
+                self.follow(id, consequences, now);
                 if over {
                     self.over(id);
                 } else if let Some(job) = self.jobs.get(&id)
@@ -142,10 +142,10 @@ impl Engine {
     }
 
     /// Does what had to wait for the commit.
-    fn follow(&mut self, id: JobId, consequences: Consequences) {
+    fn follow(&mut self, id: JobId, consequences: Consequences, now: Millis) {
         let Consequences { effects, settled, replies } = consequences;
         self.settle_statuses(settled);
-        self.perform(id, effects);
+        self.perform(id, effects, now);
         self.answer_replies(id, replies);
     }
 

@@ -12,6 +12,8 @@ use muster_proto::v1;
 use muster_state::Revision;
 
 use super::account::Booking;
+use super::ahead::Ahead;
+use super::launch::Which;
 use super::losses::TELL_AFTER_MS;
 use super::polls::WaitingPoll;
 use super::takeover::Doubt;
@@ -56,6 +58,8 @@ pub struct Registration {
     pub home: String,
     /// The revision of its record.
     pub record: Revision,
+    /// How many attempts, of all schedulers together, may wait there.
+    pub backlog: u32,
     /// Everything that it has and that is not settled. Known only if it registered here.
     pub held: Option<Vec<HeldKey>>,
 }
@@ -71,8 +75,8 @@ pub struct Executor {
     pub pull: bool,
     /// All that it offers.
     pub total: Resources,
-    /// What is left for placing: total, less ours, less what others use.
-    pub free: Resources,
+    /// What our attempts there use: those that do not wait.
+    pub(super) used: Resources,
     /// Free to use.
     pub labels: BTreeMap<String, String>,
     /// Its build.
@@ -95,6 +99,8 @@ pub struct Executor {
     pub(crate) held: HashMap<HeldKey, Booking>,
     /// In use by others, by the executor's account.
     pub(super) foreign: Resources,
+    /// Ours that wait there, and how many may.
+    pub(super) ahead: Ahead,
     /// Attempts assigned or sent, and not answered.
     pub(crate) unanswered: u32,
     /// Attempts whose launch has left and of which it has shown nothing yet.
@@ -127,7 +133,7 @@ impl Executor {
             address: String::new(),
             pull: false,
             total: Resources::default(),
-            free: Resources::default(),
+            used: Resources::default(),
             labels: BTreeMap::new(),
             version: String::new(),
             draining: false,
@@ -139,6 +145,7 @@ impl Executor {
             tell_at: None,
             held: HashMap::new(),
             foreign: Resources::default(),
+            ahead: Ahead::default(),
             unanswered: 0,
             on_their_way: 0,
             full_until: 0,
@@ -166,26 +173,6 @@ impl Executor {
         self.home == session && self.link != Link::Gone
     }
 
-    /// The session of its home.
-    pub(crate) fn home(&self) -> &str {
-        &self.home
-    }
-
-    pub(crate) fn is_reachable(&self) -> bool {
-        !self.address.is_empty() && matches!(self.link, Link::Home | Link::Peer)
-    }
-
-    pub(crate) fn takes_work(&self, now: Millis) -> bool {
-        let reachable = if self.pull {
-            // A poll whose caller has gone away is not worth an assignment.
-            self.poll.as_ref().is_some_and(|poll| !poll.reply.is_closed())
-        } else {
-            // To have a home is not to be reached from here.
-            self.is_reachable() && (self.unreached_since.is_none() || self.through_home)
-        };
-        reachable && !self.draining && self.full_until <= now
-    }
-
     /// When something is due: it has been silent for too long, its record is to say so, or it has been out of reach for
     /// too long. `None`: none of that.
     pub(crate) fn wakeup(&self, silent_after: Millis, lost_after: Millis) -> Option<Millis> {
@@ -210,8 +197,10 @@ impl Executor {
 
 impl Engine {
     pub(super) fn registered(&mut self, registration: Registration, now: Millis) {
-        let Registration { key, address, pull, total, labels, version, draining, home_here, home, record, held } =
-            registration;
+        let backlog = registration.backlog;
+        let Registration {
+            key, address, pull, total, labels, version, draining, home_here, home, record, held, ..
+        } = registration;
         // A record that names this scheduler says less than a session here does, and more than nothing: whoever
         // registered here may have gone before this scheduler's word of it came.
         let without_session = !home_here && home == self.identity.session.0;
@@ -251,6 +240,7 @@ impl Engine {
         executor.labels = labels;
         executor.version = version;
         executor.draining = draining;
+        executor.ahead.most = backlog;
         (executor.home, executor.record) = (home, record);
         if link != Link::None {
             executor.is_back(link, now);
@@ -272,7 +262,7 @@ impl Engine {
             executor.foreign = Resources::default();
             executor.to_fetch = v1::PollWorkResponse::default();
         }
-        executor.recount();
+        executor.go_on();
         let way = (!pull).then(|| (key.incarnation, address.clone()));
         let mut way_lost = false;
         if executor.linked != way {
@@ -326,6 +316,7 @@ impl Engine {
         let concerned: Vec<JobId> =
             self.jobs.values().filter(|job| job.graph.concerns(&key.id)).map(|job| job.id).collect();
         for job in concerned {
+            self.hold_back(job, now);
             let held = by_job.remove(&job).unwrap_or_default();
             let event = Event::ExecutorAnswered { by: key.clone(), held, scope: AnswerScope::EarlierIncarnations };
             self.apply(job, event, now);
@@ -348,7 +339,7 @@ impl Engine {
                     && matches!(state.state, TaskState::Assigned { .. } | TaskState::Running { .. })
             });
             if !wanted || job.graph.ends_attempts_of(task.stage) {
-                self.send_cancel(key, id, task, attempt);
+                self.send_cancel(key, id, task, attempt, Which::All);
             }
         }
     }

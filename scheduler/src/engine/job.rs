@@ -9,6 +9,7 @@ use muster_state::{Op, Revision};
 use tokio::sync::oneshot;
 
 use super::Successor;
+use super::ahead::Pace;
 use crate::persist::Cursor;
 
 /// A job as it was claimed and read, or just accepted.
@@ -91,6 +92,8 @@ pub struct Job {
     pub(crate) leaving: Option<Arc<Successor>>,
     /// Since when this copy is in memory.
     pub(crate) held_since: Millis,
+    /// How long its tasks take.
+    pub(super) pace: Pace,
     /// How many tasks the retry concerns for which the job was made active again.
     pub(crate) retried: u32,
 }
@@ -109,6 +112,7 @@ impl Job {
             timer: None,
             leaving: None,
             held_since: now,
+            pace: Pace::default(),
             retried: 0,
         }
     }

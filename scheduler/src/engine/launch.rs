@@ -12,9 +12,17 @@ use super::takeover::STALE_PAUSE_MS;
 use super::{Engine, Job, Output};
 use crate::options::LAUNCH_BATCH;
 
+/// Which of some attempts are to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Which {
+    All,
+    /// Those that have not begun: they are asked back.
+    Waiting,
+}
+
 impl Engine {
     /// Performs the effects of a commit that has landed.
-    pub(super) fn perform(&mut self, id: JobId, effects: Vec<Effect>) {
+    pub(super) fn perform(&mut self, id: JobId, effects: Vec<Effect>, now: Millis) {
         let mut launches: BTreeMap<(String, StageIndex), Vec<(TaskId, Attempt)>> = BTreeMap::new();
         for effect in effects {
             match effect {
@@ -22,7 +30,7 @@ impl Engine {
                     let Some(job) = self.jobs.get(&id) else { return };
                     let Some(on) = job.graph.executor(on) else { continue };
                     let executor = self.executors.get_mut(&on.id).filter(|executor| executor.key == *on);
-                    if executor.is_some_and(|executor| executor.send(&(id, task, attempt))) {
+                    if executor.is_some_and(|executor| executor.send(&(id, task, attempt), now)) {
                         launches.entry((on.id.clone(), task.stage)).or_default().push((task, attempt));
                     } else {
                         // It has restarted or is lost since; that event has dealt with the attempt, or will.
@@ -33,7 +41,7 @@ impl Engine {
                 Effect::CancelAttempt { task, attempt, on } => {
                     let Some(job) = self.jobs.get(&id) else { return };
                     let Some(on) = job.graph.executor(on).cloned() else { continue };
-                    self.send_cancel(&on, id, task, attempt);
+                    self.send_cancel(&on, id, task, attempt, Which::All);
                 }
                 Effect::Emit(_) | Effect::Ignored { .. } => {}
             }
@@ -127,7 +135,8 @@ impl Engine {
         })
     }
 
-    pub(super) fn send_cancel(&mut self, key: &ExecutorKey, id: JobId, task: TaskId, attempt: Attempt) {
+    pub(super) fn send_cancel(&mut self, key: &ExecutorKey, id: JobId, task: TaskId, attempt: Attempt, which: Which) {
+        let only_waiting = which == Which::Waiting;
         let Some(job) = self.jobs.get(&id) else { return };
         let fence = v1::Fence { epoch: self.identity.epoch, token: job.token() };
         let reference = convert::to_attempt_ref(id, task, attempt);
@@ -137,12 +146,13 @@ impl Engine {
                 job_id: id.to_string(),
                 fence: Some(fence),
                 attempts: vec![reference],
+                only_waiting,
             });
             return;
         }
         match self.outputs.last_mut() {
             Some(Output::CancelAttempts { executor: same, request })
-                if same.id == key.id && request.job_id == reference.job_id =>
+                if same.id == key.id && request.job_id == reference.job_id && request.only_waiting == only_waiting =>
             {
                 request.attempts.push(reference);
             }
@@ -152,6 +162,7 @@ impl Engine {
                     job_id: id.to_string(),
                     fence: Some(fence),
                     attempts: vec![reference],
+                    only_waiting,
                 },
             }),
         }

@@ -202,6 +202,8 @@ impl Engine {
         known.release_where(|(job, ..)| *job == id);
         let name = id.to_string();
         known.to_fetch.launches.retain(|group| group.job_id != name);
+        self.hold_back(id, now);
+        let Some(known) = self.executors.get_mut(executor) else { return };
         // If it comes back it is asked, so that it ends what nobody wants any more.
         known.ask.insert(id, Doubt::new(BTreeSet::new()));
         let event = Event::ExecutorLost { executor: all_lives_to(&known.key) };

@@ -11,6 +11,7 @@
 
 mod account;
 mod adoption;
+mod ahead;
 mod commit;
 mod counts;
 mod executors;
@@ -154,7 +155,7 @@ impl Engine {
             Input::Read(look) => look(self),
             Input::Commits(results) => {
                 for (name, result) in results {
-                    self.commit_came_back(name, result);
+                    self.commit_came_back(name, result, now);
                 }
             }
             Input::SessionLost => self.drop_all_jobs("this scheduler lost its session"),
@@ -166,6 +167,7 @@ impl Engine {
     /// Places what can be placed and answers with everything there is to do, and with the transactions to send.
     pub fn settle(&mut self, now: Millis) -> (Vec<Output>, Vec<JobCommit>) {
         self.place(now);
+        self.ask_back(now);
         let commits = self.collect_commits(now);
         self.answer_polls();
         (std::mem::take(&mut self.outputs), commits)
@@ -176,8 +178,9 @@ impl Engine {
     pub fn next_wakeup(&self) -> Option<Millis> {
         let job = self.timers.first().map(|(at, _)| *at);
         let executor = self.executors.values().filter_map(|e| e.wakeup(self.silent_after, self.lost_after)).min();
+        let waiting = self.executors.values().filter_map(|e| e.ask_back_at(self.schedulers_sharing())).min();
         let absence = self.absences.first().map(|(at, ..)| *at);
-        job.into_iter().chain(executor).chain(absence).min()
+        job.into_iter().chain(executor).chain(waiting).chain(absence).min()
     }
 
     /// Whether so much waits to be committed that nothing more should be taken in.

@@ -1,6 +1,6 @@
 //! Ready tasks to free resources: states the present as a [`placement`] problem, and carries the answer out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -10,17 +10,27 @@ use muster_graph::spec::Resources;
 
 use super::Engine;
 use crate::options::LAUNCH_WINDOW;
-use crate::placement::{self, Demand, Offer};
+use crate::placement::{self, Backlog, Demand, Offer};
 
 /// Demands stated as one problem, or a few more: all stages of a job are in one round. Whoever comes first in the order
 /// is in an earlier round.
 const DEMANDS_PER_ROUND: usize = 512;
+
+/// Tasks for an executor.
+struct Assigned {
+    stage: StageIndex,
+    count: u32,
+    resources: Arc<Resources>,
+    /// See [`Demand::work`].
+    work: Option<u64>,
+}
 
 impl Engine {
     pub(super) fn place(&mut self, now: Millis) {
         let mut wanted: Vec<(JobId, StageIndex, u32)> = Vec::with_capacity(DEMANDS_PER_ROUND);
         // Where the last round ended. Demands that fit nowhere must not keep those behind them from being looked at.
         let mut after = None;
+        let mut owed = BTreeSet::new();
         loop {
             wanted.clear();
             for place in self.ready.range((after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded)) {
@@ -33,21 +43,29 @@ impl Engine {
                 }
                 after = Some(*place);
             }
-            if wanted.is_empty() || !self.place_round(&wanted, now) {
+            if wanted.is_empty() || !self.place_round(&wanted, &mut owed, now) {
                 return;
             }
         }
     }
 
-    /// Places what fits of some demands. False: no executor takes anything more.
-    fn place_round(&mut self, wanted: &[(JobId, StageIndex, u32)], now: Millis) -> bool {
+    /// Places what fits of some demands. False: no executor takes anything more. `owed`: executors that somebody before
+    /// these waits for.
+    fn place_round(&mut self, wanted: &[(JobId, StageIndex, u32)], owed: &mut BTreeSet<String>, now: Millis) -> bool {
+        let schedulers = self.schedulers_sharing();
         let mut ids = Vec::new();
         let mut offers = Vec::new();
         for (id, executor) in &self.executors {
             let window = LAUNCH_WINDOW.saturating_sub(executor.unanswered);
-            if window > 0 && executor.free.cpu_milli > 0 && executor.takes_work(now) {
+            if window == 0 || !executor.takes_work(now) {
+                continue;
+            }
+            let is_owed = owed.contains(id);
+            let backlog = if is_owed { Backlog::default() } else { executor.backlog(schedulers, now) };
+            let free = executor.free();
+            if free.cpu_milli > 0 || backlog != Backlog::default() {
                 ids.push(id.clone());
-                offers.push(Offer { free: executor.free.clone(), window });
+                offers.push(Offer { free, window, total: executor.total.clone(), backlog, is_owed });
             }
         }
         if offers.is_empty() {
@@ -55,12 +73,15 @@ impl Engine {
         }
         let demands: Vec<Demand<'_>> = wanted
             .iter()
-            .map(|(id, stage, count)| Demand {
-                resources: &self.jobs[id].graph.plan().stages[stage.0 as usize].resources,
-                count: *count,
+            .map(|(id, stage, count)| {
+                let job = &self.jobs[id];
+                let resources = &job.graph.plan().stages[stage.0 as usize].resources;
+                Demand { resources, count: *count, work: job.pace.work(*stage, resources, now) }
             })
             .collect();
         let assignments = placement::solve(&demands, &mut offers);
+        let works: Vec<Option<u64>> = demands.iter().map(|demand| demand.work).collect();
+        owed.extend(ids.iter().zip(&offers).filter(|(_, offer)| offer.is_owed).map(|(id, _)| id.clone()));
         let mut shared: BTreeMap<usize, Arc<Resources>> = BTreeMap::new();
         for assignment in assignments {
             let (id, stage, _) = wanted[assignment.demand];
@@ -68,29 +89,22 @@ impl Engine {
                 Arc::clone(shared.entry(assignment.demand).or_insert_with(|| {
                     Arc::new(self.jobs[&id].graph.plan().stages[stage.0 as usize].resources.clone())
                 }));
-            self.assign(id, stage, &ids[assignment.offer], assignment.count, &resources, now);
+            let what = Assigned { stage, count: assignment.count, resources, work: works[assignment.demand] };
+            self.assign(id, &what, &ids[assignment.offer], now);
         }
         true
     }
 
-    fn assign(
-        &mut self,
-        id: JobId,
-        stage: StageIndex,
-        executor: &str,
-        count: u32,
-        resources: &Arc<Resources>,
-        now: Millis,
-    ) {
+    fn assign(&mut self, id: JobId, what: &Assigned, executor: &str, now: Millis) {
         let entry = self.executors.get_mut(executor).expect("offers come from the executors known");
         let on = entry.key.clone();
         let job = self.jobs.get_mut(&id).expect("demands come from the jobs owned");
         let before = job.waiting.effects.len();
-        job.apply(Event::Assigned { stage, on, count }, now);
+        job.apply(Event::Assigned { stage: what.stage, on, count: what.count }, now);
         // What is booked is what the graph says was assigned, not what was asked of it.
         for effect in &job.waiting.effects[before..] {
             if let Effect::Launch { task, attempt, .. } = effect {
-                entry.book((id, *task, *attempt), resources);
+                entry.book((id, *task, *attempt), &what.resources, what.work);
             }
         }
         self.dirty.insert(id);

@@ -2,8 +2,34 @@
 
 use muster_graph::ids::{ExecutorKey, Millis};
 
-use super::{Engine, Link};
+use super::{Engine, Executor, Link};
 use crate::ways::Way;
+
+impl Executor {
+    /// The session of its home.
+    pub(crate) fn home(&self) -> &str {
+        &self.home
+    }
+
+    /// Whether it would hear now of what it is told.
+    pub(super) fn hears(&self) -> bool {
+        if self.pull {
+            // A poll whose caller has gone away is not worth an assignment.
+            self.poll.as_ref().is_some_and(|poll| !poll.reply.is_closed())
+        } else {
+            // To have a home is not to be reached from here.
+            self.is_reachable() && (self.unreached_since.is_none() || self.through_home)
+        }
+    }
+
+    pub(crate) fn is_reachable(&self) -> bool {
+        !self.address.is_empty() && matches!(self.link, Link::Home | Link::Peer)
+    }
+
+    pub(crate) fn takes_work(&self, now: Millis) -> bool {
+        self.hears() && !self.draining && self.full_until <= now
+    }
+}
 
 impl Engine {
     pub(super) fn reached(&mut self, key: &ExecutorKey, way: Way, now: Millis) {

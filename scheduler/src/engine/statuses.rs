@@ -51,11 +51,17 @@ impl Engine {
                 answer.settled.push(sequence);
                 continue;
             };
-            let finished = matches!(status.what, Some(v1::attempt_status::What::Finished(_)));
             if let Some(executor) = self.executors.get_mut(&by.id) {
                 executor.arrived(&(job, task, attempt));
-                if finished {
-                    executor.release(&(job, task, attempt));
+                match &status.what {
+                    Some(v1::attempt_status::What::Started(_)) => executor.begun(&(job, task, attempt)),
+                    Some(v1::attempt_status::What::Finished(end)) => {
+                        executor.release(&(job, task, attempt));
+                        if end.outcome() != v1::Outcome::GivenBack {
+                            executor.gets_on();
+                        }
+                    }
+                    None => {}
                 }
             }
             // One that leaves is its next owner's to hear of it: whatever came in now would hold it back.
@@ -72,6 +78,9 @@ impl Engine {
                 }
                 Some(v1::attempt_status::What::Finished(finished)) => match convert::attempt_end(finished) {
                     Ok(end) => {
+                        if let Some(known) = self.jobs.get_mut(&job).filter(|_| end.started_at > 0) {
+                            known.pace.observe(task.stage, end.finished_at.saturating_sub(end.started_at));
+                        }
                         self.apply(job, Event::AttemptFinished { task, attempt, by: by.clone(), end }, now);
                         if faults::is_set("break-acknowledge-after-commit") {
                             answer.settled.push(sequence);

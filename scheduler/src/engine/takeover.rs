@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use muster_graph::execution::{AnswerScope, Event};
+use muster_graph::execution::{AnswerScope, Event, TaskPhase};
 use muster_graph::ids::{Attempt, ExecutorKey, JobId, Millis, TaskId};
 use muster_proto::v1;
 
@@ -53,7 +53,8 @@ impl Engine {
                 .entry(name.to_owned())
                 .or_insert_with(|| Executor::unheard_of(ExecutorKey { id: name.to_owned(), incarnation: 0 }, now));
             for (task, attempt) in job.graph.holds(name) {
-                executor.hold((id, task, attempt), &stages[task.stage.0 as usize].resources);
+                let runs = job.graph.task(task).is_some_and(|task| task.state.phase() == TaskPhase::Running);
+                executor.hold((id, task, attempt), &stages[task.stage.0 as usize].resources, runs, now);
             }
             executor.ask.insert(id, Doubt::new(job.graph.holds(name).collect()));
         }

@@ -148,7 +148,7 @@ fn view(executor: &Executor, own: &str) -> v1::ExecutorView {
         state: state.to_owned(),
         mode: if executor.pull { "pull" } else { "push" }.to_owned(),
         total: Some((&executor.total).into()),
-        free: Some((&executor.free).into()),
+        free: Some((&executor.left()).into()),
         running: executor.running(),
         home: if executor.link == Link::Home { own.to_owned() } else { String::new() },
         labels: executor.labels.clone(),

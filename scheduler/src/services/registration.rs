@@ -100,6 +100,7 @@ impl Api {
             home_here: true,
             home: record.home,
             record: revision,
+            backlog: message.backlog,
             held: Some(held),
         };
         shared.engine.send(Input::Registered(registration)).await.map_err(unavailable)?;
@@ -147,6 +148,7 @@ async fn write(
             state: if message.draining || told_to_drain { executor_state::DRAINING } else { executor_state::READY }
                 .to_owned(),
             since_ms: shared.now(),
+            backlog: message.backlog,
             life: message.life.clone(),
             told_to_drain,
         };

@@ -61,7 +61,14 @@ impl Model {
                     Outcome::Cancelled if was == TaskPhase::Assigned && end.started_at == 0 => {
                         self.fail(*task, FailureClass::LaunchRefused, true, true, at);
                     }
-                    Outcome::Cancelled => self.fail(*task, FailureClass::ExecutorLost, true, false, at),
+                    Outcome::GivenBack if was == TaskPhase::Assigned && end.started_at == 0 => {
+                        let state = self.rest(s, task.index.0 as usize);
+                        self.stages[s].tasks[task.index.0 as usize].state = state;
+                        self.note_lost_upstream(s, task.index.0 as usize);
+                    }
+                    Outcome::Cancelled | Outcome::GivenBack => {
+                        self.fail(*task, FailureClass::ExecutorLost, true, false, at);
+                    }
                 }
                 Ok(())
             }

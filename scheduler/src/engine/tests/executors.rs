@@ -175,7 +175,7 @@ async fn a_restarted_executor_keeps_only_what_it_lists() {
     bench.commit_all().await;
     let launches: Vec<_> = bench.launches().into_iter().map(|(.., index, attempt)| (index, attempt)).collect();
     assert_eq!(launches, [(0, 1), (1, 1), (0, 2)]);
-    assert_eq!(bench.engine.executor("e").unwrap().free.cpu_milli, 0);
+    assert_eq!(bench.engine.executor("e").unwrap().free().cpu_milli, 0);
 }
 
 #[tokio::test]

@@ -74,7 +74,7 @@ async fn nothing_is_placed_of_a_job_that_leaves_and_a_quiet_one_leaves_at_once()
     bench.launches();
     bench.hand_over(quiet);
     assert_eq!((bench.departed().len(), bench.commits.len()), (1, 0));
-    assert_eq!(bench.engine.executor("e").unwrap().free.cpu_milli, 2000, "what it booked is free for others");
+    assert_eq!(bench.engine.executor("e").unwrap().free().cpu_milli, 2000, "what it booked is free for others");
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! The engine, driven by inputs alone, its transactions sent to a store in memory when the test says so: between a
 //! decision and its commit a test can look at what has left, which must be nothing.
 
+mod ahead;
 mod cancel_marks;
 mod counts;
 mod executors;
@@ -251,6 +252,7 @@ pub(crate) fn registration(key: ExecutorKey, cores: u32, home: String, record: R
         home_here: false,
         home,
         record,
+        backlog: 0,
         held: None,
     }
 }

@@ -67,7 +67,7 @@ async fn a_job_whose_owner_moved_is_dropped_and_nothing_of_it_leaves() {
     assert!(matches!(answer.try_recv(), Err(oneshot::error::TryRecvError::Closed)), "the caller asks elsewhere");
     assert_eq!(bench.launches(), []);
     let executor = bench.engine.executor("e").unwrap();
-    assert_eq!((executor.free.cpu_milli, executor.unanswered), (2000, 0), "what was booked for it is free");
+    assert_eq!((executor.free().cpu_milli, executor.unanswered), (2000, 0), "what was booked for it is free");
 }
 
 #[tokio::test]
