@@ -70,7 +70,10 @@ fn a_cancelled_attempt_frees_its_slot_and_never_succeeds() {
     table.launch(launches(1, &[(0, 1), (1, 1)]));
     table.advance(now, 1);
     let attempts = vec![v1::AttemptRef { job_id: String::new(), stage: 0, index: 0, attempt: 1 }];
-    assert_eq!(table.cancel(&v1::CancelTasksRequest { job_id: job(), fence: None, attempts }, 2), 1);
+    assert_eq!(
+        table.cancel(&v1::CancelTasksRequest { job_id: job(), fence: None, attempts, only_waiting: false }, 2),
+        1
+    );
     assert_eq!((table.advance(now, 2), table.busy()), (0, 1), "the next one runs");
     assert_eq!(table.advance(now + Duration::from_secs(1), 3), 1);
     assert_eq!(outcomes(&mut table), [(0, v1::Outcome::Cancelled), (1, v1::Outcome::Succeeded)]);

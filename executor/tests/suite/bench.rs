@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use muster_proto::v1::Outcome;
 
-use crate::fake::{World, argv, assert_outcome, group, job};
+use crate::world::{World, argv, assert_outcome, group, job};
 
 /// Keeps two slots busy with tasks of `true`: launches as results come in. Returns tasks per second.
 async fn tasks_per_second(count: u32, backlog: usize) -> f64 {

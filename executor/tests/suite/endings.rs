@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use muster_proto::v1::{self, Outcome, exit::How};
 
-use crate::fake::{World, argv, assert_outcome, eventually, script};
+use crate::world::{World, argv, assert_outcome, eventually, script};
 
 fn exit(finished: &v1::AttemptFinished) -> Option<How> {
     finished.exit.and_then(|exit| exit.how)
@@ -123,7 +123,7 @@ async fn what_waits_is_given_back_when_it_is_asked_for_and_what_runs_goes_on() {
 async fn out_of_memory_is_what_the_cgroup_says() {
     let mut world = World::new().await;
     let digest = world.scheduler.put_blob(&argv(&["python3", "-c", "x = bytearray(300_000_000); print(len(x))"]));
-    let mut group = crate::fake::group(&world.scheduler, crate::fake::job(), &digest, 0..1);
+    let mut group = crate::world::group(&world.scheduler, crate::world::job(), &digest, 0..1);
     group.resources = Some(v1::Resources { memory_bytes: 64 << 20, ..v1::Resources::default() });
     let attempt = world.launcher.launch_all(group).await.remove(0);
     let finished = world.scheduler.result(&attempt).await;
@@ -132,7 +132,7 @@ async fn out_of_memory_is_what_the_cgroup_says() {
         assert_eq!(exit(&finished), Some(How::Signal(9)));
         // The same end by anybody else's hand is none for want of memory.
         let digest = world.scheduler.put_blob(&script("kill -9 $$"));
-        let mut group = crate::fake::group(&world.scheduler, crate::fake::job(), &digest, 0..1);
+        let mut group = crate::world::group(&world.scheduler, crate::world::job(), &digest, 0..1);
         group.resources = Some(v1::Resources { memory_bytes: 64 << 20, ..v1::Resources::default() });
         let attempt = world.launcher.launch_all(group).await.remove(0);
         assert_outcome(&world.scheduler.result(&attempt).await, Outcome::Failed);
@@ -193,7 +193,7 @@ async fn tasks_see_their_environment_and_nothing_else() {
     let digest = world.scheduler.put_blob(&work);
     let attempt = world
         .launcher
-        .launch_all(crate::fake::group(&world.scheduler, crate::fake::job(), &digest, 1..2))
+        .launch_all(crate::world::group(&world.scheduler, crate::world::job(), &digest, 1..2))
         .await
         .remove(0);
     assert_outcome(&world.scheduler.result(&attempt).await, Outcome::Succeeded);

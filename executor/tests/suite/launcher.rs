@@ -9,7 +9,8 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
-use crate::fake::{DEADLINE, attempts};
+use crate::fake::DEADLINE;
+use crate::world::attempts;
 
 /// A scheduler's end of a launch stream.
 pub(crate) struct Launcher {

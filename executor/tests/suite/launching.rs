@@ -4,8 +4,9 @@ use muster_executor::{Executor, Options};
 use muster_proto::v1::{self, Outcome, RefusalReason};
 use tonic::Code;
 
-use crate::fake::{Answer, Place, Scheduler, World, argv, assert_outcome, eventually, group, job, key, script};
+use crate::fake::{Answer, Scheduler, key};
 use crate::launcher::Launcher;
+use crate::world::{Place, World, argv, assert_outcome, eventually, group, job, script};
 
 fn reasons(refused: &[v1::Refusal]) -> Vec<RefusalReason> {
     refused.iter().map(v1::Refusal::reason).collect()
@@ -195,7 +196,7 @@ async fn pull_gets_work_and_cancels_by_polls_and_a_lost_answer_is_harmless() {
     let quick = scheduler.put_blob(&argv(&["true"]));
     let long = scheduler.put_blob(&script("sleep 100"));
     let (first, second) = (group(&scheduler, job(), &quick, 0..3), group(&scheduler, job(), &long, 0..1));
-    let (quick_ones, long_one) = (crate::fake::attempts(&first), crate::fake::attempts(&second).remove(0));
+    let (quick_ones, long_one) = (crate::world::attempts(&first), crate::world::attempts(&second).remove(0));
     scheduler.with(|state| {
         state.lose_answers = 2;
         state.work = vec![first, second];
@@ -216,7 +217,7 @@ async fn pull_gets_work_and_cancels_by_polls_and_a_lost_answer_is_harmless() {
     // What does not fit is told as a result, for a poll has no other answer.
     let mut large = group(&scheduler, job(), &quick, 0..1);
     large.resources.as_mut().unwrap().cpu_milli = 9000;
-    let refused = crate::fake::attempts(&large).remove(0);
+    let refused = crate::world::attempts(&large).remove(0);
     scheduler.with(|state| state.work = vec![large]);
     assert_outcome(&scheduler.result(&refused).await, Outcome::LaunchRefused);
     handle.stop().await;
@@ -238,7 +239,7 @@ async fn a_question_in_the_answer_to_a_poll_is_a_fence_and_the_next_poll_says_th
     scheduler.with(|state| state.ask = vec![question]);
     scheduler.until("the question is heeded", |state| (state.seen.heeded > 0).then_some(())).await;
     let (stale, fresh) =
-        (crate::fake::attempts(&of_the_former_owner).remove(0), crate::fake::attempts(&of_the_new_one).remove(0));
+        (crate::world::attempts(&of_the_former_owner).remove(0), crate::world::attempts(&of_the_new_one).remove(0));
     scheduler.with(|state| state.work = vec![of_the_former_owner, of_the_new_one]);
     assert_outcome(&scheduler.result(&fresh).await, Outcome::Succeeded);
     let seen =

@@ -11,3 +11,4 @@ mod orphans;
 mod outputs;
 mod pages;
 mod reporting;
+mod world;

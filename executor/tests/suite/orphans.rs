@@ -6,8 +6,9 @@ use std::process::{Child, Command, Stdio};
 use muster_proto::v1::Outcome;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::fake::{Place, Scheduler, World, argv, assert_outcome, eventually, group, job, script, test_host};
+use crate::fake::Scheduler;
 use crate::launcher::Launcher;
+use crate::world::{Place, World, argv, assert_outcome, eventually, group, job, script, test_host};
 
 /// Tries all ways out: a child in the group, one in a session of its own, one that daemonised with a double fork, and
 /// one that wiped its environment as well. Each writes its process id.

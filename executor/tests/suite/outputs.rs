@@ -8,8 +8,9 @@ use muster_proto::v1::output_chunk::Part;
 use muster_proto::v1::{self, AttemptRef, InputKind, Outcome};
 use tonic::{Code, Status, Streaming};
 
-use crate::fake::{Place, Scheduler, World, argv, assert_outcome, group, job, script};
+use crate::fake::Scheduler;
 use crate::launcher::Launcher;
+use crate::world::{Place, World, argv, assert_outcome, group, job, script};
 
 pub(crate) async fn open_log(
     handle: &Handle,
@@ -259,7 +260,7 @@ async fn forgotten_jobs_leave_nothing() {
     assert!(files.exists());
     let request = v1::ForgetJobsRequest { job_ids: vec![attempt.job_id.clone()] };
     world.launcher.client.forget_jobs(request).await.unwrap();
-    crate::fake::eventually("the files are gone", || !files.exists()).await;
+    crate::world::eventually("the files are gone", || !files.exists()).await;
     assert_eq!(fetch(&world.handle, &attempt, None).await.unwrap_err().code(), Code::NotFound);
     let log = read_log(&world.handle, &attempt, v1::Stream::Stdout, false, 0).await;
     assert_eq!(log.unwrap_err().code(), Code::NotFound);

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 use muster_executor::Executor;
 use muster_proto::v1::{self, HeldState, Outcome};
 
-use crate::fake::{DEADLINE, Place, Scheduler, World, argv, assert_outcome, eventually, group, job, key, script};
+use crate::fake::{DEADLINE, Scheduler, key};
 use crate::launcher::Launcher;
 use crate::launching::start_when_free;
+use crate::world::{Place, World, argv, assert_outcome, eventually, group, job, script};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn results_outlive_the_executor_and_are_sent_until_settled() {
