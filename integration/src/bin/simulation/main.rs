@@ -39,13 +39,15 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     };
     let told = std::env::args().nth(2).is_some_and(|word| word == "told");
+    if let Ok(filter) = std::env::var("MUSTER_LOG") {
+        // Each hash map of a thread changes the order of those made after it: on this one, logs would change the trace.
+        let log = || tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+        std::thread::spawn(log).join().expect("the log can be set up");
+    }
     mad_turmoil::rand::set_rng(StdRng::seed_from_u64(seed));
     let clocks = mad_turmoil::time::SimClocksGuard::init();
     let _points = fail::FailScenario::setup();
     fail::cfg("one-thread", "return").expect("it is a well-formed action");
-    if let Ok(filter) = std::env::var("MUSTER_LOG") {
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
-    }
     // Below /dev/shm a flush costs nothing; what is simulated there is the end of a process, not of a machine.
     let folder = tempfile::Builder::new()
         .prefix("muster-simulation-")
