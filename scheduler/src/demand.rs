@@ -17,19 +17,21 @@ use crate::shared::Shared;
 const WORTH_TELLING: Duration = Duration::from_millis(50);
 /// Between two writes, and after an error.
 const PAUSE: Duration = Duration::from_millis(500);
+/// A watch only makes sooner what a list alone would bring about: so often everything is listed anew.
+const LIST_EVERY: Duration = Duration::from_secs(20);
 
 /// What is known of demand, here and elsewhere.
 #[derive(Debug)]
 pub(crate) struct Demand {
     /// Whether tasks wait here that nobody takes.
     unmet: watch::Sender<bool>,
-    /// The sessions of the schedulers that say so of theirs.
-    elsewhere: watch::Sender<BTreeSet<SessionId>>,
+    /// The sessions of the schedulers that say so in the store, this one's too.
+    everywhere: watch::Sender<BTreeSet<SessionId>>,
 }
 
 impl Default for Demand {
     fn default() -> Self {
-        Self { unmet: watch::channel(false).0, elsewhere: watch::channel(BTreeSet::new()).0 }
+        Self { unmet: watch::channel(false).0, everywhere: watch::channel(BTreeSet::new()).0 }
     }
 }
 
@@ -41,7 +43,7 @@ impl Demand {
 
 /// Waits until a live peer has unmet demand; answers its address.
 pub(crate) async fn of_a_peer(shared: &Shared) -> String {
-    let mut changes = shared.demand.elsewhere.subscribe();
+    let mut changes = shared.demand.everywhere.subscribe();
     loop {
         let mine = shared.presence().identity.session;
         let live = shared.peers.live();
@@ -56,14 +58,17 @@ pub(crate) async fn of_a_peer(shared: &Shared) -> String {
 }
 
 /// Tells of this scheduler's demand, for ever.
+///
+/// What is told is what the store says, as this scheduler hears it like any other: not what was sent last. A write whose outcome
+/// is unknown may have been done, or may be done after the next one; told by the sender's word, a demand could be missing for
+/// ever.
 pub(crate) async fn keep_telling(shared: Arc<Shared>) {
     let mut unmet = shared.demand.unmet.subscribe();
-    let mut told: Option<SessionId> = None;
     loop {
         let session = shared.presence().identity.session;
         let wanted = *unmet.borrow_and_update() && shared.peers.live().len() > 1;
-        let known = told.as_ref() == Some(&session);
-        if wanted != known {
+        let told = shared.demand.everywhere.borrow().contains(&session);
+        if wanted != told {
             if wanted {
                 tokio::time::sleep(WORTH_TELLING).await;
                 if !*unmet.borrow() {
@@ -72,26 +77,27 @@ pub(crate) async fn keep_telling(shared: Arc<Shared>) {
             }
             let key = Key::new(Keyspace::Demand, session.0.clone());
             let op = if wanted {
-                Op::Put { key, value: bytes::Bytes::new(), session: Some(session.clone()) }
+                Op::Put { key, value: bytes::Bytes::new(), session: Some(session) }
             } else {
                 Op::Delete(key)
             };
-            match shared.options.state.put_txn(Txn { ops: vec![op], ..Txn::default() }).await {
-                Ok(_) => told = wanted.then_some(session),
-                Err(error) => tracing::debug!(%error, "demand could not be told"),
+            if let Err(error) = shared.options.state.put_txn(Txn { ops: vec![op], ..Txn::default() }).await {
+                tracing::debug!(%error, "demand could not be told");
             }
             tokio::time::sleep(PAUSE).await;
         }
-        // Looked at now and then as well: peers and sessions change too.
+        // Looked at now and then as well: peers, sessions and what the store says change too.
         let _ = tokio::time::timeout(PAUSE, unmet.changed()).await;
     }
 }
 
-/// Follows the peers' demand, for ever.
+/// Follows the demand of all schedulers, for ever.
 pub(crate) async fn follow(shared: Arc<Shared>) {
     loop {
-        if let Err(error) = follow_once(&shared).await {
-            tracing::info!(%error, "following the peers' demand again");
+        match tokio::time::timeout(LIST_EVERY, follow_once(&shared)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::info!(%error, "following the peers' demand again"),
+            Err(_) => continue,
         }
         tokio::time::sleep(PAUSE).await;
     }
@@ -101,11 +107,11 @@ async fn follow_once(shared: &Shared) -> Result<(), Error> {
     let state = &*shared.options.state;
     let page = state.get_from_prefix(Keyspace::Demand, "").await?;
     let all = page.entries.into_iter().map(|entry| SessionId(entry.name)).collect();
-    shared.demand.elsewhere.send_replace(all);
+    shared.demand.everywhere.send_replace(all);
     let mut watch = state.watch(Keyspace::Demand, "", page.revision + 1).await?;
     while let Some(batch) = watch.next().await {
         let changes = batch?.changes;
-        shared.demand.elsewhere.send_modify(|known| {
+        shared.demand.everywhere.send_modify(|known| {
             for change in changes {
                 match change {
                     Change::Put(entry) => known.insert(SessionId(entry.name)),
@@ -115,4 +121,50 @@ async fn follow_once(shared: &Shared) -> Result<(), Error> {
         });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use muster_state::faults::{Fault, Faulty, Operation};
+    use muster_state::{Memory, StateBackend};
+
+    use super::*;
+    use crate::membership;
+    use crate::metrics::Metrics;
+    use crate::options::Options;
+    use crate::shell::EngineHandle;
+
+    async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+        let waiting = async {
+            while !is_so().await {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), waiting).await.unwrap_or_else(|_| panic!("in vain: {what}"));
+    }
+
+    #[tokio::test]
+    async fn a_demand_is_told_again_after_its_end_was_told_without_an_answer() {
+        let state = Arc::new(Faulty::new(Arc::new(Memory::new())));
+        let options = Options::new(Arc::clone(&state) as Arc<dyn StateBackend>);
+        let presence = membership::open(&options, "here", false, 0).await.unwrap();
+        let mine = presence.identity.session.clone();
+        let shared = Shared::new(options, EngineHandle::new().0, "here".to_owned(), presence, Arc::new(Metrics::new()));
+        let shared = Arc::new(shared);
+        let peers = [mine.clone(), SessionId("peer".to_owned())].map(|session| (session, Default::default()));
+        shared.peers.set(BTreeMap::from(peers));
+        let tasks = [tokio::spawn(keep_telling(Arc::clone(&shared))), tokio::spawn(follow(Arc::clone(&shared)))];
+        let key = Key::new(Keyspace::Demand, mine.0);
+        let is_told = async || state.get(&key).await.unwrap().is_some();
+        shared.demand.set_unmet(true);
+        until("it is told", is_told).await;
+        let unknown = state.inject(Keyspace::Demand, Operation::Write, Fault::UnknownDone, 1);
+        shared.demand.set_unmet(false);
+        until("its end is told", async || unknown.fired() == 1 && !is_told().await).await;
+        shared.demand.set_unmet(true);
+        until("it is told again", is_told).await;
+        tasks.iter().for_each(tokio::task::JoinHandle::abort);
+    }
 }
