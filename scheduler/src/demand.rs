@@ -1,5 +1,6 @@
 //! Unmet demand, told to peers. Executors that fetch their work ask one scheduler, their home; if another has tasks and
-//! nobody to give them to, it says so in the store, and the home sends the executor on.
+//! nobody to give them to, it says so in the store, and the home sends the executor on: after each answer, whether it had
+//! work itself or not, and to one after the other of those who want, so that all of them, the home too, have their turns.
 //!
 //! Only a hint: a demand that is told late or for too long costs a poll in vain. It is leased, so it goes with its scheduler.
 
@@ -39,17 +40,34 @@ impl Demand {
     pub(crate) fn set_unmet(&self, unmet: bool) {
         self.unmet.send_if_modified(|known| std::mem::replace(known, unmet) != unmet);
     }
+
+    pub(crate) fn is_unmet(&self) -> bool {
+        *self.unmet.borrow()
+    }
 }
 
-/// Waits until a live peer has unmet demand; answers its address.
-pub(crate) async fn of_a_peer(shared: &Shared) -> String {
+/// The live peer with unmet demand whose turn it is for an executor that went to `last` before; its address.
+pub(crate) fn peer_after(shared: &Shared, last: &str) -> Option<String> {
+    let mine = shared.presence().identity.session;
+    let live = shared.peers.live();
+    let wanting = shared.demand.everywhere.borrow();
+    let others = wanting.iter().filter(|session| **session != mine).filter_map(|session| live.get(session));
+    // One whose record cannot be read has no address.
+    turn_after(last, others.map(|peer| peer.address.clone()).filter(|address| !address.is_empty()))
+}
+
+/// The next of these in their order; after the last one, the first.
+fn turn_after(last: &str, wanting: impl Iterator<Item = String>) -> Option<String> {
+    wanting.min_by(|one, other| (one.as_str() <= last, one).cmp(&(other.as_str() <= last, other)))
+}
+
+/// Waits until there is one; see [`peer_after`].
+pub(crate) async fn of_a_peer(shared: &Shared, last: &str) -> String {
     let mut changes = shared.demand.everywhere.subscribe();
     loop {
-        let mine = shared.presence().identity.session;
-        let live = shared.peers.live();
-        let wanting = changes.borrow_and_update().clone();
-        if let Some(peer) = wanting.iter().filter(|session| **session != mine).find_map(|session| live.get(session)) {
-            return peer.address.clone();
+        changes.mark_unchanged();
+        if let Some(peer) = peer_after(shared, last) {
+            return peer;
         }
         if changes.changed().await.is_err() {
             std::future::pending::<()>().await;
@@ -166,5 +184,19 @@ mod tests {
         shared.demand.set_unmet(true);
         until("it is told again", is_told).await;
         tasks.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+
+    #[test]
+    fn those_who_want_take_turns() {
+        let wanting = || ["c:1", "a:1", "b:1"].map(str::to_owned).into_iter();
+        let mut last = String::new();
+        let mut turns = Vec::new();
+        for _ in 0..4 {
+            last = turn_after(&last, wanting()).unwrap();
+            turns.push(last.clone());
+        }
+        assert_eq!(turns, ["a:1", "b:1", "c:1", "a:1"]);
+        assert_eq!(turn_after("b:0", wanting()).unwrap(), "b:1", "whoever was last may want nothing any more");
+        assert_eq!(turn_after("a:1", std::iter::empty()), None);
     }
 }

@@ -3,6 +3,9 @@
 //! One poll is under way at a time and each has a higher number than the one before, so an answer can only be to the
 //! newest. A lost answer is harmless: the next poll's table says what arrived. A poll that only waits is given up when
 //! there is something new to say; one that carries statuses is not.
+//!
+//! Peers of the home that have tasks which nobody takes have turns, and between two of them the home has one. A turn ends
+//! with an answer: what becomes free while a poll waits is first seen by the scheduler whose turn it is.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +24,8 @@ const WAIT: Duration = Duration::from_secs(20);
 const WAIT_AT_PEER: Duration = Duration::from_millis(500);
 /// Beyond that, for the answer's way.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// The same at a peer: if it hangs, the others must not wait for long to hear what there is to tell.
+const ANSWER_WITHIN_AT_PEER: Duration = Duration::from_secs(3);
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
@@ -30,13 +35,15 @@ pub(crate) async fn poll(core: Arc<Core>) {
     let mut heeded = 0;
     let mut backoff = Backoff::between(PAUSE_MIN, PAUSE_MAX);
     let mut peer: Option<Arc<str>> = None;
+    let mut last_peer = String::new();
     loop {
         let home = core.home.wait().await;
         let asked = peer.take();
         let address = asked.clone().unwrap_or(home);
         sequence += 1;
-        match one(&core, &address, (sequence, heeded), asked.is_some()).await {
-            Ok(None) => {}
+        // Given up for something newer, it is still the same one's turn.
+        match one(&core, &address, (sequence, heeded), &last_peer, asked.is_some()).await {
+            Ok(None) => peer = asked,
             Ok(Some(mut answer)) => {
                 core.home.heard();
                 backoff = Backoff::between(PAUSE_MIN, PAUSE_MAX);
@@ -44,9 +51,10 @@ pub(crate) async fn poll(core: Arc<Core>) {
                     core.register_again.notify_one();
                     backoff.pause().await;
                 }
-                // A peer that has nothing either does not send us on: that would go round.
-                if asked.is_none() && !answer.peer.is_empty() && answer.launches.is_empty() {
+                // Peers do not send us on: the home may have work again.
+                if asked.is_none() && !answer.peer.is_empty() {
                     peer = Some(normal(&answer.peer));
+                    last_peer.clone_from(&answer.peer);
                 }
                 let mut fruitful = !answer.launches.is_empty() || !answer.settled.is_empty();
                 if !answer.ask.is_empty() && heed(&core, &mut answer).await {
@@ -75,6 +83,7 @@ async fn one(
     core: &Core,
     address: &str,
     (sequence, heeded): (u64, u64),
+    last_peer: &str,
     at_peer: bool,
 ) -> Result<Option<v1::PollWorkResponse>, String> {
     let mut scheduler = core.channels.executors(address).ok_or("not an address")?;
@@ -96,7 +105,9 @@ async fn one(
         wait_ms: u64::try_from(wait.as_millis()).expect("some seconds"),
         draining: core.table.is_draining(),
         heeded,
+        last_peer: last_peer.to_owned(),
     };
+    let way = if at_peer { ANSWER_WITHIN_AT_PEER } else { ANSWER_WITHIN };
     let news = async {
         if busy {
             std::future::pending::<()>().await;
@@ -109,7 +120,7 @@ async fn one(
     };
     let answer = tokio::select! {
         biased;
-        answer = timeout(wait + ANSWER_WITHIN, scheduler.poll_work(request)) => answer,
+        answer = timeout(wait + way, scheduler.poll_work(request)) => answer,
         () = news => return Ok(None),
     };
     let failed = |why: String| {

@@ -41,6 +41,17 @@ impl Booking {
 }
 
 impl Executor {
+    /// Attempts on it: ours, and those of others as it told last.
+    #[must_use]
+    pub fn running(&self) -> u32 {
+        self.ours().saturating_add(self.foreign_running)
+    }
+
+    /// Attempts of this scheduler's jobs on it.
+    fn ours(&self) -> u32 {
+        u32::try_from(self.held.len()).unwrap_or(u32::MAX)
+    }
+
     /// What is left for placing: total, less ours, less what others use. Nothing while some of ours wait: what is free
     /// now is theirs.
     pub(crate) fn free(&self) -> Resources {
@@ -163,8 +174,9 @@ impl Executor {
         }
     }
 
-    /// The executor says what it has left; what is neither free nor ours is somebody else's.
-    pub(super) fn account(&mut self, reported_free: &Resources) {
+    /// The executor says what it has left, and how many attempts; what is neither free nor ours is somebody else's.
+    pub(super) fn account(&mut self, reported_free: &Resources, running: u32) {
+        self.foreign_running = running.saturating_sub(self.ours());
         self.foreign = minus(&minus(&self.total, reported_free), &self.used);
         self.full_until = 0;
         self.go_on();

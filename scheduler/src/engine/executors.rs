@@ -99,6 +99,8 @@ pub struct Executor {
     pub(crate) held: HashMap<HeldKey, Booking>,
     /// In use by others, by the executor's account.
     pub(super) foreign: Resources,
+    /// And how many attempts of others it has.
+    pub(super) foreign_running: u32,
     /// Ours that wait there, and how many may.
     pub(super) ahead: Ahead,
     /// Attempts assigned or sent, and not answered.
@@ -145,6 +147,7 @@ impl Executor {
             tell_at: None,
             held: HashMap::new(),
             foreign: Resources::default(),
+            foreign_running: 0,
             ahead: Ahead::default(),
             unanswered: 0,
             on_their_way: 0,
@@ -160,12 +163,6 @@ impl Executor {
             newest_poll: 0,
             to_fetch: v1::PollWorkResponse::default(),
         }
-    }
-
-    /// Attempts of this scheduler's jobs on it.
-    #[must_use]
-    pub fn running(&self) -> u32 {
-        u32::try_from(self.held.len()).unwrap_or(u32::MAX)
     }
 
     /// Whether this session is its home, as its record says.
@@ -259,7 +256,7 @@ impl Engine {
             executor.unanswered = 0;
             executor.newest_poll = 0;
             executor.ask.values_mut().for_each(|doubt| doubt.poll = None);
-            executor.foreign = Resources::default();
+            (executor.foreign, executor.foreign_running) = (Resources::default(), 0);
             executor.to_fetch = v1::PollWorkResponse::default();
         }
         executor.go_on();
@@ -344,7 +341,7 @@ impl Engine {
         }
     }
 
-    pub(super) fn heartbeat(&mut self, key: &ExecutorKey, free: &Resources, draining: bool, now: Millis) {
+    pub(super) fn heartbeat(&mut self, key: &ExecutorKey, free: &Resources, running: u32, draining: bool, now: Millis) {
         let Some(executor) = self.executors.get_mut(&key.id) else { return };
         // One that was declared lost meanwhile, or has moved to a peer, has to register first.
         if !executor.is_here(key) {
@@ -352,7 +349,7 @@ impl Engine {
         }
         executor.is_back(Link::Home, now);
         executor.draining = draining;
-        executor.account(free);
+        executor.account(free, running);
     }
 
     /// A stream may end long after the executor has moved to a peer: that says nothing about it any more.

@@ -39,6 +39,8 @@ pub enum Input {
         executor: ExecutorKey,
         /// What it has left, by its own account.
         free: muster_graph::spec::Resources,
+        /// How many attempts it has that have not ended, whosever they are.
+        running: u32,
         /// It takes no new work.
         draining: bool,
     },

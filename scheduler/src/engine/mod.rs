@@ -138,7 +138,9 @@ impl Engine {
             Input::Dropped { job, why } => self.dropped(job, &why),
             Input::Statuses { executor, statuses, reply } => self.statuses(&executor, statuses, reply, now),
             Input::Registered(registration) => self.registered(registration, now),
-            Input::Heartbeat { executor, free, draining } => self.heartbeat(&executor, &free, draining, now),
+            Input::Heartbeat { executor, free, running, draining } => {
+                self.heartbeat(&executor, &free, running, draining, now);
+            }
             Input::SessionEnded { executor } => self.session_ended(&executor, now),
             Input::Reached { executor, way } => self.reached(&executor, way, now),
             Input::Lost(loss) => self.lost(loss, now),

@@ -34,6 +34,11 @@ impl Engine {
             // The poll's caller may have gone away; then it asks again.
             let _ = reply.send(v1::PollWorkResponse { register_again: true, ..Default::default() });
         };
+        let read = |held: &v1::HeldAttempt| muster_proto::convert::attempt_ref(held.attempt.as_ref()?).ok();
+        let held: Vec<HeldKey> = poll.held.iter().filter_map(read).collect();
+        // There is nothing to end of what has ended. It is listed until its result is settled.
+        let unended = poll.held.iter().filter(|held| held.state() != v1::HeldState::Finished);
+        let unended: Vec<HeldKey> = unended.filter_map(read).collect();
         let Some(executor) = self.executors.get_mut(&key.id) else { return register_again(reply) };
         if executor.key != key || !executor.pull || executor.link == Link::Gone {
             return register_again(reply);
@@ -49,20 +54,15 @@ impl Engine {
         // Its session may be broken; it is not out of reach.
         executor.away_since = executor.away_since.map(|_| now);
         let free = poll.free.as_ref().map(Resources::from).unwrap_or_default();
-        executor.account(&free);
+        executor.account(&free, u32::try_from(unended.len()).unwrap_or(u32::MAX));
         if let Some(older) = executor.poll.replace(WaitingPoll { sequence: poll.sequence, reply }) {
             let _ = older.reply.send(v1::PollWorkResponse::default());
         }
-        let held: Vec<HeldKey> = poll
-            .held
-            .iter()
-            .filter_map(|held| muster_proto::convert::attempt_ref(held.attempt.as_ref()?).ok())
-            .collect();
         self.settle_heeded(&key, poll.heeded, &held, now);
         if let Some(executor) = self.executors.get_mut(&key.id) {
             held.iter().for_each(|attempt| executor.arrived(attempt));
         }
-        self.end_unwanted(&key, &held);
+        self.end_unwanted(&key, &unended);
         self.give_again(&key, &held);
     }
 

@@ -19,10 +19,12 @@ use crate::absence;
 use crate::accept::{store, unavailable};
 use crate::engine::Input;
 use crate::options::{CALL_DEADLINE, PEER_DEADLINE, POLL_WAIT_MAX, STATUSES_PER_CALL_MAX};
-use crate::{faults, load, ownership};
+use crate::{demand, faults, load, ownership};
 
 /// An executor's or resource's name, and labels, at most.
 const TEXT_BYTES_MAX: usize = 256;
+/// How long work waits for the acknowledgements that go with it: a commit here has landed by then, and mostly a peer's too.
+const SETTLED_WITHIN: Duration = Duration::from_millis(200);
 /// Answers to heartbeats on their way to an executor.
 const SIGNALS_QUEUE: usize = 16;
 
@@ -154,6 +156,7 @@ impl Executors for Api {
         let wait = Duration::from_millis(poll.wait_ms).min(POLL_WAIT_MAX);
         let key = ExecutorKey { id: poll.executor_id.clone(), incarnation: poll.incarnation };
         let (sequence, statuses) = (poll.sequence, std::mem::take(&mut poll.statuses));
+        let last_peer = std::mem::take(&mut poll.last_peer);
         let mut settled = Vec::new();
         let mut reporting = None;
         if !statuses.is_empty() {
@@ -170,15 +173,16 @@ impl Executors for Api {
         let (reply, mut answer) = oneshot::channel();
         self.shared.engine.send(Input::Poll { poll: Box::new(poll), reply }).await.map_err(unavailable)?;
         let mut peer = String::new();
-        let expired = Input::PollExpired { executor: key.id, sequence };
+        let expired = Input::PollExpired { executor: key.id.clone(), sequence };
         let early = tokio::select! {
             biased;
             outcome = async { reporting.as_mut().expect("the branch is off without it").await }, if reporting.is_some() => {
+                reporting = None;
                 settled = outcome.map_err(|error| Status::internal(error.to_string()))??.settled;
                 None
             }
             work = &mut answer => Some(work.map_err(unavailable)?),
-            address = self.peer_with_work(), if !wait.is_zero() => {
+            address = self.peer_with_work(&last_peer), if !wait.is_zero() => {
                 peer = address;
                 None
             }
@@ -194,7 +198,18 @@ impl Executors for Api {
                 answer.await.map_err(unavailable)?
             }
         };
+        if let Some(reporting) = reporting {
+            // Work was there first. Without the acknowledgements the executor would say all of that again, and if there is
+            // always something to tell it, for ever.
+            match tokio::time::timeout(SETTLED_WITHIN, reporting).await {
+                Ok(Ok(Ok(report))) => settled = report.settled,
+                outcome => tracing::debug!(executor = key.id, ?outcome, "work does not wait for acknowledgements"),
+            }
+        }
         response.settled = settled;
+        if peer.is_empty() && !response.register_again {
+            peer = demand::peer_after(&self.shared, &last_peer).unwrap_or_default();
+        }
         response.peer = peer;
         if faults::is_set("lose-poll-answer") {
             tracing::info!("an answer to a poll was lost");

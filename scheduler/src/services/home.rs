@@ -14,11 +14,13 @@ use crate::engine::Input;
 
 impl Api {
     /// A peer to send an executor to, once there has been time for work of our own.
-    pub(super) async fn peer_with_work(&self) -> String {
+    pub(super) async fn peer_with_work(&self, last: &str) -> String {
         /// A placement and its commit, with room.
         const OWN_WORK_FIRST: Duration = Duration::from_millis(50);
-        tokio::time::sleep(OWN_WORK_FIRST).await;
-        demand::of_a_peer(&self.shared).await
+        /// As long as executors wait at a peer: where all are in want, whatever becomes free is anybody's.
+        const TURN: Duration = Duration::from_millis(500);
+        tokio::time::sleep(if self.shared.demand.is_unmet() { TURN } else { OWN_WORK_FIRST }).await;
+        demand::of_a_peer(&self.shared, last).await
     }
 
     /// Hears an executor's heartbeats until its stream ends.
@@ -63,7 +65,8 @@ impl Api {
             if known && same_home {
                 *seen = Some(key.clone());
                 let free = beat.free.as_ref().map(Resources::from).unwrap_or_default();
-                let input = Input::Heartbeat { executor: key, free, draining: beat.draining };
+                let v1::Heartbeat { running, draining, .. } = beat;
+                let input = Input::Heartbeat { executor: key, free, running, draining };
                 if self.shared.engine.send(input).await.is_err() {
                     return;
                 }

@@ -198,7 +198,7 @@ async fn what_is_not_given_back_is_asked_for_again_ever_more_rarely() {
 #[tokio::test]
 async fn an_executor_that_drains_is_asked_for_what_waits_at_once() {
     let (mut bench, _, ahead) = short_tasks(20).await;
-    bench.input(Input::Heartbeat { executor: key("e", 1), free: cpu(0), draining: true });
+    bench.input(Input::Heartbeat { executor: key("e", 1), free: cpu(0), running: 0, draining: true });
     assert_eq!(bench.asked_back("e"), ahead);
 }
 
@@ -238,7 +238,7 @@ async fn several_schedulers_have_an_equal_part_of_a_backlog() {
 async fn a_scheduler_that_has_nothing_where_others_are_busy_gets_its_turn() {
     let mut bench = Bench::new().await;
     bench.register_patient(key("e", 1), 2, 100);
-    bench.input(Input::Heartbeat { executor: key("e", 1), free: cpu(0), draining: false });
+    bench.input(Input::Heartbeat { executor: key("e", 1), free: cpu(0), running: 0, draining: false });
     let id = bench.submit(1, spec(&[("a", 5, &[])])).await;
     bench.commit_all().await;
     assert_eq!(bench.sent_to("e"), [(0, 0, 1)], "one waits its turn");
@@ -282,7 +282,7 @@ proptest! {
                     executor.book(name, &Arc::new(cpu(cores * 1000)), work);
                 }
                 2 => executor.begun(&name),
-                3 => executor.account(&cpu(cores * 1000)),
+                3 => executor.account(&cpu(cores * 1000), 0),
                 _ => executor.release(&name),
             }
             let milli = |waits: bool| {
@@ -295,7 +295,7 @@ proptest! {
             prop_assert_eq!(executor.ahead.work(), work);
         }
         executor.release_where(|_| true);
-        executor.account(&cpu(4000));
+        executor.account(&cpu(4000), 0);
         prop_assert_eq!(executor.free().cpu_milli, 4000);
     }
 }

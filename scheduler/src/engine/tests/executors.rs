@@ -132,8 +132,20 @@ async fn an_old_record_of_an_executor_does_not_undo_a_newer_one() {
     bench.input(Input::Registered(registration(key("e", 1), 2, "two".to_owned(), 8)));
     assert_eq!(bench.engine.executor("e").unwrap().link, Link::Home, "it has moved here since");
     bench.input(loss(key("e", 1), 11));
-    bench.input(Input::Heartbeat { executor: key("e", 1), free: cpu(2000), draining: false });
+    bench.input(Input::Heartbeat { executor: key("e", 1), free: cpu(2000), running: 0, draining: false });
     assert_eq!(bench.engine.executor("e").unwrap().link, Link::Gone, "it has to register first");
+}
+
+#[tokio::test]
+async fn attempts_of_others_are_counted_as_the_executor_tells() {
+    let mut bench = Bench::new().await;
+    bench.register(key("e", 1), 4);
+    bench.submit(1, spec(&[("a", 2, &[])])).await;
+    bench.commit_all().await;
+    let running = |bench: &Bench| bench.engine.executor("e").unwrap().running();
+    assert_eq!(running(&bench), 2);
+    bench.input(Input::Heartbeat { executor: key("e", 1), free: cpu(1000), running: 3, draining: false });
+    assert_eq!(running(&bench), 3, "a peer has one there");
 }
 
 #[tokio::test]
@@ -269,7 +281,7 @@ async fn an_executor_that_is_heard_and_cannot_be_reached_has_no_home_here() {
     let id = bench.submit(1, spec(&[("a", 2, &[])])).await;
     bench.commit_all().await;
     assert_eq!(bench.launches(), [], "nothing is placed before the way to it is open");
-    let beat = || Input::Heartbeat { executor: key("e", 1), free: cpu(2000), draining: false };
+    let beat = || Input::Heartbeat { executor: key("e", 1), free: cpu(2000), running: 0, draining: false };
     let reached = |way| Input::Reached { executor: key("e", 1), way };
     bench.input(reached(Way::Straight));
     bench.commit_all().await;

@@ -200,7 +200,7 @@ async fn a_session_that_goes_on_after_something_was_given_up_has_to_register() {
     bench.pass(OWN_LIMIT);
     assert!(!bench.is_assigned(ids[0]));
     assert!(!bench.engine.executor("e").unwrap().is_here(&key("e", 1)));
-    bench.input(Input::Heartbeat { executor: key("e", 1), free: cpu(8000), draining: false });
+    bench.input(Input::Heartbeat { executor: key("e", 1), free: cpu(8000), running: 0, draining: false });
     assert_eq!(bench.engine.executor("e").unwrap().link, Link::None);
 }
 

@@ -111,6 +111,35 @@ async fn nothing_is_assigned_to_a_poll_whose_caller_has_gone() {
     assert_eq!(bench.engine.executor("p").unwrap().running(), 0);
 }
 
+#[tokio::test]
+async fn what_has_ended_is_not_told_to_end_while_its_result_is_not_settled() {
+    let mut bench = Bench::new().await;
+    bench.register_with(key("p", 1), 2, true, Vec::new());
+    let mut answer = poll(&mut bench, 1, &[]);
+    let id = bench.submit(1, spec(&[("a", 2, &[])])).await;
+    bench.commit_all().await;
+    assert_eq!(given(&mut answer).len(), 2);
+    let (reply, _settled) = oneshot::channel();
+    let statuses = vec![ended(1, (id, 0, 0, 1), v1::Outcome::Succeeded)];
+    bench.input(Input::Statuses { executor: key("p", 1), statuses, reply });
+    let held = |index, state: v1::HeldState| v1::HeldAttempt {
+        attempt: Some(v1::AttemptRef { job_id: id.to_string(), stage: 0, index, attempt: 1 }),
+        state: state.into(),
+    };
+    let (reply, mut answer) = oneshot::channel();
+    let poll = v1::PollWorkRequest {
+        executor_id: "p".to_owned(),
+        incarnation: 1,
+        sequence: 2,
+        held: vec![held(0, v1::HeldState::Finished), held(1, v1::HeldState::Running)],
+        free: Some((&cpu(1000)).into()),
+        ..Default::default()
+    };
+    bench.input(Input::Poll { poll: Box::new(poll), reply });
+    assert!(answer.try_recv().is_err(), "it waits: there is nothing to tell");
+    assert_eq!(bench.engine.executor("p").unwrap().running(), 1);
+}
+
 fn asked(answer: &mut oneshot::Receiver<v1::PollWorkResponse>) -> Vec<(String, u64)> {
     let jobs = answer.try_recv().map(|answer| answer.ask).unwrap_or_default();
     jobs.into_iter().map(|job| (job.job_id, job.fence.expect("a question is a fence").token)).collect()
