@@ -41,7 +41,8 @@ fn main() -> ExitCode {
     let told = std::env::args().nth(2).is_some_and(|word| word == "told");
     if let Ok(filter) = std::env::var("MUSTER_LOG") {
         // Each hash map of a thread changes the order of those made after it: on this one, logs would change the trace.
-        let log = || tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+        let log =
+            || tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
         std::thread::spawn(log).join().expect("the log can be set up");
     }
     mad_turmoil::rand::set_rng(StdRng::seed_from_u64(seed));
