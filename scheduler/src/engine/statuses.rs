@@ -1,10 +1,10 @@
 //! What executors report. A report is acknowledged ("settled") only when whatever it did to its job is committed, or
 //! when it is clear that it will never do anything; until then the executor keeps it in its outbox.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use muster_graph::execution::Event;
-use muster_graph::ids::{ExecutorKey, JobId, Millis};
+use muster_graph::ids::{Attempt, ExecutorKey, JobId, Millis, TaskId};
 use muster_proto::{convert, v1};
 use tokio::sync::oneshot;
 
@@ -42,6 +42,7 @@ impl Engine {
         self.next_batch += 1;
         let mut answer = StatusAnswer::default();
         let mut open = 0;
+        let mut behind = BTreeSet::new();
         for status in statuses {
             let sequence = status.sequence;
             let Some((job, task, attempt)) =
@@ -69,6 +70,14 @@ impl Engine {
                 if sequence > 0 {
                     answer.elsewhere.entry(job).or_default().push(status);
                 }
+                continue;
+            }
+            // What is known here is not the job's newest state: whoever owns it now has yet to hear of this.
+            if self.is_of_a_later_owner(job, task, attempt) {
+                if sequence > 0 {
+                    answer.elsewhere.entry(job).or_default().push(status);
+                }
+                behind.insert(job);
                 continue;
             }
             match status.what {
@@ -104,6 +113,20 @@ impl Engine {
         } else {
             self.batches.insert(number, Batch { open, answer, reply });
         }
+        for job in behind {
+            self.read_again(job, "an executor has an attempt that was not given here", 0);
+        }
+    }
+
+    /// Whether the attempt is newer than any that is known here. Numbers only rise, and none is launched before it is
+    /// committed, so a later owner gave it: this copy was superseded and has not heard of it. Those that a restored store
+    /// does not know are not meant; they have numbers of an earlier epoch.
+    ///
+    /// What a superseded owner knows is how the job once was. So it may acknowledge what had no effect by then, which
+    /// never has any, but nothing about what came after.
+    fn is_of_a_later_owner(&self, job: JobId, task: TaskId, attempt: Attempt) -> bool {
+        let newest = self.jobs[&job].graph.task(task).map(|known| known.attempt);
+        newest.is_some_and(|newest| attempt > newest) && attempt > super::first_attempt_of(self.identity.epoch)
     }
 
     /// These statuses are committed.

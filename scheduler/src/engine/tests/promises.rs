@@ -35,6 +35,27 @@ async fn a_status_is_acknowledged_when_it_is_committed_and_its_share_is_free_aga
 }
 
 #[tokio::test]
+async fn a_superseded_owner_that_has_not_heard_of_it_acknowledges_nothing_of_its_successors_attempts() {
+    let mut bench = Bench::new().await;
+    bench.register(key("e", 1), 1);
+    let id = bench.submit(1, spec(&[("a", 2, &[])])).await;
+    bench.commit_all().await;
+    bench.launches();
+    // What had no effect while it was the owner will never have one.
+    drop(bench.finish(&key("e", 1), &[ended(7, (id, 0, 0, 1), v1::Outcome::Failed)]));
+    bench.commit_all().await;
+    let mut late = bench.finish(&key("e", 1), &[ended(7, (id, 0, 0, 1), v1::Outcome::Failed)]);
+    assert_eq!(late.try_recv().unwrap().settled, [7]);
+    // A peer has taken the job over and given the next attempt, and only the executor has heard of it.
+    let next = ended(8, (id, 0, 0, 9), v1::Outcome::Succeeded);
+    let mut answer = bench.finish(&key("e", 1), std::slice::from_ref(&next));
+    let answer = answer.try_recv().unwrap();
+    assert_eq!((answer.settled, answer.elsewhere), (vec![], [(id, vec![next])].into()));
+    assert!(bench.engine.job(id).is_none(), "it is read again, if it is ours");
+    assert!(bench.outputs.iter().any(|output| matches!(output, Output::Reload { job, .. } if *job == id)));
+}
+
+#[tokio::test]
 async fn a_job_has_one_transaction_in_flight() {
     let mut bench = Bench::new().await;
     bench.register(key("e", 1), 4);
