@@ -36,9 +36,9 @@ fix: ## rewrite what can be rewritten
 	cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged --quiet
 	cargo fmt --all
 
-sim: ## random clusters: make sim SEEDS=n FIRST_SEED=m; SEED=x shows all of one; BREAK=name leaves a guard out
+sim: ## random clusters: make sim SEEDS=n FIRST_SEED=m; SEED=x shows all of one; BREAK=name leaves a guard out; PROFILE=checked is faster
 	SIM_SEEDS=$(SEEDS) SIM_FIRST_SEED=$(FIRST_SEED) SIM_SEED=$(SEED) SIM_BREAK=$(BREAK) \
-		cargo test --quiet -p muster-integration --test simulation -- --nocapture random_clusters
+		cargo test --quiet --profile $(or $(PROFILE),dev) -p muster-integration --test simulation -- --nocapture random_clusters
 
 histories: ## random histories of a job's graph: make histories SEEDS=n FIRST_SEED=m
 	PROPTEST_CASES=$(SEEDS) GRAPH_FIRST_SEED=$(FIRST_SEED) cargo test --quiet -p muster-graph --test graph_properties -- --nocapture
