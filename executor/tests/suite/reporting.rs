@@ -158,6 +158,7 @@ async fn without_any_scheduler_tasks_end_after_their_jobs_limit() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_with_little_patience_is_not_ended_by_heartbeats_that_are_far_apart() {
     let mut world = World::new().await;
+    world.scheduler.until("its session is open", |state| (state.seen.heartbeats > 0).then_some(())).await;
     world.scheduler.with(|state| state.heartbeat_ms = Some(60_000));
     world.scheduler.stop();
     world.scheduler.restart().await;
