@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The slow suites, until MINUTES are over (default 30): random cases of the properties and seeds of simulated clusters that
+# The slow suites, for MINUTES (default 30) after everything is built: random cases of the properties and seeds of simulated clusters that
 # no run before has had, for a quarter of the time each, then real faults in their long form (SHORT=1: in their short one),
 # one scenario after the other, that with the fewest runs first. Fails if anything failed.
 #   scripts/soak.sh [MINUTES] [all|properties|simulation|faults] [part of the scenarios' names]
@@ -13,8 +13,6 @@ only=${3:-}
 form=long
 [ -z "${SHORT:-}" ] || form=short
 profile=${PROFILE:-checked}
-start=$SECONDS
-end=$((start + minutes * 60))
 failed=0
 target=${CARGO_TARGET_DIR:-$PWD/target}
 mkdir -p "$target/soak"
@@ -30,7 +28,7 @@ properties() { # until when
     while [ $SECONDS -lt "$1" ]; do
         round=$((round + 1))
         echo "soak: properties, round $round"
-        # The faults need a debug build: a release has no points to break it at.
+        # The faults need a build with fault points, which a release has not.
         PROPTEST_CASES=${PROPTEST_CASES:-20000} cargo nextest run --workspace --release --no-fail-fast --retries 0 \
             -E 'not binary(faults) and not binary(simulation)' || failed=1
     done
@@ -81,15 +79,19 @@ next_scenario() {
 }
 
 faults() { # until when
-    earlier_version || failed=1
-    cargo build --quiet --profile "$profile" -p muster-cli
     local binary scenarios scenario log began outcome seen=$target/soak/seen.tsv long=0
     [ "$form" = short ] || long=1
     binary=$(cargo test --quiet --profile "$profile" -p muster-integration --test faults --no-run --message-format json 2>/dev/null |
         sed -n 's/.*"executable":"\([^"]*\/faults-[^"]*\)".*/\1/p' | tail -n 1)
     mapfile -t scenarios < <("$binary" --list --format terse | sed -n 's/: test$//p' | grep -F -- "$only" |
         if [ -n "${MUSTER_UPGRADE_FROM:-}" ]; then cat; else grep -v '^upgrade::'; fi)
-    while [ $SECONDS -lt "$1" ]; do
+    if [ ${#scenarios[@]} = 0 ]; then
+        echo "soak: no scenario's name has '$only' in it" >&2
+        failed=1
+        return
+    fi
+    # One in any case, however late it is.
+    while :; do
         scenario=$(next_scenario "${scenarios[@]}")
         began=$SECONDS
         log=$target/soak/${scenario//::/-}.log
@@ -110,6 +112,7 @@ faults() { # until when
             echo "soak: $scenario: FAILED, see $log.failed"
             failed=1
         fi
+        [ $SECONDS -lt "$1" ] || break
     done
 }
 
@@ -146,6 +149,23 @@ table() {
         }' "$runs" "$figures"
 }
 
+build() { # which part
+    case $1 in
+        properties) cargo nextest run --workspace --release --no-run ;;
+        simulation) cargo test --quiet --profile "$profile" -p muster-integration --test simulation --no-run ;;
+        faults)
+            earlier_version || failed=1
+            cargo build --quiet --profile "$profile" -p muster-cli
+            cargo test --quiet --profile "$profile" -p muster-integration --test faults --no-run
+            ;;
+        all) build properties && build simulation && build faults ;;
+        *) echo "soak: '$1' is no part; all, properties, simulation or faults" >&2 && exit 2 ;;
+    esac
+}
+
+build "$part"
+start=$SECONDS
+end=$((start + minutes * 60))
 case $part in
     properties) properties "$end" ;;
     simulation) simulation "$end" ;;
@@ -155,7 +175,6 @@ case $part in
         simulation $((start + minutes * 30))
         faults "$end"
         ;;
-    *) echo "soak: '$part' is no part; all, properties, simulation or faults" >&2 && exit 2 ;;
 esac
 [ ! -s "$runs" ] || table | tee "$target/soak/table.md"
 echo "soak: $(((SECONDS - start) / 60)) minutes"

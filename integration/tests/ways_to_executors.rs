@@ -129,3 +129,48 @@ async fn a_scheduler_passes_nothing_on_to_an_executor_that_is_not_at_home_with_i
     let unknown = relay.ask_jobs(unknown).await.unwrap_err();
     assert_eq!(unknown.code(), tonic::Code::Unavailable, "{unknown}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_home_passes_polls_on_to_peers_and_to_nobody_else() {
+    use muster_proto::v1::executors_client::ExecutorsClient;
+    let state = Arc::new(Memory::new());
+    let cut = Arc::new(Cut::default());
+    let one = scheduler("one", &state, &cut).await;
+    let two = scheduler("two", &state, &cut).await;
+    let mut home = ExecutorsClient::connect(format!("http://{}", one.address())).await.unwrap();
+    let total = v1::Resources { cpu_milli: 1000, ..Default::default() };
+    let registration = v1::RegisterRequest {
+        executor_id: "pulls".to_owned(),
+        incarnation: 1,
+        address: "127.0.0.1:1".to_owned(),
+        mode: v1::Mode::Pull.into(),
+        total: Some(total.clone()),
+        ..Default::default()
+    };
+    home.register(registration).await.unwrap();
+    let id = submit(&mut client(two.address()).await.unwrap(), job("elsewhere", &[("a", 1, &[])]), "").await.unwrap();
+    let mut poll = v1::PollWorkRequest {
+        executor_id: "pulls".to_owned(),
+        incarnation: 1,
+        free: Some(total),
+        wait_ms: 500,
+        pass_on_to: two.address().to_string(),
+        ..Default::default()
+    };
+    let given = eventually("the peer's task is given", 30, || {
+        poll.sequence += 1;
+        let (mut home, poll) = (home.clone(), poll.clone());
+        async move {
+            let answer = home.poll_work(poll).await.ok()?.into_inner();
+            answer.launches.first().map(|group| group.job_id.clone())
+        }
+    })
+    .await;
+    assert_eq!(given, id);
+    // Neither a stranger nor twice: whoever it is passed to has nobody to pass it on to.
+    for nobody in ["127.0.0.1:2", "somewhere"] {
+        let stranger = v1::PollWorkRequest { pass_on_to: nobody.to_owned(), ..poll.clone() };
+        let refused = home.poll_work(stranger).await.unwrap_err();
+        assert!(refused.code() == tonic::Code::Unavailable && refused.message().contains("pass_on_to"), "{refused}");
+    }
+}

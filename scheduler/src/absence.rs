@@ -104,13 +104,15 @@ pub(crate) async fn stopped(shared: &Shared, executor: &ExecutorKey) -> Result<(
     }
 }
 
-/// Notes whether an operator wants an executor drained, whatever life it is in.
+/// Notes whether an operator wants an executor drained, whatever life it is in. That of one which has stopped on purpose is
+/// over: its next one begins without.
 pub(crate) async fn note_wish(shared: &Shared, id: &str, told_to_drain: bool) -> Result<(), Error> {
     loop {
         let reading = read_now(shared, id).await?;
-        let Some((stored, _)) = reading.record().filter(|(stored, _)| stored.told_to_drain != told_to_drain) else {
+        let Some((stored, _)) = reading.record() else { return Ok(()) };
+        if stored.told_to_drain == told_to_drain || stored.state == executor_state::STOPPED {
             return Ok(());
-        };
+        }
         let record = ExecutorRecord { told_to_drain, ..stored.clone() };
         // None: somebody else wrote it, or this had landed before; look again.
         if reading.write(&*shared.options.state, &record, Vec::new()).await?.is_some() {
@@ -168,4 +170,42 @@ async fn write_stopped(
 ) -> Result<Option<Revision>, Error> {
     let record = ExecutorRecord { told_to_drain: false, ..without_home(shared, stored, executor_state::STOPPED) };
     reading.write(&*shared.options.state, &record, guards).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use muster_state::{Memory, StateBackend};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_wish_to_drain_outlives_a_crash_and_not_a_stop() {
+        let state: Arc<dyn StateBackend> = Arc::new(Memory::new());
+        let (shared, engine) = Shared::without_engine(&state).await;
+        // Nobody is to wait for its answer.
+        drop(engine);
+        let life = ExecutorKey { id: "e".to_owned(), incarnation: 1 };
+        let ready = ExecutorRecord {
+            executor_id: life.id.clone(),
+            incarnation: life.incarnation,
+            state: executor_state::READY.to_owned(),
+            ..Default::default()
+        };
+        read_now(&shared, "e").await.unwrap().write(&*state, &ready, Vec::new()).await.unwrap().unwrap();
+        let wished = async || {
+            let reading = read_now(&shared, "e").await.unwrap();
+            let (record, _) = reading.record().unwrap();
+            record.told_to_drain
+        };
+        note_wish(&shared, "e", true).await.unwrap();
+        try_declare_lost(&shared, &life).await.unwrap().unwrap();
+        assert!(wished().await, "it may come back, and is still not wanted");
+        stopped(&shared, &life).await.unwrap();
+        assert!(!wished().await, "it has come true");
+        // It stopped faster than the wish was noted.
+        note_wish(&shared, "e", true).await.unwrap();
+        assert!(!wished().await, "its next life takes work");
+    }
 }

@@ -149,10 +149,6 @@ mod tests {
     use muster_state::{Memory, StateBackend};
 
     use super::*;
-    use crate::membership;
-    use crate::metrics::Metrics;
-    use crate::options::Options;
-    use crate::shell::EngineHandle;
 
     async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
         let waiting = async {
@@ -166,11 +162,8 @@ mod tests {
     #[tokio::test]
     async fn a_demand_is_told_again_after_its_end_was_told_without_an_answer() {
         let state = Arc::new(Faulty::new(Arc::new(Memory::new())));
-        let options = Options::new(Arc::clone(&state) as Arc<dyn StateBackend>);
-        let presence = membership::open(&options, "here", false, 0).await.unwrap();
-        let mine = presence.identity.session.clone();
-        let shared = Shared::new(options, EngineHandle::new().0, "here".to_owned(), presence, Arc::new(Metrics::new()));
-        let shared = Arc::new(shared);
+        let (shared, _engine) = Shared::without_engine(&(Arc::clone(&state) as Arc<dyn StateBackend>)).await;
+        let mine = shared.presence().identity.session;
         let peers = [mine.clone(), SessionId("peer".to_owned())].map(|session| (session, Default::default()));
         shared.peers.set(BTreeMap::from(peers));
         let tasks = [tokio::spawn(keep_telling(Arc::clone(&shared))), tokio::spawn(follow(Arc::clone(&shared)))];

@@ -107,11 +107,15 @@ async fn tell(shared: &Shared) -> Result<(), Error> {
                 Guard::AtRevision(key.clone(), entry.mod_revision),
             ],
             ops: vec![Op::Put { key, value: codec::encode(&record)?, session: Some(session) }],
-            read_on_failure: Vec::new(),
+            read_on_failure: vec![keys::epoch()],
         };
-        // Refused: written by somebody else here, or by an earlier sending, or the session is gone. The next look tells.
-        if let TxnOutcome::Committed(_) = send_until_known(state, txn).await? {
-            tracing::info!(draining, "what this scheduler takes has changed");
+        match send_until_known(state, txn).await? {
+            TxnOutcome::Committed(_) => tracing::info!(draining, "what this scheduler takes has changed"),
+            // Written by somebody else here, or by an earlier sending, or the session is gone. The next look tells.
+            TxnOutcome::Refused { read, .. } => match read.into_iter().flatten().next() {
+                Some(epoch) if epoch.mod_revision == epoch_revision => {}
+                _ => return Err(Error::Unavailable("the store has begun a new epoch; try again".to_owned())),
+            },
         }
     }
 }

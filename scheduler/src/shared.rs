@@ -8,6 +8,8 @@ use dashmap::{DashMap, DashSet};
 use muster_graph::ids::{JobId, Millis};
 use muster_state::Session;
 use tokio::sync::{Semaphore, watch};
+#[cfg(test)]
+use {crate::membership, crate::shell::Inputs, muster_state::StateBackend};
 
 use crate::demand::Demand;
 use crate::engine::Identity;
@@ -140,5 +142,16 @@ impl Shared {
         let mut newest = self.newest.lock().expect("no code panics while holding it");
         *newest = newest.max(wall);
         *newest
+    }
+}
+
+#[cfg(test)]
+impl Shared {
+    /// A scheduler without its engine: what is meant for that one comes out of the queue.
+    pub(crate) async fn without_engine(state: &Arc<dyn StateBackend>) -> (Arc<Self>, Inputs) {
+        let options = Options::new(Arc::clone(state));
+        let presence = membership::open(&options, "here", false, 0).await.expect("the store answers");
+        let (engine, inputs) = EngineHandle::new();
+        (Arc::new(Self::new(options, engine, "here".to_owned(), presence, Arc::new(Metrics::new()))), inputs)
     }
 }

@@ -5,8 +5,10 @@
 //! there is something new to say; one that carries statuses is not.
 //!
 //! Peers of the home that have tasks which nobody takes have turns, and between two of them the home has one. A turn ends
-//! with an answer: what becomes free while a poll waits is first seen by the scheduler whose turn it is.
+//! with an answer: what becomes free while a poll waits is first seen by the scheduler whose turn it is. To a peer that
+//! cannot be reached from here, the home passes polls on.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +28,8 @@ const WAIT_AT_PEER: Duration = Duration::from_millis(500);
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// The same at a peer: if it hangs, the others must not wait for long to hear what there is to tell.
 const ANSWER_WITHIN_AT_PEER: Duration = Duration::from_secs(3);
+/// A peer that was not reached gets its polls through the home for so long before it is tried again.
+const PASSED_ON_FOR: Duration = Duration::from_secs(30);
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
@@ -36,13 +40,25 @@ pub(crate) async fn poll(core: Arc<Core>) {
     let mut backoff = Backoff::between(PAUSE_MIN, PAUSE_MAX);
     let mut peer: Option<Arc<str>> = None;
     let mut last_peer = String::new();
+    // Peers that are not reached from here, and until when they are not tried.
+    let mut cut_off: HashMap<Arc<str>, Instant> = HashMap::new();
     loop {
         let home = core.home.wait().await;
         let asked = peer.take();
-        let address = asked.clone().unwrap_or(home);
+        cut_off.retain(|_, until| Instant::now() < *until);
+        let passed_on = asked.as_ref().filter(|peer| cut_off.contains_key(*peer)).map(ToString::to_string);
+        let straight = asked.as_ref().filter(|_| passed_on.is_none());
+        let address = straight.cloned().unwrap_or(home);
         sequence += 1;
+        let turn = Turn {
+            sequence,
+            heeded,
+            last_peer: last_peer.clone(),
+            at_peer: asked.is_some(),
+            pass_on_to: passed_on.unwrap_or_default(),
+        };
         // Given up for something newer, it is still the same one's turn.
-        match one(&core, &address, (sequence, heeded), &last_peer, asked.is_some()).await {
+        match one(&core, &address, turn).await {
             Ok(None) => peer = asked,
             Ok(Some(mut answer)) => {
                 core.home.heard();
@@ -72,20 +88,33 @@ pub(crate) async fn poll(core: Arc<Core>) {
             }
             Err(why) => {
                 tracing::debug!(scheduler = %address, %why, "the poll failed");
-                backoff.pause().await;
+                match straight {
+                    // It is still its turn, by the other way.
+                    Some(unreached) => {
+                        cut_off.insert(Arc::clone(unreached), Instant::now() + PASSED_ON_FOR);
+                        peer = asked;
+                    }
+                    None => backoff.pause().await,
+                }
             }
         }
     }
 }
 
-/// One poll, of this sequence and with what was heeded; `None` if it was given up for a newer one.
-async fn one(
-    core: &Core,
-    address: &str,
-    (sequence, heeded): (u64, u64),
-    last_peer: &str,
+/// What a poll says of itself.
+struct Turn {
+    sequence: u64,
+    heeded: u64,
+    last_peer: String,
+    /// It is a peer's turn, whoever passes the poll on.
     at_peer: bool,
-) -> Result<Option<v1::PollWorkResponse>, String> {
+    /// The peer, if the home is to do that.
+    pass_on_to: String,
+}
+
+/// One poll; `None` if it was given up for a newer one.
+async fn one(core: &Core, address: &str, turn: Turn) -> Result<Option<v1::PollWorkResponse>, String> {
+    let Turn { sequence, heeded, last_peer, at_peer, pass_on_to } = turn;
     let mut scheduler = core.channels.executors(address).ok_or("not an address")?;
     let due = core.outbox.take_due(STATUSES_MAX, |_| true);
     let carried: Vec<u64> = due.iter().map(|due| due.sequence).filter(|sequence| *sequence > 0).collect();
@@ -105,7 +134,8 @@ async fn one(
         wait_ms: u64::try_from(wait.as_millis()).expect("some seconds"),
         draining: core.table.is_draining(),
         heeded,
-        last_peer: last_peer.to_owned(),
+        last_peer,
+        pass_on_to,
     };
     let way = if at_peer { ANSWER_WITHIN_AT_PEER } else { ANSWER_WITHIN };
     let news = async {

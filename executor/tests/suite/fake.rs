@@ -42,6 +42,8 @@ pub(crate) struct Seen {
     pub(crate) polls: u64,
     /// What polls said that they heeded.
     pub(crate) heeded: u64,
+    /// To whom polls were to be passed on.
+    pub(crate) passed_on_to: BTreeSet<String>,
     pub(crate) blob_questions: usize,
     pub(crate) heartbeats: usize,
     pub(crate) forwarded_owner: HashMap<String, String>,
@@ -65,6 +67,8 @@ pub(crate) struct State {
     pub(crate) cancels: Vec<v1::CancelTasksRequest>,
     /// What the next poll is asked.
     pub(crate) ask: Vec<v1::JobFence>,
+    /// Where polls are sent next.
+    pub(crate) peer: String,
     /// Answers of polls that are lost on their way.
     pub(crate) lose_answers: usize,
 }
@@ -235,6 +239,9 @@ impl Executors for Scheduler {
             let overtaken = newest <= state.seen.polls;
             state.seen.polls = newest.max(state.seen.polls);
             state.seen.heeded = request.heeded;
+            if !request.pass_on_to.is_empty() {
+                state.seen.passed_on_to.insert(request.pass_on_to);
+            }
             overtaken
         });
         if overtaken {
@@ -261,7 +268,8 @@ impl Executors for Scheduler {
                 // As often: an answer may be lost.
                 let seen = &state.seen.finished;
                 state.cancels.retain(|cancel| cancel.attempts.iter().any(|attempt| !seen.contains_key(&key(attempt))));
-                if state.work.is_empty() && state.cancels.is_empty() && state.ask.is_empty() && settled.is_empty() {
+                let nothing = state.work.is_empty() && state.cancels.is_empty() && state.ask.is_empty();
+                if nothing && settled.is_empty() {
                     return None;
                 }
                 if state.lose_answers > 0 && !state.work.is_empty() {
@@ -270,7 +278,8 @@ impl Executors for Scheduler {
                 }
                 let (launches, cancels) = (state.work.clone(), state.cancels.clone());
                 let ask = std::mem::take(&mut state.ask);
-                Some(Ok(v1::PollWorkResponse { launches, cancels, ask, ..Default::default() }))
+                let peer = state.peer.clone();
+                Some(Ok(v1::PollWorkResponse { launches, cancels, ask, peer, ..Default::default() }))
             });
             let over = tokio::time::Instant::now() >= until || self.with_quietly(|state| state.seen.polls > newest);
             match answer {
@@ -279,7 +288,10 @@ impl Executors for Scheduler {
                     return Ok(Response::new(answer));
                 }
                 Some(Err(lost)) => return Err(lost),
-                None if over => return Ok(Response::new(v1::PollWorkResponse { settled, ..Default::default() })),
+                None if over => {
+                    let peer = self.with_quietly(|state| state.peer.clone());
+                    return Ok(Response::new(v1::PollWorkResponse { settled, peer, ..Default::default() }));
+                }
                 None => drop(tokio::time::timeout_at(until, changed).await),
             }
         }

@@ -224,6 +224,23 @@ async fn pull_gets_work_and_cancels_by_polls_and_a_lost_answer_is_harmless() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn polls_for_a_peer_that_is_not_reached_go_to_the_home_to_be_passed_on() {
+    let (place, home) = (Place::new(), Scheduler::start().await);
+    let handle = place.puller(&home).await;
+    // Nobody listens there.
+    let peer = "127.0.0.1:1";
+    let quick = home.put_blob(&argv(&["true"]));
+    let work = group(&home, job(), &quick, 0..1);
+    let attempt = crate::world::attempts(&work).remove(0);
+    home.with(|state| (state.peer, state.work) = (peer.to_owned(), vec![work]));
+    assert_outcome(&home.result(&attempt).await, Outcome::Succeeded);
+    home.until("the peer's turn comes here", |state| state.seen.passed_on_to.contains(peer).then_some(())).await;
+    let seen = home.with(|state| state.seen.polls);
+    home.until("the home has a turn of its own after that", |state| (state.seen.polls > seen).then_some(())).await;
+    handle.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_question_in_the_answer_to_a_poll_is_a_fence_and_the_next_poll_says_that_it_is_heeded() {
     let (place, scheduler) = (Place::new(), Scheduler::start().await);
     let handle = place.puller(&scheduler).await;

@@ -7,10 +7,6 @@ use muster_state::faults::{Fault, Faulty, Operation};
 use muster_state::{Error, Key, Keyspace, Memory, Revision, Scan, StateBackend};
 
 use super::*;
-use crate::membership;
-use crate::metrics::Metrics;
-use crate::options::Options;
-use crate::shell::EngineHandle;
 
 /// Whether the store can still be read as it was then.
 async fn remembers(state: &dyn StateBackend, revision: Revision) -> bool {
@@ -24,10 +20,7 @@ async fn remembers(state: &dyn StateBackend, revision: Revision) -> bool {
 #[tokio::test]
 async fn no_room_is_made_in_a_full_store_as_long_as_it_is_in_doubt() {
     let state = Arc::new(Faulty::new(Arc::new(Memory::new())));
-    let options = Options::new(Arc::clone(&state) as Arc<dyn StateBackend>);
-    let presence = membership::open(&options, "here", false, 0).await.unwrap();
-    let shared = Shared::new(options, EngineHandle::new().0, "here".to_owned(), presence, Arc::new(Metrics::new()));
-    let shared = Arc::new(shared);
+    let (shared, _engine) = Shared::without_engine(&(Arc::clone(&state) as Arc<dyn StateBackend>)).await;
     let before = state.revision().await.unwrap();
     state.put(Key::new(Keyspace::Meta, "something"), "new".into()).await.unwrap();
     // So nobody can stand in the queue for the lock.

@@ -5,18 +5,7 @@ use muster_state::Memory;
 
 use super::*;
 use crate::engine::tests::{Bench, spec};
-use crate::membership;
-use crate::metrics::Metrics;
-use crate::options::Options;
-use crate::shell::{EngineHandle, Inputs};
-
-/// A scheduler without its engine: what is meant for that one comes out of the queue.
-async fn without_engine(state: &Arc<dyn StateBackend>) -> (Arc<Shared>, Inputs) {
-    let options = Options::new(Arc::clone(state));
-    let presence = membership::open(&options, "here", false, 0).await.unwrap();
-    let (engine, inputs) = EngineHandle::new();
-    (Arc::new(Shared::new(options, engine, "here".to_owned(), presence, Arc::new(Metrics::new()))), inputs)
-}
+use crate::shell::Inputs;
 
 /// Takes a job in, and answers the token under which it came.
 async fn taken(shared: &Arc<Shared>, inputs: &mut Inputs, empty: &mut Bench, id: JobId, given: Revision) -> Revision {
@@ -39,7 +28,7 @@ async fn a_job_is_taken_in_under_the_token_it_was_given_with_and_under_a_new_one
     let mut giver = Bench::over(Arc::clone(&state), "giver").await;
     let id = giver.submit(1, spec(&[("a", 2, &[])])).await;
     giver.commit_all().await;
-    let (shared, mut inputs) = without_engine(&state).await;
+    let (shared, mut inputs) = Shared::without_engine(&state).await;
     let mut empty = Bench::over(Arc::clone(&state), "empty").await;
     let owner = owner_record(&shared, &shared.presence().identity.session);
     let given = state.put(keys::owner(id), codec::encode(&owner).unwrap()).await.unwrap();

@@ -152,6 +152,9 @@ impl Executors for Api {
         let mut poll = request.into_inner();
         check_statuses(poll.statuses.len())?;
         named("executor_id", &poll.executor_id)?;
+        if !poll.pass_on_to.is_empty() {
+            return self.pass_on(poll).await;
+        }
         self.shared.health.check_trusted()?;
         let wait = Duration::from_millis(poll.wait_ms).min(POLL_WAIT_MAX);
         let key = ExecutorKey { id: poll.executor_id.clone(), incarnation: poll.incarnation };

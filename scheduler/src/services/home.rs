@@ -1,4 +1,5 @@
-//! A scheduler as the home of executors: it hears their heartbeats, and sends them on to peers that have work.
+//! A scheduler as the home of executors: it hears their heartbeats, and sends them on to peers that have work, or passes
+//! their polls on.
 
 use std::time::Duration;
 
@@ -6,11 +7,12 @@ use muster_graph::ids::ExecutorKey;
 use muster_graph::spec::Resources;
 use muster_proto::v1;
 use tokio::sync::mpsc;
-use tonic::{Status, Streaming};
+use tonic::{Response, Status, Streaming};
 
-use super::Api;
+use super::{Api, from_peer};
 use crate::demand;
 use crate::engine::Input;
+use crate::options::{PEER_DEADLINE, POLL_WAIT_MAX};
 
 impl Api {
     /// A peer to send an executor to, once there has been time for work of our own.
@@ -21,6 +23,22 @@ impl Api {
         const TURN: Duration = Duration::from_millis(500);
         tokio::time::sleep(if self.shared.demand.is_unmet() { TURN } else { OWN_WORK_FIRST }).await;
         demand::of_a_peer(&self.shared, last).await
+    }
+
+    /// Passes a poll on to the peer that it is for, which the executor does not reach itself. Whose poll it is, and what it
+    /// says, is that peer's matter; so is the answer the executor's.
+    pub(super) async fn pass_on(
+        &self,
+        mut poll: v1::PollWorkRequest,
+    ) -> Result<Response<v1::PollWorkResponse>, Status> {
+        // Once at most.
+        let to = std::mem::take(&mut poll.pass_on_to);
+        if !self.shared.peers.live().values().any(|peer| peer.address == to) {
+            return Err(Status::unavailable(format!("pass_on_to: {to} is not the address of a live scheduler")));
+        }
+        let mut peer = self.executors_at(&to)?;
+        let answer = tokio::time::timeout(POLL_WAIT_MAX + PEER_DEADLINE, peer.poll_work(poll)).await;
+        answer.map_err(|_| Status::unavailable(format!("scheduler {to} does not answer")))?.map_err(from_peer)
     }
 
     /// Hears an executor's heartbeats until its stream ends.
