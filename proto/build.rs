@@ -4,11 +4,12 @@ use std::path::PathBuf;
 
 use prost::Message as _;
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "muster/v1/admin.proto",
     "muster/v1/job.proto",
     "muster/v1/jobs.proto",
     "muster/v1/executor.proto",
+    "muster/v1/explain.proto",
     "muster/v1/scheduler.proto",
     "muster/storage.proto",
 ];

@@ -70,6 +70,7 @@ pub(crate) enum Command {
     Submit(commands::submit::Submit),
     Jobs(commands::jobs::Jobs),
     Job(commands::job::Job),
+    Explain(commands::explain::Explain),
     Wait(commands::wait::Wait),
     Watch(commands::watch::Watch),
     Logs(commands::logs::Logs),

@@ -88,6 +88,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<Exit, Failure> 
         Command::Submit(submit) => Box::pin(submit.run(context)).await,
         Command::Jobs(jobs) => Box::pin(jobs.run(context)).await,
         Command::Job(job) => Box::pin(job.run(context)).await,
+        Command::Explain(explain) => Box::pin(explain.run(context)).await,
         Command::Wait(wait) => Box::pin(wait.run(context)).await,
         Command::Watch(watch) => Box::pin(watch.run(context)).await,
         Command::Logs(logs) => Box::pin(logs.run(context)).await,

@@ -4,13 +4,14 @@
 //! as `kill -9` would. All schedulers of a [`FakeCluster`] share one state, as real ones do.
 
 mod cluster;
+mod explain;
+mod outputs;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::checksum::{Checksum, LINK_BITS};
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use muster_graph::ids::JobId;
@@ -64,6 +65,8 @@ pub struct FakeState {
     pub break_watch_after: Option<usize>,
     /// The tasks of every job.
     pub tasks: Vec<v1::TaskView>,
+    /// Questions about what does not run, with their answers.
+    pub explanations: Vec<(v1::ExplainRequest, v1::Explanation)>,
     /// Logs by stage, index, attempt and whether it is standard error.
     pub logs: BTreeMap<(String, u32, u32, bool), Vec<u8>>,
     /// A log breaks off after this many bytes, once.
@@ -322,6 +325,10 @@ impl Jobs for Service {
         Ok(Response::new(v1::ListTasksResponse { tasks, next_page_token }))
     }
 
+    async fn explain(&self, request: Request<v1::ExplainRequest>) -> Result<Response<v1::Explanation>, Status> {
+        self.explanation(request.into_inner()).await
+    }
+
     async fn cancel_job(
         &self,
         request: Request<v1::CancelJobRequest>,
@@ -381,51 +388,13 @@ impl Jobs for Service {
         &self,
         request: Request<v1::ListOutputsRequest>,
     ) -> Result<Response<v1::ListOutputsResponse>, Status> {
-        self.begin("list_outputs").await?;
-        let stage = request.into_inner().stage;
-        let state = self.cluster.state();
-        let of_stage = state.outputs.iter().filter(|((name, _), _)| stage.is_empty() || stage == *name);
-        let outputs = of_stage
-            .map(|((stage, index), files)| {
-                let bytes = files.iter().map(|(_, content)| content.len() as u64).sum();
-                let files = u32::try_from(files.len()).unwrap_or(u32::MAX);
-                let output = Some(v1::Output { bytes, checksum: 0, files });
-                v1::OutputView { stage: stage.clone(), index: *index, attempt: 1, output, executor: "e".to_owned() }
-            })
-            .collect();
-        Ok(Response::new(v1::ListOutputsResponse { outputs }))
+        self.outputs(request.into_inner()).await
     }
 
     async fn read_output(
         &self,
         request: Request<v1::ReadOutputRequest>,
     ) -> Result<Response<Self::ReadOutputStream>, Status> {
-        self.begin("read_output").await?;
-        let request = request.into_inner();
-        let mut state = self.cluster.state();
-        let Some(files) = state.outputs.get(&(request.stage.clone(), request.index)).cloned() else {
-            return Err(Status::not_found(format!("{}/{} has no output", request.stage, request.index)));
-        };
-        let chunk = |part| Ok(v1::OutputChunk { part: Some(part) });
-        let breaks = state.break_output_after.take();
-        let mut chunks = Vec::new();
-        let mut checksum = Checksum::default();
-        for (path, content) in files.iter().take(breaks.unwrap_or(usize::MAX)) {
-            let (path, mode) = path.strip_prefix(LINK).map_or((path.as_str(), 0), |path| (path, LINK_BITS));
-            checksum.entry(path, mode, content.len() as u64);
-            checksum.data(content);
-            let start = v1::FileStart { path: path.to_owned(), bytes: content.len() as u64, mode };
-            chunks.push(chunk(v1::output_chunk::Part::File(start)));
-            for piece in content.chunks(7) {
-                chunks.push(chunk(v1::output_chunk::Part::Data(Bytes::copy_from_slice(piece))));
-            }
-        }
-        chunks.push(match breaks {
-            Some(_) => Err(broken_off()),
-            None => chunk(v1::output_chunk::Part::End(v1::OutputEnd {
-                checksum: checksum.sum() ^ u64::from(state.damage_outputs),
-            })),
-        });
-        Ok(answers(chunks))
+        self.output(request.into_inner()).await
     }
 }

@@ -24,6 +24,7 @@ mod call;
 mod checksum;
 mod client;
 mod error;
+mod explain;
 #[cfg(feature = "fake")]
 pub mod fake;
 mod log;

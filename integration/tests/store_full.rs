@@ -113,6 +113,13 @@ async fn a_full_store_takes_nothing_new_in_loses_nothing_and_recovers_when_there
         assert!(!at.list_jobs(v1::ListJobsRequest::default()).await.unwrap().into_inner().jobs.is_empty());
     }
     eventually("it is said why", 30, || async { mode(&client).await.contains("alarm NOSPACE").then_some(()) }).await;
+    eventually("an explanation says so", 30, || async {
+        let question = v1::ExplainRequest { job_id: job.to_string(), ..Default::default() };
+        let told = client.explain_page(question).await.ok()?;
+        let why = told.reasons.into_iter().find(|reason| reason.kind() == v1::ReasonKind::StoreFull)?;
+        why.text.contains("alarm NOSPACE").then_some(())
+    })
+    .await;
     assert_eq!(world.starts_of("after"), 0);
 
     delete_what_fills(&etcd).await;

@@ -103,6 +103,12 @@ async fn nothing_is_done(world: &World, client: &Client, before: &Before) {
     }
     let asked = client.get_job(before.waiting).await.expect_err("its owner does nothing").to_string();
     assert!(asked.contains("safe mode"), "{asked}");
+    eventually("an explanation says so", 30, || async {
+        let job_id = before.waiting.to_string();
+        let told = client.explain_page(v1::ExplainRequest { job_id, ..Default::default() }).await.ok()?;
+        told.reasons.iter().any(|reason| reason.kind() == v1::ReasonKind::SafeMode).then_some(())
+    })
+    .await;
     assert_eq!(world.starts(), starts);
 }
 

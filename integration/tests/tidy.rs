@@ -8,7 +8,6 @@ const LINES_MAX: usize = 400;
 
 /// Longer files, each with its length when it was admitted and the reason. A file may shrink, never grow.
 const LONGER: &[(&str, usize, &str)] = &[
-    ("client/src/fake.rs", 431, "one scripted service; a test double"),
     ("executor/src/runtime/process.rs", 431, "one process from preparation to end, with its tests"),
     ("executor/src/supervisor/event_loop.rs", 429, "one loop and its state"),
     ("executor/src/table.rs", 402, "the table of attempts and its tests"),

@@ -49,6 +49,12 @@ impl Pulse {
         self.oldest_commit_ms.store(oldest_commit.map_or(NONE, |sent| self.since_start(sent)), Ordering::Relaxed);
     }
 
+    /// For how long the oldest commit in flight has been under way.
+    pub(crate) fn commit_under_way(&self, now: Instant) -> Duration {
+        let sent = self.oldest_commit_ms.load(Ordering::Relaxed);
+        Duration::from_millis(if sent == NONE { 0 } else { self.since_start(now).saturating_sub(sent) })
+    }
+
     /// What does not move, if something has not for so long.
     fn stuck(&self, now: Instant, after: Duration) -> Option<&'static str> {
         let now = self.since_start(now);
@@ -113,7 +119,9 @@ mod tests {
         }
         pulse.beat(at(5_500), Some(began));
         assert_eq!(pulse.stuck(at(5_500), after), Some(COMMIT));
+        assert_eq!(pulse.commit_under_way(at(5_500)), Duration::from_millis(5_500));
         pulse.beat(at(5_600), None);
+        assert_eq!(pulse.commit_under_way(at(5_600)), Duration::ZERO);
         assert_eq!(pulse.stuck(at(5_600), after), None);
         assert_eq!(pulse.stuck(at(11_000), after), Some(ENGINE));
     }

@@ -8,6 +8,7 @@ mod daemon;
 pub(crate) mod executor;
 pub(crate) mod executors;
 pub(crate) mod exit_codes;
+pub(crate) mod explain;
 pub(crate) mod job;
 pub(crate) mod jobs;
 pub(crate) mod lint;

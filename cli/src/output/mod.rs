@@ -7,6 +7,7 @@
 pub(crate) mod bench;
 pub(crate) mod detail;
 pub(crate) mod executor;
+pub(crate) mod explain;
 pub(crate) mod scheduler;
 pub(crate) mod store;
 mod table;
@@ -127,9 +128,13 @@ impl Page<'_> {
         self.output.now
     }
 
+    pub(crate) fn is_wide(&self) -> bool {
+        self.output.form == Form::Wide
+    }
+
     /// A list in columns; nothing at all, but the titles, for an empty one.
     pub(crate) fn table<T: Row>(&mut self, rows: &[T]) -> io::Result<()> {
-        let wide = self.output.form == Form::Wide;
+        let wide = self.is_wide();
         let cells = rows.iter().map(|row| row.cells(wide, self.output.now)).collect();
         self.out.write_all(table::render(&T::headers(wide), cells, self.output.color).as_bytes())
     }
@@ -137,6 +142,11 @@ impl Page<'_> {
     /// A headline above a table.
     pub(crate) fn headline(&mut self, text: &str) -> io::Result<()> {
         writeln!(self.out, "\n{text}")
+    }
+
+    /// A line of a list under a headline.
+    pub(crate) fn item(&mut self, text: &Cell) -> io::Result<()> {
+        writeln!(self.out, "- {}", text.painted(self.output.color))
     }
 
     /// `name:  value` lines.

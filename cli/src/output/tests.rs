@@ -1,5 +1,7 @@
 //! Every form of every answer, from fixed views.
 
+mod explain;
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -247,6 +249,7 @@ pub(crate) fn documented_views() -> Vec<(&'static str, String)> {
         ("outputs", json(&output_of_top())),
         ("downloads", json(&download())),
         ("executors", json(&Executor::from(ready_executor()))),
+        ("explain", json(&explain::explanation())),
         ("schedulers", json(&Scheduler::from(scheduler()))),
         ("store", json(&Store::from(full_store()))),
         ("recovered", json(&recovered())),

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::time::rfc3339;
 
 /// Empty on the wire is null in JSON.
-fn optional(text: String) -> Option<String> {
+pub(super) fn optional(text: String) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 

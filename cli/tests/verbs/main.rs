@@ -4,6 +4,7 @@
 
 mod configuration;
 mod embedded;
+mod explain;
 mod harness;
 mod jobs;
 mod logs;

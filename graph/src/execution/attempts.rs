@@ -260,7 +260,7 @@ impl ExecutionGraph {
 }
 
 /// How many failed attempts of a class a task may have. 255 is without end.
-fn budget(retries: &Retries, class: FailureClass) -> u8 {
+pub(super) fn budget(retries: &Retries, class: FailureClass) -> u8 {
     match class {
         FailureClass::Failed => retries.failed,
         FailureClass::TimedOut => retries.timed_out,

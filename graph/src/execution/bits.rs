@@ -137,6 +137,14 @@ impl BitSet {
         u32::try_from(place).ok()
     }
 
+    /// How many elements are below `element`. Costs a look at each word before it.
+    pub(super) fn below(&self, element: u32) -> u32 {
+        let (whole, bits) = (element.min(self.bound) as usize / WORD, element.min(self.bound) as usize % WORD);
+        let before: u32 = self.words[..whole].iter().map(|word| word.count_ones()).sum();
+        let rest = if bits > 0 { self.words[whole] & ((1 << bits) - 1) } else { 0 };
+        before + rest.count_ones()
+    }
+
     /// The elements in rising order.
     pub(super) fn iter(&self) -> impl Iterator<Item = u32> + '_ {
         let mut next = self.first();
@@ -187,6 +195,7 @@ mod tests {
                 }
                 prop_assert_eq!(set.contains(element), model.contains(&element));
                 prop_assert_eq!(set.at_or_after(element), model.range(element..).next().copied());
+                prop_assert_eq!(set.below(element) as usize, model.range(..element).count());
             }
             prop_assert_eq!(set.len() as usize, model.len());
             prop_assert!(set.iter().eq(model.iter().copied()));

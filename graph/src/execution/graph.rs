@@ -262,12 +262,6 @@ impl ExecutionGraph {
             .map(|stage| Ready { stage: StageIndex(stage), count: self.stages[stage as usize].ready.len() })
     }
 
-    /// Whether a task's upstreams allow it to run: if it is pending and not backing off, it is ready. For `explain`.
-    #[must_use]
-    pub fn inputs_ready(&self, task: TaskId) -> bool {
-        self.packed(task).is_some() && self.is_allowed(task.stage.0, task.index.0)
-    }
-
     /// When the next [`Event::TimerFired`] is due. After a restore it may be in the past.
     #[must_use]
     pub fn next_timer(&self) -> Option<Millis> {

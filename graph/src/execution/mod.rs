@@ -51,7 +51,8 @@
 //!
 //! `graph` holds the state and answers questions; `tracking` is the only code that changes a task or a stage, so that
 //! counts, readiness and changes to be stored follow of themselves; `resolution` moves stages, `attempts`, `executors`,
-//! `outputs` and `requests` serve the events; `persistence` takes deltas and restores from them.
+//! `outputs` and `requests` serve the events; `persistence` takes deltas and restores from them; `waiting` tells what a
+//! pending task waits for.
 //!
 //! **Architecture Invariant:** everything outside of what a [`Delta`] carries can be computed from it. Nothing here
 //! remembers more than it stores.
@@ -70,6 +71,7 @@ mod resolution;
 mod state;
 mod topology;
 mod tracking;
+mod waiting;
 
 pub use attempts::FREE_REMAKES;
 pub use delta::*;

@@ -71,6 +71,35 @@ fn all_tasks(graph: &ExecutionGraph) -> Vec<Vec<Task>> {
     graph.stages().map(|(stage, _)| graph.tasks(stage, 0..u32::MAX).map(|(_, task)| task).collect()).collect()
 }
 
+/// Of each pending task of a stage that is not over it can be said why, and the reasons agree with what is ready.
+fn pending_tasks_wait_for_something(graph: &ExecutionGraph, tasks: &[Vec<Task>], at: Millis) {
+    let backing_off: BTreeMap<TaskId, Millis> = graph.backing_off().collect();
+    for (stage, record) in graph.stages().filter(|(_, record)| !record.state.is_over()) {
+        let mut ready = 0;
+        for (index, task) in tasks[stage.0 as usize].iter().enumerate() {
+            let id = TaskId::new(stage.0, index as u32);
+            let TaskState::Pending { not_before } = task.state else { continue };
+            if let Some(before) = graph.ready_before(id) {
+                assert_eq!(before, ready, "{id:?}");
+                assert!(graph.is_open(stage) && graph.inputs_ready(id) && !backing_off.contains_key(&id), "{id:?}");
+                assert!(graph.first_ready(stage) <= Some(id.index.0));
+                ready += 1;
+                continue;
+            }
+            let unsubmitted =
+                record.state == StageState::Unresolved && graph.plan().stages[stage.0 as usize].upstreams.is_empty();
+            let waits = [
+                unsubmitted || !graph.is_open(stage) && graph.awaited_stages(stage).next().is_some(),
+                graph.is_open(stage) && graph.awaited_tasks(id).next().is_some(),
+                backing_off.get(&id) == Some(&not_before) && not_before > at,
+            ];
+            assert!(waits.contains(&true), "{id:?} {task:?} of {record:?} waits for nothing that can be named");
+            assert!(!waits[1] || graph.waits_task_by_task(stage), "{id:?}");
+        }
+        assert_eq!(graph.ready_count(stage), ready, "{stage:?}");
+    }
+}
+
 impl Witness {
     pub(crate) fn new(plan: Arc<Plan>) -> Self {
         Self {
@@ -101,6 +130,7 @@ impl Witness {
         self.judge_changes(event, &tasks, effects, delta);
         self.agree_with_model(graph, event, at, &tasks, delta);
         self.count_again(graph, &tasks);
+        pending_tasks_wait_for_something(graph, &tasks, at);
         self.judge_launches(effects);
         self.facts.hear(event, effects, &self.before);
         if graph.is_over() {

@@ -35,7 +35,7 @@ pub(crate) struct Booking {
 
 impl Booking {
     /// Its launch has left, and may have been lost on the way.
-    fn is_on_its_way(&self) -> bool {
+    pub(super) fn is_on_its_way(&self) -> bool {
         self.sent && !self.arrived
     }
 }

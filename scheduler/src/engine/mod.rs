@@ -15,6 +15,7 @@ mod ahead;
 mod commit;
 mod counts;
 mod executors;
+pub(crate) mod explain;
 mod handover;
 mod inputs;
 mod job;

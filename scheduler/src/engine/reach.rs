@@ -25,10 +25,6 @@ impl Executor {
     pub(crate) fn is_reachable(&self) -> bool {
         !self.address.is_empty() && matches!(self.link, Link::Home | Link::Peer)
     }
-
-    pub(crate) fn takes_work(&self, now: Millis) -> bool {
-        self.hears() && !self.draining && self.full_until <= now
-    }
 }
 
 impl Engine {

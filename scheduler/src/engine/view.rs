@@ -4,11 +4,9 @@ use muster_graph::execution::{
     Effect, ExecutionGraph, ExecutorRef, FailureNote, JobEvent, StageReason, StageState, TaskState,
 };
 use muster_graph::ids::{JobId, StageIndex, TaskId};
-use muster_graph::spec::Resources;
 use muster_proto::{convert, storage, v1};
 
 use super::{Engine, Job};
-use crate::placement;
 
 impl Engine {
     /// A job owned here, whole.
@@ -30,24 +28,6 @@ impl Engine {
             }
         }
         view
-    }
-
-    /// Why tasks that want this can run on none of the executors, however idle. `None`: they can.
-    fn nowhere(&self, wanted: &Resources) -> Option<String> {
-        let mut there = self.executors().filter(|executor| executor.is_reachable()).peekable();
-        if there.peek().is_none() {
-            return Some("no executor is there".to_owned());
-        }
-        let fits = |executor: &super::Executor| placement::fits(wanted, &executor.total) > 0;
-        if there.any(fits) {
-            return None;
-        }
-        let mut wants = vec![format!("{} cores", f64::from(wanted.cpu_milli) / 1000.0)];
-        if wanted.memory_bytes > 0 {
-            wants.push(format!("{} MiB of memory", wanted.memory_bytes.div_ceil(1 << 20)));
-        }
-        wants.extend(wanted.named.iter().map(|(name, amount)| format!("{name}: {amount}")));
-        Some(format!("no executor is large enough: a task wants {}", wants.join(", ")))
     }
 }
 
@@ -134,7 +114,7 @@ pub(crate) fn executor_name(graph: &ExecutionGraph, on: ExecutorRef) -> String {
 }
 
 /// Why a stage is where it is, in the user's terms.
-fn reason(graph: &ExecutionGraph, index: StageIndex) -> String {
+pub(super) fn reason(graph: &ExecutionGraph, index: StageIndex) -> String {
     let name = |stage: StageIndex| graph.plan().stages[stage.0 as usize].name.as_str();
     let Some(stage) = graph.stage(index) else { return String::new() };
     match stage.reason {

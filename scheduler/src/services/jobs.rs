@@ -274,6 +274,10 @@ impl Jobs for Api {
         self.attempts(request).await
     }
 
+    async fn explain(&self, request: Request<v1::ExplainRequest>) -> Result<Response<v1::Explanation>, Status> {
+        self.explanation(request).await
+    }
+
     async fn cancel_job(
         &self,
         request: Request<v1::CancelJobRequest>,

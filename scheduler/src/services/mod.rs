@@ -5,6 +5,7 @@ mod attempts;
 mod cancel;
 mod cluster;
 mod executors;
+mod explain;
 mod home;
 mod jobs;
 mod operators;

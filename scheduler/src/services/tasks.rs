@@ -38,7 +38,7 @@ pub(super) fn stage_named(graph: &ExecutionGraph, name: &str) -> Result<StageInd
         })
 }
 
-fn no_task(name: &str, index: u32, tasks: u32) -> Status {
+pub(super) fn no_task(name: &str, index: u32, tasks: u32) -> Status {
     Status::not_found(format!("index: stage '{name}' has no task {index}; it has {tasks}, counted from 0"))
 }
 

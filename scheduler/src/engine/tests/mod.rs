@@ -5,6 +5,7 @@ mod ahead;
 mod cancel_marks;
 mod counts;
 mod executors;
+mod explain;
 mod handover;
 mod losses;
 mod ownership;

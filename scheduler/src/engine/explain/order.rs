@@ -1,0 +1,153 @@
+//! The order in which tasks are owed, and the placement that has just happened, rehearsed without being carried out.
+
+use std::cell::RefCell;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use muster_graph::ids::{JobId, Millis, StageIndex};
+use muster_graph::spec::Resources;
+use muster_proto::v1;
+
+use super::words::count_of;
+use crate::engine::place::Closed;
+use crate::engine::{Engine, Job};
+use crate::placement::{self, Backlog, Offer};
+
+/// Jobs of a task's own namespace that are named among those before it.
+const JOBS_NAMED: usize = 5;
+
+/// Who is before a job in the order, and what they leave it.
+#[derive(Debug, Default)]
+pub(super) struct Rehearsal {
+    pub(super) line: Line,
+    /// What this job's own stages were given, which is nothing unless something came in since the last placement.
+    pub(super) given: BTreeMap<StageIndex, u32>,
+    /// Executors where one of those before it waits for room.
+    pub(super) owed: BTreeSet<String>,
+    /// What each executor has to offer after them, or why it offers nothing.
+    pub(super) left: BTreeMap<String, Result<Offer, Closed>>,
+    /// By what tasks want.
+    told: RefCell<BTreeMap<Resources, v1::Reason>>,
+}
+
+impl Rehearsal {
+    /// What is said of tasks that want this, which is the same for all of them.
+    pub(super) fn told_once(&self, wanted: &Resources, tell: impl FnOnce() -> v1::Reason) -> v1::Reason {
+        if let Some(told) = self.told.borrow().get(wanted) {
+            return told.clone();
+        }
+        let told = tell();
+        self.told.borrow_mut().insert(wanted.clone(), told.clone());
+        told
+    }
+}
+
+/// Tasks that are owed before a job's.
+#[derive(Debug, Default)]
+pub(super) struct Line {
+    /// The job that was counted last.
+    last: Option<JobId>,
+    /// Of its namespace, the first ones with their names and tasks.
+    named: Vec<(JobId, String, u32)>,
+    /// Of its namespace, all the others.
+    own: Group,
+    /// Of other namespaces, whose names are nobody else's business.
+    others: Group,
+}
+
+#[derive(Debug, Default)]
+struct Group {
+    jobs: u32,
+    tasks: u32,
+}
+
+impl Line {
+    fn count(&mut self, job: &Job, is_own: bool, tasks: u32) {
+        let is_new = self.last.replace(job.id) != Some(job.id);
+        if is_own && is_new && self.named.len() < JOBS_NAMED {
+            self.named.push((job.id, job.head.name.clone(), tasks));
+            return;
+        }
+        if let Some((_, _, more)) = self.named.last_mut().filter(|(last, ..)| *last == job.id) {
+            *more = more.saturating_add(tasks);
+            return;
+        }
+        let group = if is_own { &mut self.own } else { &mut self.others };
+        group.jobs += u32::from(is_new);
+        group.tasks = group.tasks.saturating_add(tasks);
+    }
+
+    pub(super) fn tasks(&self) -> u32 {
+        let named = self.named.iter().map(|(.., tasks)| *tasks);
+        named.chain([self.own.tasks, self.others.tasks]).fold(0, u32::saturating_add)
+    }
+
+    /// Who they are, each in a line.
+    pub(super) fn told(&self) -> Vec<String> {
+        let tasks = |number: u32| count_of(number, "task", "tasks");
+        let named = self.named.iter();
+        let mut lines: Vec<String> =
+            named.map(|(id, name, number)| format!("before it: {} of job {id} ({name})", tasks(*number))).collect();
+        for (group, one, more) in [
+            (&self.own, "more job of its namespace", "more jobs of its namespace"),
+            (&self.others, "job of another namespace", "jobs of other namespaces"),
+        ] {
+            if group.jobs > 0 {
+                lines.push(format!("before it: {} of {}", tasks(group.tasks), count_of(group.jobs, one, more)));
+            }
+        }
+        lines
+    }
+}
+
+impl Engine {
+    /// Places what is before a job, and the job, without carrying it out. `None`: nothing of the job is ready.
+    pub(super) fn rehearse(&self, job: &Job, now: Millis) -> Option<Rehearsal> {
+        if !self.ready.contains(&(Reverse(job.head.priority), job.id)) {
+            return None;
+        }
+        let schedulers = self.schedulers_sharing();
+        let mut rehearsal = Rehearsal::default();
+        let (mut ids, mut offers) = (Vec::new(), Vec::new());
+        for (id, executor) in &self.executors {
+            match executor.offer(false, schedulers, now) {
+                Ok(offer) => {
+                    ids.push(id.clone());
+                    offers.push(offer);
+                }
+                Err(closed) => drop(rehearsal.left.insert(id.clone(), Err(closed))),
+            }
+        }
+        let (mut wanted, mut after) = (Vec::new(), None);
+        loop {
+            after = self.next_round(after, &mut wanted);
+            let before = wanted.iter().position(|(id, ..)| *id == job.id).unwrap_or(wanted.len());
+            for (id, _, tasks) in &wanted[..before] {
+                let other = &self.jobs[id];
+                rehearsal.line.count(other, other.head.namespace == job.head.namespace, *tasks);
+            }
+            let own: Vec<_> = wanted[before..].iter().take_while(|(id, ..)| *id == job.id).copied().collect();
+            // Those before it on their own: what comes after them takes nothing of theirs.
+            for some in [&wanted[..before], &own] {
+                let is_own = some.first().is_some_and(|(id, ..)| *id == job.id);
+                for assignment in placement::solve(&self.demands(some, now), &mut offers) {
+                    if is_own {
+                        *rehearsal.given.entry(some[assignment.demand].1).or_default() += assignment.count;
+                    }
+                }
+                if !is_own {
+                    // Nothing waits where somebody earlier waits for room.
+                    for (id, offer) in ids.iter().zip(&mut offers).filter(|(_, offer)| offer.is_owed) {
+                        offer.backlog = Backlog::default();
+                        rehearsal.owed.insert(id.clone());
+                    }
+                }
+            }
+            if !own.is_empty() || wanted.is_empty() {
+                break;
+            }
+        }
+        rehearsal.left.extend(ids.into_iter().zip(offers.into_iter().map(Ok)));
+        Some(rehearsal)
+    }
+}

@@ -1,0 +1,204 @@
+//! Why ready tasks find no room, and what would give them some: the rehearsed placement, and the same with a task that wants
+//! less.
+
+use std::collections::BTreeMap;
+
+use muster_graph::ids::{Millis, StageIndex};
+use muster_graph::spec::Resources;
+use muster_proto::v1;
+use v1::ReasonKind as Kind;
+
+use super::order::{Line, Rehearsal};
+use super::standing::{Reluctance, Standing, remedy, told};
+use super::words::{LISTED_MAX, Thing, count_of, in_a_line, listed, reason, wants};
+use crate::engine::{Engine, Executor, Job};
+use crate::placement::{self, Demand, Offer};
+
+impl Engine {
+    /// Why tasks that want this can run on none of the executors, however idle. `None`: they can.
+    pub(in crate::engine) fn nowhere(&self, wanted: &Resources) -> Option<String> {
+        let mut there = self.executors().filter(|executor| executor.is_reachable()).peekable();
+        if there.peek().is_none() {
+            return Some("no executor is there".to_owned());
+        }
+        if there.any(|executor| placement::fits(wanted, &executor.total) > 0) {
+            return None;
+        }
+        Some(format!("no executor is large enough: a task wants {}", wants(wanted)))
+    }
+
+    /// Why so many ready tasks of a stage are not assigned; so many of the stage are before them.
+    pub(super) fn no_room(
+        &self,
+        job: &Job,
+        stage: StageIndex,
+        (tasks, in_stage): (u32, u32),
+        rehearsal: &Rehearsal,
+        now: Millis,
+    ) -> v1::Reason {
+        let wanted = &job.graph.plan().stages[stage.0 as usize].resources;
+        if let Some(given) = rehearsal.given.get(&stage).filter(|given| **given > in_stage) {
+            let text = format!("nothing is in the way: the next placement gives {given} of its stage to executors");
+            return reason(Kind::Starting, tasks, text);
+        }
+        let mut why = rehearsal.told_once(wanted, || self.room(wanted, rehearsal, now));
+        why.tasks = tasks;
+        if matches!(why.kind(), Kind::NoRoom | Kind::Unavailable) {
+            self.in_line(job, stage, in_stage, &rehearsal.line, &mut why);
+        }
+        why
+    }
+
+    /// What room there is for tasks that want this.
+    fn room(&self, wanted: &Resources, rehearsal: &Rehearsal, now: Millis) -> v1::Reason {
+        let mut by_standing: BTreeMap<Standing, Vec<&Executor>> = BTreeMap::new();
+        for executor in self.executors().filter(|executor| executor.key.incarnation > 0) {
+            let standing = Standing::of(executor, wanted, rehearsal.left.get(&executor.key.id));
+            by_standing.entry(standing).or_default().push(executor);
+        }
+        let in_touch = by_standing.range(..Standing::TooSmall);
+        let large: Vec<&Executor> = in_touch.flat_map(|(_, some)| some).copied().collect();
+        let small = by_standing.get(&Standing::TooSmall).map_or(0, Vec::len);
+        let mut why = match self.nowhere(wanted) {
+            Some(text) if small == 0 => {
+                let remedies = vec!["an executor that offers it: `muster executor`".to_owned()];
+                v1::Reason { remedies, ..reason(Kind::NoExecutor, 0, text) }
+            }
+            Some(text) => self.too_large(wanted, reason(Kind::TooLarge, 0, text)),
+            None => {
+                let of = format!("{} of {} executors", large.len(), large.len() + small);
+                let are = if large.len() == 1 { "is" } else { "are" };
+                let open = by_standing.range(..Standing::Closed(Reluctance::Refused)).map(|(_, some)| some.len());
+                let (kind, text) = match open.sum::<usize>() {
+                    0 => (Kind::Unavailable, format!("{of} {are} large enough, and none of those takes tasks now")),
+                    busy if busy == large.len() => {
+                        (Kind::NoRoom, format!("no room: {of} {are} large enough, and busy"))
+                    }
+                    busy => {
+                        let closed = count_of(number(large.len() - busy), "takes", "take");
+                        (
+                            Kind::NoRoom,
+                            format!("no room: {of} {are} large enough, {busy} busy, and {closed} no tasks now"),
+                        )
+                    }
+                };
+                v1::Reason {
+                    executors: listed(large.iter().map(|executor| executor.key.id.as_str())),
+                    evidence: kept(&large, rehearsal).into_iter().collect(),
+                    remedies: smaller_now(wanted, rehearsal),
+                    ..reason(kind, 0, text)
+                }
+            }
+        };
+        for (standing, some) in &by_standing {
+            why.evidence.extend(told(*standing, some, wanted, now));
+            why.remedies.extend(remedy(*standing, some));
+        }
+        why
+    }
+
+    /// Who is before the tasks.
+    fn in_line(&self, job: &Job, stage: StageIndex, in_stage: u32, line: &Line, why: &mut v1::Reason) {
+        let earlier = job.graph.ready().take_while(|ready| ready.stage < stage);
+        let in_job = earlier.map(|ready| ready.count).fold(0, u32::saturating_add);
+        let before = [line.tasks(), in_job, in_stage].into_iter().fold(0, u32::saturating_add);
+        let peers = self.schedulers_sharing() - 1;
+        if peers > 0 {
+            let peers = count_of(peers, "other scheduler gives", "other schedulers give");
+            why.evidence
+                .push(format!("{peers} tasks to the same executors, in turn with this one; its line is its own"));
+        }
+        if before == 0 {
+            why.text.push_str("; it is first in line");
+            return;
+        }
+        why.text.push_str(&format!("; {} before it in line", count_of(before, "task is", "tasks are")));
+        why.evidence.extend(line.told());
+        let own = in_job.saturating_add(in_stage);
+        if own > 0 {
+            why.evidence.push(format!("before it: {} of its own job", count_of(own, "task", "tasks")));
+        }
+    }
+
+    /// What of the wants is too much, and how much would do.
+    fn too_large(&self, wanted: &Resources, mut why: v1::Reason) -> v1::Reason {
+        let offered: Vec<&Resources> =
+            self.executors().filter(|executor| executor.is_reachable()).map(|executor| &executor.total).collect();
+        for thing in Thing::all(wanted) {
+            let most = offered.iter().map(|total| thing.of(total)).max().unwrap_or(0);
+            if most < thing.of(wanted) {
+                let want = thing.amount(thing.of(wanted), true);
+                let offer = if most == 0 { "none".to_owned() } else { thing.amount(most, false) };
+                why.evidence.push(format!("it wants {want}; the largest executor offers {offer}"));
+            }
+        }
+        let smaller = relaxed(wanted, &offered);
+        if smaller.is_empty() {
+            why.evidence.push(
+                "no executor is large enough for all of it at once, even if one of its wants were less".to_owned(),
+            );
+            why.remedies.extend(nearest(wanted, &offered));
+        }
+        for (less, variant) in smaller {
+            let count = offered.iter().filter(|total| placement::fits(&variant, total) > 0).count();
+            why.remedies.push(format!("fits on {} if {less}", executors(count)));
+        }
+        why.remedies.push(format!("an executor with {} or more", wants(wanted)));
+        why
+    }
+}
+
+/// Executors that are kept from being filled up because a larger task waits for room there.
+fn kept(large: &[&Executor], rehearsal: &Rehearsal) -> Option<String> {
+    let ids = large.iter().map(|executor| executor.key.id.as_str());
+    let others: Vec<&str> = ids.clone().filter(|id| rehearsal.owed.contains(*id)).collect();
+    if !others.is_empty() {
+        let names = in_a_line(others.into_iter());
+        return Some(format!("{names}: a task before it waits for room there, so none after that is sent ahead"));
+    }
+    let own: Vec<&str> = ids.filter(|id| matches!(rehearsal.left.get(*id), Some(Ok(offer)) if offer.is_owed)).collect();
+    let names = in_a_line(own.iter().copied());
+    (!own.is_empty()).then(|| format!("{names}: no task after it is sent ahead to wait there, until it has found room"))
+}
+
+fn executors(count: usize) -> String {
+    count_of(number(count), "executor", "executors")
+}
+
+fn number(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+/// The most that a task could want of one thing, with all else as it is, for there to be something that has it; with what it
+/// would want then.
+fn relaxed(wanted: &Resources, offered: &[&Resources]) -> Vec<(String, Resources)> {
+    let relax = |thing: Thing<'_>| {
+        let without = thing.set(wanted, 0);
+        let enough = offered.iter().filter(|offered| placement::fits(&without, offered) > 0);
+        let most = enough.map(|offered| thing.of(offered)).max()?;
+        (0 < most && most < thing.of(wanted)).then(|| (thing.at_most(most), thing.set(wanted, most)))
+    };
+    Thing::all(wanted).filter_map(relax).take(LISTED_MAX).collect()
+}
+
+/// What would have to be less, all together, for a task to fit where least is missing.
+fn nearest(wanted: &Resources, offered: &[&Resources]) -> Option<String> {
+    let short = |total: &Resources| Thing::all(wanted).filter(|thing| thing.of(total) < thing.of(wanted)).count();
+    let has_some = offered.iter().filter(|total| Thing::all(wanted).all(|thing| thing.of(total) > 0));
+    let nearest = has_some.min_by_key(|total| short(total))?;
+    let less = Thing::all(wanted).filter(|thing| thing.of(nearest) < thing.of(wanted));
+    let less: Vec<String> = less.map(|thing| thing.at_most(thing.of(nearest))).collect();
+    Some(format!("fits on an executor if {}", less.join(" and ")))
+}
+
+/// What would start at once if it wanted less, as the same solver says.
+fn smaller_now(wanted: &Resources, rehearsal: &Rehearsal) -> Vec<String> {
+    let open: Vec<&Offer> = rehearsal.left.values().flatten().collect();
+    let free: Vec<&Resources> = open.iter().map(|offer| &offer.free).collect();
+    let starts = |variant: &Resources| {
+        let mut offers: Vec<Offer> = open.iter().map(|offer| (*offer).clone()).collect();
+        !placement::solve(&[Demand { resources: variant, count: 1, work: None }], &mut offers).is_empty()
+    };
+    let starting = relaxed(wanted, &free).into_iter().filter(|(_, variant)| starts(variant));
+    starting.map(|(less, _)| format!("one would start now if {less}")).collect()
+}
