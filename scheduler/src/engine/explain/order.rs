@@ -24,6 +24,8 @@ pub(super) struct Rehearsal {
     pub(super) given: BTreeMap<StageIndex, u32>,
     /// Executors where one of those before it waits for room.
     pub(super) owed: BTreeSet<String>,
+    /// Somebody comes after it.
+    pub(super) is_followed: bool,
     /// What each executor has to offer after them, or why it offers nothing.
     pub(super) left: BTreeMap<String, Result<Offer, Closed>>,
     /// By what tasks want.
@@ -103,11 +105,13 @@ impl Line {
 impl Engine {
     /// Places what is before a job, and the job, without carrying it out. `None`: nothing of the job is ready.
     pub(super) fn rehearse(&self, job: &Job, now: Millis) -> Option<Rehearsal> {
-        if !self.ready.contains(&(Reverse(job.head.priority), job.id)) {
+        let place = (Reverse(job.head.priority), job.id);
+        if !self.ready.contains(&place) {
             return None;
         }
         let schedulers = self.schedulers_sharing();
-        let mut rehearsal = Rehearsal::default();
+        let is_followed = self.ready.last() != Some(&place);
+        let mut rehearsal = Rehearsal { is_followed, ..Rehearsal::default() };
         let (mut ids, mut offers) = (Vec::new(), Vec::new());
         for (id, executor) in &self.executors {
             match executor.offer(false, schedulers, now) {

@@ -66,22 +66,8 @@ impl Engine {
             }
             Some(text) => self.too_large(wanted, reason(Kind::TooLarge, 0, text)),
             None => {
-                let of = format!("{} of {} executors", large.len(), large.len() + small);
-                let are = if large.len() == 1 { "is" } else { "are" };
                 let open = by_standing.range(..Standing::Closed(Reluctance::Refused)).map(|(_, some)| some.len());
-                let (kind, text) = match open.sum::<usize>() {
-                    0 => (Kind::Unavailable, format!("{of} {are} large enough, and none of those takes tasks now")),
-                    busy if busy == large.len() => {
-                        (Kind::NoRoom, format!("no room: {of} {are} large enough, and busy"))
-                    }
-                    busy => {
-                        let closed = count_of(number(large.len() - busy), "takes", "take");
-                        (
-                            Kind::NoRoom,
-                            format!("no room: {of} {are} large enough, {busy} busy, and {closed} no tasks now"),
-                        )
-                    }
-                };
+                let (kind, text) = in_words(open.sum(), large.len(), small);
                 v1::Reason {
                     executors: listed(large.iter().map(|executor| executor.key.id.as_str())),
                     evidence: kept(&large, rehearsal).into_iter().collect(),
@@ -156,9 +142,35 @@ fn kept(large: &[&Executor], rehearsal: &Rehearsal) -> Option<String> {
         let names = in_a_line(others.into_iter());
         return Some(format!("{names}: a task before it waits for room there, so none after that is sent ahead"));
     }
+    if !rehearsal.is_followed {
+        return None;
+    }
     let own: Vec<&str> = ids.filter(|id| matches!(rehearsal.left.get(*id), Some(Ok(offer)) if offer.is_owed)).collect();
     let names = in_a_line(own.iter().copied());
     (!own.is_empty()).then(|| format!("{names}: no task after it is sent ahead to wait there, until it has found room"))
+}
+
+/// So many executors are large enough, of which so many are busy, and so many are too small.
+fn in_words(busy: usize, large: usize, small: usize) -> (Kind, String) {
+    let total = large + small;
+    if busy > 0 && busy < large {
+        let (busy, closed) = (count_of(number(busy), "is", "are"), count_of(number(large - busy), "takes", "take"));
+        let text =
+            format!("no room: of {large} executors that are large enough {busy} busy, and {closed} no tasks now");
+        return (Kind::NoRoom, text);
+    }
+    let which = match (large, small) {
+        (1, 0) => "the only executor".to_owned(),
+        (1, _) => format!("the one of {total} executors that is large enough"),
+        (_, 0) => format!("all {total} executors"),
+        _ => format!("the {large} of {total} executors that are large enough"),
+    };
+    match (busy, large) {
+        (0, 1) => (Kind::Unavailable, format!("{which} takes no tasks now")),
+        (0, _) => (Kind::Unavailable, format!("{which} take no tasks now")),
+        (_, 1) => (Kind::NoRoom, format!("no room: {which} is busy")),
+        _ => (Kind::NoRoom, format!("no room: {which} are busy")),
+    }
 }
 
 fn executors(count: usize) -> String {

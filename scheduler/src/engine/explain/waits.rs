@@ -217,7 +217,7 @@ fn in_words(state: &TaskState) -> &'static str {
 pub(super) fn stage_over(graph: &ExecutionGraph, stage: StageIndex) -> v1::Reason {
     let state = graph.stage(stage).map(|record| record.state);
     let why = view::reason(graph, stage);
-    let said = |what: &str| if why.is_empty() { what.to_owned() } else { format!("{what}: {why}") };
+    let said = |what: &str| if why.is_empty() || why == what { what.to_owned() } else { format!("{what}: {why}") };
     let (kind, text) = match state {
         Some(StageState::Failed) => (Kind::Failed, said("failed")),
         Some(StageState::Cancelled) => (Kind::Cancelled, said("cancelled")),

@@ -81,7 +81,7 @@ async fn who_is_before_it_is_told_by_name_in_its_own_namespace_alone() {
     bench.commit_all().await;
     assert_eq!(kinds(&bench.stage(first, 0)), [(Kind::NoRoom, 3), (Kind::Launching, 2)]);
     let why = &bench.stage(first, 0)[0];
-    assert_eq!(why.text, "no room: 1 of 1 executors is large enough, and busy; it is first in line");
+    assert_eq!(why.text, "no room: the only executor is busy; it is first in line");
     assert_eq!((why.executors.as_slice(), why.index), (["e".to_owned()].as_slice(), Some(2)));
     says(&why.evidence, "e: busy, 2 tasks are there; free at most: 0 cores");
     let why = bench.only(id, 1);
@@ -120,7 +120,7 @@ async fn what_would_start_at_once_if_it_wanted_less_is_said() {
     let id = bench.submit(2, wanting(sized(2, 7), 1)).await;
     bench.commit_all().await;
     let why = bench.only(id, 0);
-    assert!(why.text.starts_with("no room: 1 of 2 executors is large enough, and busy"), "{}", why.text);
+    assert!(why.text.starts_with("no room: the one of 2 executors that is large enough is busy"), "{}", why.text);
     assert_eq!(why.remedies, ["one would start now if cpu <= 1"]);
     says(&why.evidence, "e: busy, 1 task is there; free at most: 1 core, 7 GiB of memory");
     says(&why.evidence, "f: too small");
@@ -143,7 +143,7 @@ async fn executors_that_take_nothing_are_told_apart() {
     bench.engine.mark_full("full", bench.now);
     let id = bench.submit(1, spec(&[("a", 1, &[])])).await;
     let why = bench.only(id, 0);
-    let text = "5 of 5 executors are large enough, and none of those takes tasks now; it is first in line";
+    let text = "all 5 executors take no tasks now; it is first in line";
     assert_eq!((why.kind(), why.text.as_str()), (Kind::Unavailable, text));
     for part in [
         "drains: drains",
@@ -160,7 +160,7 @@ async fn executors_that_take_nothing_are_told_apart() {
     bench.commit_all().await;
     let late = bench.submit(2, spec(&[("a", 1, &[])])).await;
     let text = &bench.only(late, 0).text;
-    let start = "no room: 6 of 6 executors are large enough, 1 busy, and 5 take no tasks now; it is first";
+    let start = "no room: of 6 executors that are large enough 1 is busy, and 5 take no tasks now; it is first";
     assert!(text.starts_with(start), "{text}");
 }
 
