@@ -70,7 +70,7 @@ async fn each_job_that_does_not_get_on_says_why_and_what_would_help() {
     // Holds all of the only executor, and two more of its tasks wait.
     let long = submit(&world, &client, r#"{name: long, tasks: 4, run: 'eval "$NOTE"; gate=go; eval "$WAIT"'}"#).await;
     world.started("main", 2).await;
-    let said = says(owner.address(), long, "", "run on node-1").await;
+    let said = says(owner.address(), long, "", "2  run on node-1").await;
     assert_lines(
         &said,
         &["main running 2 no room: the only executor is busy; it is first in line", "main running 2 run on node-1"],
