@@ -82,21 +82,23 @@ impl Api {
         let stands_still = doubted.filter(|_| is_active);
         let is_stored = matches!(place, Place::Over(_));
         let now = self.shared.now();
-        let asked = message.clone();
-        let mut explanation = self
+        let (stage, mut explanation) = self
             .look(id, &place, move |engine, head, graph| {
-                let question = question(graph, &asked)?;
-                Ok::<_, Status>(match engine.job(id) {
+                let question = question(graph, &message)?;
+                let told = match engine.job(id) {
                     Some(job) if !is_stored => engine.explain(job, &question, now),
                     _ => explain::stored(id, head, graph, &question, stands_still, now),
-                })
+                };
+                Ok::<_, Status>((question.stage, told))
             })
             .await?
             .ok_or_else(|| moved(id))??;
         if !is_stored {
             explanation.reasons.extend(self.of_the_store());
         }
-        self.add_last_failure(id, &place, &message, &mut explanation).await;
+        if let (Some(stage), [task]) = (stage, explanation.tasks.as_mut_slice()) {
+            self.add_last_failure(id, stage, task).await;
+        }
         Ok(Response::new(explanation))
     }
 
@@ -126,22 +128,11 @@ impl Api {
 
     /// The job's state knows that an attempt failed; its log knows how. Of a single task that is worth a look at the log,
     /// and an explanation is worth having without it.
-    async fn add_last_failure(
-        &self,
-        id: JobId,
-        place: &Place,
-        message: &v1::ExplainRequest,
-        explanation: &mut v1::Explanation,
-    ) {
-        let [task] = explanation.tasks.as_mut_slice() else { return };
-        let Some(why) = task.reasons.first_mut().filter(|why| matches!(why.kind(), Kind::Backoff | Kind::Failed))
-        else {
-            return;
-        };
-        let (name, index, attempt) = (message.stage.clone(), task.index, task.attempt);
-        let stage = self.look(id, place, move |_, _, graph| graph.plan().stage_named(&name)).await;
-        let Ok(Some(Some(stage))) = stage else { return };
-        if let Ok(Some(note)) = self.failed_attempt(id, TaskId::new(stage.0, index), attempt).await {
+    async fn add_last_failure(&self, id: JobId, stage: StageIndex, task: &mut v1::TaskExplanation) {
+        let (task_id, attempt) = (TaskId::new(stage.0, task.index), task.attempt);
+        let failed = |why: &&mut v1::Reason| matches!(why.kind(), Kind::Backoff | Kind::Failed);
+        let Some(why) = task.reasons.first_mut().filter(failed) else { return };
+        if let Ok(Some(note)) = self.failed_attempt(id, task_id, attempt).await {
             why.evidence.insert(0, in_words(&note));
         }
     }
