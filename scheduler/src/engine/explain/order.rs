@@ -20,6 +20,8 @@ const JOBS_NAMED: usize = 5;
 #[derive(Debug, Default)]
 pub(super) struct Rehearsal {
     pub(super) line: Line,
+    /// Tasks of its own that are owed before those of each of its stages.
+    pub(super) in_job: BTreeMap<StageIndex, u32>,
     /// What this job's own stages were given, which is nothing unless something came in since the last placement.
     pub(super) given: BTreeMap<StageIndex, u32>,
     /// Executors where one of those before it waits for room.
@@ -55,6 +57,8 @@ pub(super) struct Line {
     own: Group,
     /// Of other namespaces, whose names are nobody else's business.
     others: Group,
+    /// Tasks that come earlier and fit on no executor: they hold nobody up.
+    passed_over: u32,
 }
 
 #[derive(Debug, Default)]
@@ -98,13 +102,17 @@ impl Line {
                 lines.push(format!("before it: {} of {}", tasks(group.tasks), count_of(group.jobs, one, more)));
             }
         }
+        if self.passed_over > 0 {
+            let fit = count_of(self.passed_over, "earlier task fits", "earlier tasks fit");
+            lines.push(format!("{fit} on no executor: that holds nobody up"));
+        }
         lines
     }
 }
 
 impl Engine {
     /// Places what is before a job, and the job, without carrying it out. `None`: nothing of the job is ready.
-    pub(super) fn rehearse(&self, job: &Job, now: Millis) -> Option<Rehearsal> {
+    pub(super) fn rehearse<'a>(&'a self, job: &'a Job, now: Millis) -> Option<Rehearsal> {
         let place = (Reverse(job.head.priority), job.id);
         if !self.ready.contains(&place) {
             return None;
@@ -122,15 +130,30 @@ impl Engine {
                 Err(closed) => drop(rehearsal.left.insert(id.clone(), Err(closed))),
             }
         }
+        // Most want the same as others.
+        let mut known: BTreeMap<&Resources, bool> = BTreeMap::new();
+        let mut fits_somewhere = |job: &'a Job, stage: StageIndex| {
+            let wanted = &job.graph.plan().stages[stage.0 as usize].resources;
+            *known.entry(wanted).or_insert_with(|| self.nowhere(wanted).is_none())
+        };
         let (mut wanted, mut after) = (Vec::new(), None);
         loop {
             after = self.next_round(after, &mut wanted);
             let before = wanted.iter().position(|(id, ..)| *id == job.id).unwrap_or(wanted.len());
-            for (id, _, tasks) in &wanted[..before] {
+            for (id, stage, tasks) in &wanted[..before] {
                 let other = &self.jobs[id];
-                rehearsal.line.count(other, other.head.namespace == job.head.namespace, *tasks);
+                if fits_somewhere(other, *stage) {
+                    rehearsal.line.count(other, other.head.namespace == job.head.namespace, *tasks);
+                } else {
+                    rehearsal.line.passed_over = rehearsal.line.passed_over.saturating_add(*tasks);
+                }
             }
             let own: Vec<_> = wanted[before..].iter().take_while(|(id, ..)| *id == job.id).copied().collect();
+            let mut earlier = 0u32;
+            for (_, stage, tasks) in &own {
+                rehearsal.in_job.insert(*stage, earlier);
+                earlier = earlier.saturating_add(if fits_somewhere(job, *stage) { *tasks } else { 0 });
+            }
             // Those before it on their own: what comes after them takes nothing of theirs.
             for some in [&wanted[..before], &own] {
                 let is_own = some.first().is_some_and(|(id, ..)| *id == job.id);

@@ -8,7 +8,7 @@ use muster_graph::spec::Resources;
 use muster_proto::v1;
 use v1::ReasonKind as Kind;
 
-use super::order::{Line, Rehearsal};
+use super::order::Rehearsal;
 use super::standing::{Reluctance, Standing, remedy, told};
 use super::words::{LISTED_MAX, Thing, count_of, in_a_line, listed, reason, wants};
 use crate::engine::{Engine, Executor, Job};
@@ -44,7 +44,7 @@ impl Engine {
         let mut why = rehearsal.told_once(wanted, || self.room(wanted, rehearsal, now));
         why.tasks = tasks;
         if matches!(why.kind(), Kind::NoRoom | Kind::Unavailable) {
-            self.in_line(job, stage, in_stage, &rehearsal.line, &mut why);
+            self.in_line(stage, in_stage, rehearsal, &mut why);
         }
         why
     }
@@ -84,23 +84,21 @@ impl Engine {
     }
 
     /// Who is before the tasks.
-    fn in_line(&self, job: &Job, stage: StageIndex, in_stage: u32, line: &Line, why: &mut v1::Reason) {
-        let earlier = job.graph.ready().take_while(|ready| ready.stage < stage);
-        let in_job = earlier.map(|ready| ready.count).fold(0, u32::saturating_add);
-        let before = [line.tasks(), in_job, in_stage].into_iter().fold(0, u32::saturating_add);
+    fn in_line(&self, stage: StageIndex, in_stage: u32, rehearsal: &Rehearsal, why: &mut v1::Reason) {
+        let line = &rehearsal.line;
+        let own = rehearsal.in_job.get(&stage).copied().unwrap_or(0).saturating_add(in_stage);
+        let before = line.tasks().saturating_add(own);
         let peers = self.schedulers_sharing() - 1;
         if peers > 0 {
             let peers = count_of(peers, "other scheduler gives", "other schedulers give");
             why.evidence
                 .push(format!("{peers} tasks to the same executors, in turn with this one; its line is its own"));
         }
-        if before == 0 {
-            why.text.push_str("; it is first in line");
-            return;
+        match before {
+            0 => why.text.push_str("; it is first in line"),
+            _ => why.text.push_str(&format!("; {} before it in line", count_of(before, "task is", "tasks are"))),
         }
-        why.text.push_str(&format!("; {} before it in line", count_of(before, "task is", "tasks are")));
         why.evidence.extend(line.told());
-        let own = in_job.saturating_add(in_stage);
         if own > 0 {
             why.evidence.push(format!("before it: {} of its own job", count_of(own, "task", "tasks")));
         }

@@ -92,6 +92,13 @@ async fn who_is_before_it_is_told_by_name_in_its_own_namespace_alone() {
     assert!(why.evidence.iter().all(|line| !line.contains("secret") && !line.contains(&others.to_string())));
     assert!(bench.task(id, 1, 3).text.ends_with("; 15 tasks are before it in line"), "those of its stage too");
     assert_eq!(bench.only(id, 0).tasks, 2);
+    let mut late = spec(&[("large", 3, &[]), ("a", 1, &[])]);
+    late.stages[0].resources = cpu(99_000);
+    let late = bench.submit(4, late).await;
+    assert!(bench.only(late, 1).text.ends_with("; 16 tasks are before it in line"), "not those that fit nowhere");
+    let last = bench.submit(5, spec(&[("a", 1, &[])])).await;
+    assert!(bench.only(last, 0).text.ends_with("; 17 tasks are before it in line"));
+    says(&bench.only(last, 0).evidence, "3 earlier tasks fit on no executor: that holds nobody up");
 }
 
 #[tokio::test]
