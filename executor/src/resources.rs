@@ -36,6 +36,45 @@ impl Resources {
         })
     }
 
+    /// Whether so much is here.
+    pub(crate) fn has(&self, need: &Self) -> bool {
+        let named = need.named.iter().all(|(name, amount)| self.named.get(name).copied().unwrap_or(0) >= *amount);
+        self.cpu_milli >= need.cpu_milli && self.memory_bytes >= need.memory_bytes && named
+    }
+
+    /// The sum with so many times as much.
+    pub(crate) fn add(&mut self, more: &Self, times: u32) {
+        self.cpu_milli = self.cpu_milli.saturating_add(more.cpu_milli.saturating_mul(times));
+        self.memory_bytes = self.memory_bytes.saturating_add(more.memory_bytes.saturating_mul(times.into()));
+        for (name, amount) in &more.named {
+            let sum = self.named.entry(name.clone()).or_default();
+            *sum = sum.saturating_add(amount.saturating_mul(times));
+        }
+    }
+
+    /// What is left without as much, nothing where there is less.
+    pub(crate) fn subtract(&mut self, less: &Self) {
+        self.cpu_milli = self.cpu_milli.saturating_sub(less.cpu_milli);
+        self.memory_bytes = self.memory_bytes.saturating_sub(less.memory_bytes);
+        for (name, amount) in &less.named {
+            if let Some(has) = self.named.get_mut(name) {
+                *has = has.saturating_sub(*amount);
+            }
+        }
+    }
+
+    /// How much of `total` this is, of whatever it is the most of; in millionths.
+    pub(crate) fn dominant_share(&self, total: &Self) -> u64 {
+        let part = |used: u64, total: u64| used.saturating_mul(1_000_000).checked_div(total).unwrap_or(0);
+        let named = self.named.iter().map(|(name, used)| {
+            part(u64::from(*used), total.named.get(name).copied().unwrap_or(0).into())
+        });
+        let cpu = part(self.cpu_milli.into(), total.cpu_milli.into());
+        // In MiB, which is exact enough and cannot overflow.
+        let memory = part(self.memory_bytes >> 20, total.memory_bytes >> 20);
+        named.chain([cpu, memory]).max().unwrap_or(0)
+    }
+
     pub(crate) fn to_wire(&self) -> v1::Resources {
         v1::Resources { cpu_milli: self.cpu_milli, memory_bytes: self.memory_bytes, named: self.named.clone() }
     }

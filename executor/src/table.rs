@@ -5,25 +5,27 @@
 //!   forgotten;
 //! - per task only the highest attempt heard of may be accepted, also after it is settled, so a launch that was
 //!   delayed on its way starts nothing;
-//! - resources in use never exceed the total: who does not hold its share does not start;
+//! - resources in use never exceed the total: who does not hold its share does not start ([`shares`] says whose turn it is);
 //! - the fence is compared under the table's lock, after [`crate::store::fences`] has raised it. So whoever asked for
 //!   the table with a higher fence has seen every attempt that a lower one got in.
 
 mod backlog;
+pub(crate) mod shares;
 mod shown;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use muster_graph::ids::JobId;
 use muster_proto::v1;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::control::{Control, StopCause};
 use crate::faults;
 use crate::group::Group;
 use crate::keys::{AttemptKey, Fence};
 use crate::resources::{Account, Resources};
+use shares::Shares;
 
 /// Attempts not yet finished that the table takes; beyond it the machine is swamped whatever they need.
 const UNFINISHED_MAX: usize = 20_000;
@@ -46,6 +48,8 @@ struct Entry {
     group: Option<Arc<Group>>,
     /// Whether its share is taken from the account.
     holds: bool,
+    /// The scheduler whose share that is.
+    holder: Arc<str>,
     control: Arc<Control>,
 }
 
@@ -66,8 +70,7 @@ struct Inside {
     /// Per task the highest attempt heard of.
     highest: HashMap<JobId, HashMap<(u32, u32), u32>>,
     account: Account,
-    /// Accepted beyond the free resources, oldest first.
-    queue: VecDeque<AttemptKey>,
+    shares: Shares,
     unfinished: usize,
     draining: bool,
 }
@@ -80,6 +83,8 @@ pub(crate) struct Table {
     inside: Mutex<Inside>,
     /// Something changed that schedulers should hear of soon and that no result tells them.
     pub(crate) changed: Notify,
+    /// There may be room for who claims some.
+    pub(crate) room_changed: watch::Sender<()>,
 }
 
 impl Table {
@@ -88,11 +93,11 @@ impl Table {
             entries: BTreeMap::new(),
             highest: HashMap::new(),
             account: Account::new(total),
-            queue: VecDeque::new(),
+            shares: Shares::default(),
             unfinished: 0,
             draining: false,
         };
-        Self { backlog_max, inside: Mutex::new(inside), changed: Notify::new() }
+        Self { backlog_max, inside: Mutex::new(inside), changed: Notify::new(), room_changed: watch::Sender::new(()) }
     }
 
     fn inside(&self) -> MutexGuard<'_, Inside> {
@@ -106,7 +111,8 @@ impl Table {
             let control = Arc::new(Control::default());
             control.over.cancel();
             inside.heard_of(key);
-            inside.entries.insert(key, Entry { phase: Phase::Finished, group: None, holds: false, control });
+            let holder = Arc::from("");
+            inside.entries.insert(key, Entry { phase: Phase::Finished, group: None, holds: false, holder, control });
         }
     }
 
@@ -140,23 +146,10 @@ impl Table {
             return Verdict::Refused(Reason::DoesNotFit, "the table of attempts is full".to_owned());
         }
         let control = Arc::new(Control::default());
-        // Nobody overtakes the queue: otherwise small tasks would starve a large one.
-        let taken = if inside.queue.is_empty() {
-            inside.account.take(&group.need)
-        } else {
-            Err(format!("{} attempts wait already", inside.queue.len()))
-        };
-        let holds = match taken {
-            Ok(()) => {
-                control.go.cancel();
-                true
-            }
-            Err(_) if inside.queue.len() < self.backlog_max => {
-                inside.queue.push_back(key);
-                false
-            }
-            Err(what) => return Verdict::Refused(Reason::DoesNotFit, what),
-        };
+        if !inside.has_room(group) && inside.shares.waiting() >= self.backlog_max {
+            let free = inside.account.free();
+            return Verdict::Refused(Reason::DoesNotFit, format!("no room: {free:?} is free, and not all of it for this job"));
+        }
         if known > 0 {
             let older = AttemptKey { attempt: 0, ..key }..key;
             for (_, entry) in inside.entries.range(older) {
@@ -165,8 +158,13 @@ impl Table {
         }
         inside.heard_of(key);
         inside.unfinished += 1;
-        let entry = Entry { phase: Phase::Waiting, group: Some(group.clone()), holds, control: control.clone() };
+        let holder = Arc::clone(&group.owner_address);
+        inside.shares.enters(&holder);
+        inside.shares.waits(&holder, key, &group.need);
+        let (group, holds) = (Some(Arc::clone(group)), false);
+        let entry = Entry { phase: Phase::Waiting, group, holds, holder, control: control.clone() };
         inside.entries.insert(key, entry);
+        inside.let_go_on();
         Verdict::Accepted(control)
     }
 
@@ -189,7 +187,9 @@ impl Table {
         if entry.phase != Phase::Finished {
             entry.phase = Phase::Finished;
             entry.control.over.cancel();
+            let holder = Arc::clone(&entry.holder);
             inside.unfinished -= 1;
+            inside.shares.leaves(&holder);
         }
     }
 
@@ -261,7 +261,7 @@ impl Table {
         self.inside().of_job(job).next().is_some()
     }
 
-    /// What is free now.
+    /// What is free now, whosever turn it is.
     pub(crate) fn free(&self) -> Resources {
         self.inside().account.free()
     }
@@ -284,6 +284,12 @@ impl Table {
 
     pub(crate) fn is_draining(&self) -> bool {
         self.inside().draining
+    }
+}
+
+impl Entry {
+    fn is_unfinished(&self) -> bool {
+        self.phase != Phase::Finished
     }
 }
 
