@@ -66,9 +66,10 @@ impl Resources {
     /// How much of `total` this is, of whatever it is the most of; in millionths.
     pub(crate) fn dominant_share(&self, total: &Self) -> u64 {
         let part = |used: u64, total: u64| used.saturating_mul(1_000_000).checked_div(total).unwrap_or(0);
-        let named = self.named.iter().map(|(name, used)| {
-            part(u64::from(*used), total.named.get(name).copied().unwrap_or(0).into())
-        });
+        let named = self
+            .named
+            .iter()
+            .map(|(name, used)| part(u64::from(*used), total.named.get(name).copied().unwrap_or(0).into()));
         let cpu = part(self.cpu_milli.into(), total.cpu_milli.into());
         // In MiB, which is exact enough and cannot overflow.
         let memory = part(self.memory_bytes >> 20, total.memory_bytes >> 20);

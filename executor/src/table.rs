@@ -83,7 +83,7 @@ pub(crate) struct Table {
     inside: Mutex<Inside>,
     /// Something changed that schedulers should hear of soon and that no result tells them.
     pub(crate) changed: Notify,
-    /// There may be room for who claims some.
+    /// There may be room for who reserves some.
     pub(crate) room_changed: watch::Sender<()>,
 }
 
@@ -148,7 +148,10 @@ impl Table {
         let control = Arc::new(Control::default());
         if !inside.has_room(group) && inside.shares.waiting() >= self.backlog_max {
             let free = inside.account.free();
-            return Verdict::Refused(Reason::DoesNotFit, format!("no room: {free:?} is free, and not all of it for this job"));
+            return Verdict::Refused(
+                Reason::DoesNotFit,
+                format!("no room: {free:?} is free, and not all of it for this job"),
+            );
         }
         if known > 0 {
             let older = AttemptKey { attempt: 0, ..key }..key;

@@ -200,7 +200,7 @@ impl Service {
                 }
             }
         }
-        v1::LaunchTasksResponse { sequence: request.sequence, refused }
+        v1::LaunchTasksResponse { sequence: request.sequence, refused, account: None }
     }
 
     fn finish(&self, attempt: v1::AttemptRef, finished: v1::AttemptFinished) {

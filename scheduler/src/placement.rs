@@ -28,8 +28,6 @@ pub struct Backlog {
     pub work: u64,
     /// Tasks.
     pub count: u32,
-    /// One task may wait whatever its work.
-    pub foot_in: bool,
 }
 
 /// What an executor has left.
@@ -54,7 +52,7 @@ impl Offer {
             return 0;
         }
         let in_time = wanted.work.map_or(0, |work| self.backlog.work / work.max(1));
-        let in_time = u32::try_from(in_time).unwrap_or(u32::MAX).max(u32::from(self.backlog.foot_in));
+        let in_time = u32::try_from(in_time).unwrap_or(u32::MAX);
         in_time.min(self.backlog.count).min(self.window)
     }
 
@@ -62,7 +60,6 @@ impl Offer {
         let work = wanted.work.unwrap_or(0).saturating_mul(u64::from(count));
         self.backlog.work = self.backlog.work.saturating_sub(work);
         self.backlog.count -= count;
-        self.backlog.foot_in = false;
         self.window -= count;
     }
 }
@@ -184,7 +181,7 @@ mod tests {
 
     /// Nothing is free; `work` and `count` may wait.
     fn busy(milli: u32, work: u64, count: u32) -> Offer {
-        let backlog = Backlog { work, count, foot_in: false };
+        let backlog = Backlog { work, count };
         Offer { free: cpu(0), total: cpu(milli), backlog, ..offer(0) }
     }
 
@@ -223,7 +220,7 @@ mod tests {
         let short = Demand { resources: &one, count: 5, work: Some(10) };
         let got = solve(&[short], &mut offers);
         assert_eq!(got.iter().map(|a| (a.offer, a.count)).collect::<Vec<_>>(), [(1, 2), (0, 3)]);
-        assert_eq!(offers[0].backlog, Backlog { work: 70, count: 97, foot_in: false });
+        assert_eq!(offers[0].backlog, Backlog { work: 70, count: 97 });
     }
 
     #[test]
@@ -248,17 +245,6 @@ mod tests {
         assert!(offers[0].is_owed && !offers[1].is_owed);
         let got = solve(&[short, demand(&large, 1)], &mut [busy(4000, 100, 100)]);
         assert_eq!(got.len(), 1, "one that comes later holds nobody up");
-    }
-
-    #[test]
-    fn a_foot_in_the_door_is_one_task() {
-        let one = cpu(1000);
-        let mut offers = [busy(4000, 0, 10)];
-        offers[0].backlog.foot_in = true;
-        assert_eq!(
-            solve(&[demand(&one, 5), demand(&one, 5)], &mut offers),
-            [Assignment { demand: 0, offer: 0, count: 1 }]
-        );
     }
 
     proptest! {

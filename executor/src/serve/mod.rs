@@ -1,9 +1,9 @@
 //! What the executor serves, on one port: launches and cancels for schedulers, outputs and logs for everybody who
 //! reads, health and reflection.
 
-mod claims;
 mod data;
 mod log_reader;
+mod reservations;
 mod scheduling;
 
 use std::sync::Arc;

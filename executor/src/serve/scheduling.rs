@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::claims::Claimant;
+use super::reservations::Reserver;
 use crate::core::Core;
 use crate::faults;
 use crate::leave::Leave;
@@ -47,21 +47,21 @@ impl executor_server::Executor for ExecutorService {
                 () = core.accepted.cancelled() => {}
                 () = answers.closed() => return,
             }
-            let mut claimant = Claimant::new(Arc::clone(&core));
+            let mut reserver = Reserver::new(Arc::clone(&core));
             loop {
                 let answer = tokio::select! {
                     biased;
                     launch = launches.message() => match launch {
                         Ok(Some(launch)) => {
                             core.home.heard();
-                            claimant.heard(launch.claim);
+                            reserver.heard(launch.reservation);
                             let refused = core.admit(launch.executor_incarnation, launch.groups).await;
-                            refused.map(|refused| claimant.answer(launch.sequence, refused))
+                            refused.map(|refused| reserver.answer(launch.sequence, refused))
                         }
                         Ok(None) => return,
                         Err(status) => Err(status),
                     },
-                    answer = claimant.offered() => Ok(answer),
+                    answer = reserver.offered() => Ok(answer),
                 };
                 if answer.is_ok() && faults::is_set("lose-launch-answer") {
                     tracing::info!("an answer to launches was lost");

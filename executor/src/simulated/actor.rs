@@ -212,6 +212,7 @@ async fn deliver(channels: Channels, member: Member, destination: String, batch:
         incarnation: member.incarnation,
         statuses: batch.iter().map(|due| due.status.clone()).collect(),
         forwarded: false,
+        account: None,
     };
     let answer = match channels.executors(&destination) {
         Some(mut scheduler) => timeout(COMMIT_WITHIN, scheduler.update_task_status(request)).await.ok(),

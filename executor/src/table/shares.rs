@@ -4,13 +4,13 @@
 //! and whoever takes jobs over has what these have from the moment at which the executor hears of it
 //! ([ADR 13](../../../docs/adr/0013-executors-keep-the-ledger.md)).
 //!
-//! A scheduler **claims** room by having attempts wait here, or by saying that it has tasks for which it finds none. What is free
-//! is for the claimant that has the least of the machine, by dominant resource; for the others it is not there. Who claims
-//! nothing is in nobody's way, and without claims everything free is everybody's: two that take the same at the same time are
+//! A scheduler **reserves** room by having attempts wait here, or by saying that it has tasks for which it finds none. What is free
+//! is for the reserver that has the least of the machine, by dominant resource; for the others it is not there. Who reserves
+//! nothing is in nobody's way, and without reservations everything free is everybody's: two that take the same at the same time are
 //! told so by admission.
 //!
-//! **Invariant:** a claim does not hold up others for ever. It ends with the stream that brought it, if it is not repeated
-//! for [`CLAIM_LIVES`], or if there was room for it for [`OFFER_LIVES`] and it was not taken.
+//! **Invariant:** a reservation does not hold up others for ever. It ends with the stream that brought it, if it is not repeated
+//! for [`RESERVATION_LIVES`], or if there was room for it for [`OFFER_LIVES`] and it was not taken.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -25,14 +25,14 @@ use crate::group::Group;
 use crate::keys::AttemptKey;
 use crate::resources::Resources;
 
-/// Schedulers repeat a claim every two seconds.
-const CLAIM_LIVES: Duration = Duration::from_secs(5);
+/// Schedulers repeat a reservation every two seconds.
+const RESERVATION_LIVES: Duration = Duration::from_secs(5);
 /// Room that is offered and not taken for so long, in spite of a slow store, is not wanted.
 const OFFER_LIVES: Duration = Duration::from_millis(500);
 
 /// Tasks for which a scheduler finds no room.
 #[derive(Debug)]
-pub(crate) struct Claim {
+pub(crate) struct Reservation {
     /// Of one of them.
     pub(crate) need: Resources,
     /// How many.
@@ -43,7 +43,7 @@ pub(crate) struct Claim {
     offered: Option<Instant>,
 }
 
-impl Claim {
+impl Reservation {
     pub(crate) fn of(need: Resources, count: u32, told: Instant) -> Self {
         Self { need, count, told, offered: None }
     }
@@ -58,18 +58,18 @@ pub(super) struct Holder {
     pub(super) queue: VecDeque<AttemptKey>,
     /// What these need, all together.
     waiting: Resources,
-    claim: Option<Claim>,
+    reservation: Option<Reservation>,
     /// Attempts of its jobs that are not finished.
     unfinished: usize,
 }
 
 impl Holder {
     fn is_nothing(&self) -> bool {
-        self.unfinished == 0 && self.claim.is_none()
+        self.unfinished == 0 && self.reservation.is_none()
     }
 
-    fn claims(&self) -> bool {
-        !self.queue.is_empty() || self.claim.is_some()
+    fn reserves(&self) -> bool {
+        !self.queue.is_empty() || self.reservation.is_some()
     }
 }
 
@@ -100,8 +100,8 @@ impl Shares {
     pub(super) fn takes(&mut self, scheduler: &Arc<str>, need: &Resources) {
         let holder = self.holder(scheduler);
         holder.used.add(need, 1);
-        if let Some(claim) = &mut holder.claim {
-            claim.offered = None;
+        if let Some(reservation) = &mut holder.reservation {
+            reservation.offered = None;
         }
     }
 
@@ -142,13 +142,13 @@ impl Shares {
     /// What of `free` is there for a scheduler: what is owed to others is not.
     pub(super) fn room(&self, scheduler: &str, mut free: Resources, total: &Resources) -> Resources {
         let mine = self.holders.get(scheduler).map_or(0, |holder| holder.used.dominant_share(total));
-        let claimants = self.holders.iter().filter(|(name, holder)| &***name != scheduler && holder.claims());
-        for (_, holder) in claimants.filter(|(_, holder)| holder.used.dominant_share(total) < mine) {
+        let reservers = self.holders.iter().filter(|(name, holder)| &***name != scheduler && holder.reserves());
+        for (_, holder) in reservers.filter(|(_, holder)| holder.used.dominant_share(total) < mine) {
             free.subtract(&holder.waiting);
-            if let Some(claim) = &holder.claim {
-                let mut claimed = Resources::default();
-                claimed.add(&claim.need, claim.count);
-                free.subtract(&claimed);
+            if let Some(reservation) = &holder.reservation {
+                let mut reserved = Resources::default();
+                reserved.add(&reservation.need, reservation.count);
+                free.subtract(&reserved);
             }
         }
         free
@@ -163,19 +163,19 @@ impl Shares {
         waiting.into_iter().map(|(_, name, key)| (name, key)).collect()
     }
 
-    fn has_claims(&self) -> bool {
-        self.holders.values().any(|holder| holder.claim.is_some())
+    fn has_reservations(&self) -> bool {
+        self.holders.values().any(|holder| holder.reservation.is_some())
     }
 }
 
 impl Table {
     /// A scheduler says for what it finds no room; `None`: for nothing.
-    pub(crate) fn set_claim(&self, scheduler: &Arc<str>, claim: Option<Claim>) {
+    pub(crate) fn set_reservation(&self, scheduler: &Arc<str>, reservation: Option<Reservation>) {
         let mut inside = self.inside();
         let holder = inside.shares.holder(scheduler);
         // Told once more, it is the same offer that was not taken yet.
-        let offered = holder.claim.as_ref().and_then(|known| known.offered);
-        holder.claim = claim.map(|claim| Claim { offered, ..claim });
+        let offered = holder.reservation.as_ref().and_then(|known| known.offered);
+        holder.reservation = reservation.map(|reservation| Reservation { offered, ..reservation });
         inside.shares.forget_if_nothing(scheduler);
         inside.let_go_on();
         self.room_may_have_changed(&inside);
@@ -186,18 +186,19 @@ impl Table {
         self.inside().account_for(scheduler)
     }
 
-    /// The account for a scheduler if there is room for what it claims. A claim that has had its time ends by this. `Err`: it
-    /// claims nothing (any more).
+    /// The account for a scheduler if there is room for what it reserves. A reservation that has had its time ends by this. `Err`: it
+    /// reserves nothing (any more).
     pub(crate) fn offer(&self, scheduler: &Arc<str>, now: Instant) -> Result<Option<v1::Account>, ()> {
         let mut inside = self.inside();
         let room = inside.room(scheduler);
         let Some(holder) = inside.shares.holders.get_mut(scheduler) else { return Err(()) };
-        let Some(claim) = &mut holder.claim else { return Err(()) };
-        let fits = room.has(&claim.need);
-        claim.offered = if fits { claim.offered.or(Some(now)) } else { None };
-        let had_time = claim.offered.is_some_and(|since| now >= since + OFFER_LIVES) || now >= claim.told + CLAIM_LIVES;
+        let Some(reservation) = &mut holder.reservation else { return Err(()) };
+        let fits = room.has(&reservation.need);
+        reservation.offered = if fits { reservation.offered.or(Some(now)) } else { None };
+        let had_time = reservation.offered.is_some_and(|since| now >= since + OFFER_LIVES)
+            || now >= reservation.told + RESERVATION_LIVES;
         if had_time {
-            holder.claim = None;
+            holder.reservation = None;
             inside.shares.forget_if_nothing(scheduler);
             inside.let_go_on();
             self.room_may_have_changed(&inside);
@@ -232,9 +233,9 @@ impl Table {
         self.room_may_have_changed(inside);
     }
 
-    /// Those who claim room look again.
+    /// Those who reservation room look again.
     pub(super) fn room_may_have_changed(&self, inside: &Inside) {
-        if inside.shares.has_claims() {
+        if inside.shares.has_reservations() {
             self.room_changed.send_replace(());
         }
     }
@@ -257,8 +258,7 @@ impl Inside {
 
     /// Whether an attempt of the group would not have to wait: neither behind its own scheduler's, nor for room.
     pub(super) fn has_room(&self, group: &Group) -> bool {
-        let queue_is_empty =
-            self.shares.holders.get(&group.owner_address).is_none_or(|holder| holder.queue.is_empty());
+        let queue_is_empty = self.shares.holders.get(&group.owner_address).is_none_or(|holder| holder.queue.is_empty());
         // Nobody overtakes who comes first: otherwise small tasks would starve a large one.
         queue_is_empty && self.room(&group.owner_address).has(&group.need)
     }
@@ -268,7 +268,8 @@ impl Inside {
     pub(super) fn let_go_on(&mut self) {
         while self.shares.waiting > 0 {
             let mut waiting = self.shares.first_of_each(self.account.total()).into_iter();
-            let Some((scheduler, key)) = waiting.find(|(scheduler, key)| self.room(scheduler).has(self.need(*key))) else {
+            let Some((scheduler, key)) = waiting.find(|(scheduler, key)| self.room(scheduler).has(self.need(*key)))
+            else {
                 return;
             };
             let entry = self.entries.get_mut(&key).expect("who waits is in the table");
@@ -286,3 +287,7 @@ impl Inside {
         &group.expect("who waits was launched in this life").need
     }
 }
+
+#[cfg(test)]
+#[path = "shares_tests.rs"]
+mod tests;

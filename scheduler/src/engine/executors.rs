@@ -97,8 +97,10 @@ pub struct Executor {
     pub(super) tell_at: Option<Millis>,
     /// Our attempts on it.
     pub(crate) held: HashMap<HeldKey, Booking>,
-    /// In use by others, by the executor's account.
+    /// In use by others or owed to them, by the executor's account.
     pub(super) foreign: Resources,
+    /// It says what it has for this scheduler, and not only what it has left.
+    pub(super) tells_account: bool,
     /// And how many attempts of others it has.
     pub(super) foreign_running: u32,
     /// Ours that wait there, and how many may.
@@ -147,6 +149,7 @@ impl Executor {
             tell_at: None,
             held: HashMap::new(),
             foreign: Resources::default(),
+            tells_account: false,
             foreign_running: 0,
             ahead: Ahead::default(),
             unanswered: 0,
@@ -256,7 +259,7 @@ impl Engine {
             executor.unanswered = 0;
             executor.newest_poll = 0;
             executor.ask.values_mut().for_each(|doubt| doubt.poll = None);
-            (executor.foreign, executor.foreign_running) = (Resources::default(), 0);
+            (executor.foreign, executor.foreign_running, executor.tells_account) = (Resources::default(), 0, false);
             executor.to_fetch = v1::PollWorkResponse::default();
         }
         executor.go_on();
@@ -349,7 +352,7 @@ impl Engine {
         }
         executor.is_back(Link::Home, now);
         executor.draining = draining;
-        executor.account(free, running);
+        executor.counted(free, running);
     }
 
     /// A stream may end long after the executor has moved to a peer: that says nothing about it any more.
@@ -384,10 +387,12 @@ impl Engine {
 
     /// It refused for lack of room: our account of it was wrong.
     pub(super) fn mark_full(&mut self, id: &str, now: Millis) {
-        /// Only its home hears its account with each heartbeat; other schedulers try again after this.
-        const PAUSE_MS: Millis = 1_000;
+        /// It has told what it has, and is not to be asked at once again whatever that was.
+        const PAUSE_MS: Millis = 100;
+        /// One that keeps no account for each scheduler tells its home alone what it has left; others try again after this.
+        const BLIND_PAUSE_MS: Millis = 1_000;
         if let Some(executor) = self.executors.get_mut(id) {
-            executor.full_until = now + PAUSE_MS;
+            executor.full_until = now + if executor.tells_account { PAUSE_MS } else { BLIND_PAUSE_MS };
         }
     }
 }

@@ -44,6 +44,13 @@ pub enum Input {
         /// It takes no new work.
         draining: bool,
     },
+    /// It says what it has for this scheduler.
+    Account {
+        /// Who.
+        executor: ExecutorKey,
+        /// What.
+        account: v1::Account,
+    },
     /// It has no session at this scheduler any more.
     SessionEnded {
         /// Who.
@@ -153,6 +160,13 @@ pub enum Output {
         executor: ExecutorKey,
         /// Which.
         request: v1::CancelTasksRequest,
+    },
+    /// Tell a push executor for what it is asked to keep room.
+    Reserve {
+        /// Whom.
+        executor: ExecutorKey,
+        /// For what; nothing any more.
+        reservation: v1::Reservation,
     },
     /// Ask an executor what it has of jobs that were taken over.
     Ask {

@@ -25,6 +25,7 @@ mod place;
 mod polls;
 mod reach;
 mod requests;
+mod reservations;
 mod statuses;
 mod takeover;
 #[cfg(test)]
@@ -94,6 +95,7 @@ pub struct Engine {
     next_question: u64,
     outputs: Vec<Output>,
     counts: Counts,
+    reservations: reservations::Reservations,
     /// Told to those who watch a job's life from outside; rises with everything.
     watchers: HashMap<JobId, tokio::sync::watch::Sender<Changed>>,
 }
@@ -127,6 +129,7 @@ impl Engine {
             next_question: 1,
             outputs: Vec::new(),
             counts: Counts::default(),
+            reservations: reservations::Reservations::default(),
             watchers: HashMap::new(),
         }
     }
@@ -141,6 +144,7 @@ impl Engine {
             Input::Heartbeat { executor, free, running, draining } => {
                 self.heartbeat(&executor, &free, running, draining, now);
             }
+            Input::Account { executor, account } => self.account(&executor, &account),
             Input::SessionEnded { executor } => self.session_ended(&executor, now),
             Input::Reached { executor, way } => self.reached(&executor, way, now),
             Input::Lost(loss) => self.lost(loss, now),
@@ -169,6 +173,7 @@ impl Engine {
     /// Places what can be placed and answers with everything there is to do, and with the transactions to send.
     pub fn settle(&mut self, now: Millis) -> (Vec<Output>, Vec<JobCommit>) {
         self.place(now);
+        self.reserve(now);
         self.ask_back(now);
         let commits = self.collect_commits(now);
         self.answer_polls();
@@ -182,7 +187,8 @@ impl Engine {
         let executor = self.executors.values().filter_map(|e| e.wakeup(self.silent_after, self.lost_after)).min();
         let waiting = self.executors.values().filter_map(|e| e.ask_back_at(self.schedulers_sharing())).min();
         let absence = self.absences.first().map(|(at, ..)| *at);
-        job.into_iter().chain(executor).chain(waiting).chain(absence).min()
+        let reservation = self.reservations.look_at();
+        job.into_iter().chain(executor).chain(waiting).chain(absence).chain(reservation).min()
     }
 
     /// Whether so much waits to be committed that nothing more should be taken in.

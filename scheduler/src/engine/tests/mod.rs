@@ -10,6 +10,7 @@ mod losses;
 mod ownership;
 mod promises;
 mod pull;
+mod reservations;
 mod round_trip;
 
 use std::collections::VecDeque;

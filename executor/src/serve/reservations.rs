@@ -1,4 +1,4 @@
-//! The scheduler at the other end of a launch stream, as one that claims room: it is told when there is some.
+//! The scheduler at the other end of a launch stream, as one that reserves room: it is told when there is some.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,53 +9,53 @@ use tokio::time::Instant;
 
 use crate::core::Core;
 use crate::resources::Resources;
-use crate::table::shares::Claim;
+use crate::table::shares::Reservation;
 use crate::uplink::home::normal;
 
 /// Whoever has least here mostly fills what becomes free at once, with what waits here or what it hears of by a result. What
 /// is still free after so long is offered.
 const SETTLES_WITHIN: Duration = Duration::from_millis(5);
-/// A claim is looked at this often, whatever happens: its time may be up.
+/// A reservation is looked at this often, whatever happens: its time may be up.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// See the module. Dropping it ends the claim.
-pub(super) struct Claimant {
+/// See the module. Dropping it ends the reservation.
+pub(super) struct Reserver {
     core: Arc<Core>,
     /// None: it has not said who it is.
     scheduler: Option<Arc<str>>,
-    claims: bool,
+    reserves: bool,
     changes: watch::Receiver<()>,
-    /// When its claim is looked at.
+    /// When its reservation is looked at.
     look_at: Instant,
     /// What it was told last.
     told: v1::Account,
 }
 
-impl Drop for Claimant {
+impl Drop for Reserver {
     fn drop(&mut self) {
-        if let Some(scheduler) = self.scheduler.take().filter(|_| self.claims) {
-            self.core.table.set_claim(&scheduler, None);
+        if let Some(scheduler) = self.scheduler.take().filter(|_| self.reserves) {
+            self.core.table.set_reservation(&scheduler, None);
         }
     }
 }
 
-impl Claimant {
+impl Reserver {
     pub(super) fn new(core: Arc<Core>) -> Self {
         let changes = core.table.room_changed.subscribe();
         let told = v1::Account::default();
-        Self { core, scheduler: None, claims: false, changes, look_at: Instant::now(), told }
+        Self { core, scheduler: None, reserves: false, changes, look_at: Instant::now(), told }
     }
 
     /// Takes in what came with a message.
-    pub(super) fn heard(&mut self, claim: Option<v1::Claim>) {
-        let Some(claim) = claim else { return };
-        let scheduler = normal(&claim.scheduler);
+    pub(super) fn heard(&mut self, reservation: Option<v1::Reservation>) {
+        let Some(reservation) = reservation else { return };
+        let scheduler = normal(&reservation.scheduler);
         let now = Instant::now();
-        let claimed = claim.need.as_ref().filter(|_| claim.count > 0);
-        let claimed = claimed.map(|need| Claim::of(Resources::from_wire(Some(need)), claim.count, now));
-        if self.claims || claimed.is_some() {
-            self.claims = claimed.is_some();
-            self.core.table.set_claim(&scheduler, claimed);
+        let reserved = reservation.need.as_ref().filter(|_| reservation.count > 0);
+        let reserved = reserved.map(|need| Reservation::of(Resources::from_wire(Some(need)), reservation.count, now));
+        if self.reserves || reserved.is_some() {
+            self.reserves = reserved.is_some();
+            self.core.table.set_reservation(&scheduler, reserved);
         }
         self.scheduler = Some(scheduler);
         self.look_at = now + SETTLES_WITHIN;
@@ -69,10 +69,10 @@ impl Claimant {
         v1::LaunchTasksResponse { sequence, refused, account }
     }
 
-    /// Waits until there is room for what it claims of which it has not been told. Cancel safe.
+    /// Waits until there is room for what it reserves of which it has not been told. Cancel safe.
     pub(super) async fn offered(&mut self) -> v1::LaunchTasksResponse {
         loop {
-            let Some(scheduler) = self.scheduler.clone().filter(|_| self.claims) else {
+            let Some(scheduler) = self.scheduler.clone().filter(|_| self.reserves) else {
                 std::future::pending::<()>().await;
                 continue;
             };
@@ -89,7 +89,7 @@ impl Claimant {
             let now = Instant::now();
             self.look_at = now + LOOK_EVERY;
             match self.core.table.offer(&scheduler, now) {
-                Err(()) => self.claims = false,
+                Err(()) => self.reserves = false,
                 Ok(Some(account)) if account != self.told => {
                     self.told.clone_from(&account);
                     return v1::LaunchTasksResponse { sequence: 0, refused: Vec::new(), account: Some(account) };
