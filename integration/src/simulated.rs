@@ -147,6 +147,7 @@ async fn report(
             incarnation: 1,
             statuses: std::mem::take(&mut statuses),
             forwarded: false,
+            account: None,
         };
         let mut client = client.clone();
         tokio::spawn(async move {
