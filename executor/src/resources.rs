@@ -105,7 +105,7 @@ impl Account {
 
     /// Says what does not fit, or takes it.
     pub(crate) fn take(&mut self, need: &Resources) -> Result<(), String> {
-        Self::compare(&self.free(), need, "free")?;
+        self.fits_free(need)?;
         self.used.cpu_milli += need.cpu_milli;
         self.used.memory_bytes += need.memory_bytes;
         for (name, amount) in &need.named {
@@ -128,6 +128,11 @@ impl Account {
     /// Whether it would fit into the empty machine.
     pub(crate) fn fits_total(&self, need: &Resources) -> Result<(), String> {
         Self::compare(&self.total, need, "in all")
+    }
+
+    /// Whether it would fit now.
+    pub(crate) fn fits_free(&self, need: &Resources) -> Result<(), String> {
+        Self::compare(&self.free(), need, "free")
     }
 
     pub(crate) fn total(&self) -> &Resources {

@@ -167,9 +167,11 @@ impl Table {
         }
         let control = Arc::new(Control::default());
         if !inside.has_room(group) && inside.shares.waiting() >= self.backlog_max {
-            let free = inside.account.free();
-            let why = format!("no room: {free:?} is free, and not all of it for this job");
-            return Verdict::Refused(Reason::DoesNotFit, why);
+            let owed = || "what is free is owed to others, or to what waits already".to_owned();
+            return Verdict::Refused(
+                Reason::DoesNotFit,
+                inside.account.fits_free(&group.need).err().unwrap_or_else(owed),
+            );
         }
         let older = AttemptKey { attempt: 0, ..key }..key;
         for (_, entry) in inside.entries.range(older) {

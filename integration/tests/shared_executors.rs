@@ -10,7 +10,7 @@ use muster_integration::processes::muster;
 use muster_integration::world::{World, client, ready, succeeded};
 use muster_integration::{cluster, eventually, journal};
 use muster_scheduler::Handle;
-use muster_state::Memory;
+use muster_state::{Memory, StateBackend};
 
 struct Shared {
     world: World,
@@ -24,7 +24,7 @@ impl Shared {
     async fn start(mode: Mode) -> Self {
         cluster::logs();
         let world = World::new();
-        let state = Arc::new(Memory::new());
+        let state: Arc<dyn StateBackend> = Arc::new(Memory::new());
         let one = cluster::scheduler("one", Arc::clone(&state)).await.unwrap();
         let two = cluster::scheduler("two", Arc::clone(&state)).await.unwrap();
         let mut options = muster_executor::Options::new(world.path("e"), vec![one.address().to_string()]);
@@ -41,7 +41,8 @@ impl Shared {
     }
 
     async fn submit(&self, to: usize, tasks: u32, cpu: f64, run: &str) -> JobId {
-        let yaml = format!("name: j{to}\nstages: [{{name: a, run: '{run}', tasks: {tasks}, resources: {{cpu: {cpu}}}}}]");
+        let yaml =
+            format!("name: j{to}\nstages: [{{name: a, run: '{run}', tasks: {tasks}, resources: {{cpu: {cpu}}}}}]");
         self.clients[to].submit(self.world.job(&yaml), None).await.unwrap().job
     }
 
