@@ -186,6 +186,7 @@ fn samples_of_every_kind_and_version_are_read_as_they_were_written() {
         lost_after_ms: 0,
         priority: 5,
         never_lost: false,
+        ..StoredPlan::default()
     };
     let cancel =
         CancelMark { request_id: "0123456789abcdef".to_owned(), reason: "enough".to_owned(), at_ms: 1_800_000_000_000 };

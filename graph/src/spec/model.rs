@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::placement::Placement;
+
 /// One immutable job.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JobSpec {
@@ -20,6 +22,8 @@ pub struct JobSpec {
     pub timeout: Option<Duration>,
     /// When what an executor had is run elsewhere because it is out of reach; `None`: as the cluster says.
     pub lost_after: Option<LostAfter>,
+    /// On which executors its tasks may run; a stage's own word wins.
+    pub placement: Placement,
     /// In any order; names are unique.
     pub stages: Vec<StageSpec>,
 }
@@ -52,6 +56,8 @@ pub struct StageSpec {
     pub env: BTreeMap<String, String>,
     /// Of one task.
     pub resources: Resources,
+    /// On top of the job's.
+    pub placement: Placement,
     /// How often an attempt may fail, by class.
     pub retries: Retries,
     /// Of one attempt.

@@ -11,15 +11,23 @@ use crate::spec::limits::{
 use crate::spec::model::{JobSpec, Resources, Run, StageSpec, Tasks, When, Work};
 use crate::spec::quantity::{show_duration, show_memory};
 
+/// What a stage's rules need of the whole job, looked at once.
+pub(super) struct Whole {
+    /// What the job itself says about placement.
+    pub(super) placement_bytes: usize,
+    /// Items of all stages so far.
+    pub(super) items_bytes: usize,
+}
+
 impl Rules {
-    pub(super) fn stage(&mut self, spec: &JobSpec, index: usize, stage: &StageSpec, items_bytes: &mut usize) {
+    pub(super) fn stage(&mut self, spec: &JobSpec, index: usize, stage: &StageSpec, whole: &mut Whole) {
         if let Some((message, help)) = bad_name(&stage.name, "stage") {
             // The path ends in `name`, so that a name that could not be read is not judged.
             self.at(Point::StageName, field(index, "name"), message, help);
         }
         let Work::Process(run) = &stage.work;
         self.run(index, run);
-        self.tasks(index, &stage.tasks, items_bytes);
+        self.tasks(index, &stage.tasks, &mut whole.items_bytes);
         self.env(Some(index), &stage.env);
         let both = env_bytes(&spec.env).saturating_add(env_bytes(&stage.env));
         if both > ENV_BYTES_MAX && env_bytes(&spec.env) <= ENV_BYTES_MAX && env_bytes(&stage.env) <= ENV_BYTES_MAX {
@@ -31,6 +39,7 @@ impl Rules {
             );
         }
         self.resources(index, &stage.resources);
+        self.placement(Some(index), &stage.placement, whole.placement_bytes);
         let retries = &stage.retries;
         self.at_most(inside(index, "retries", Segment::key("backoff")), retries.backoff, BACKOFF_MAX);
         self.at_most(inside(index, "retries", Segment::key("backoff_max")), retries.backoff_max, BACKOFF_MAX);
