@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// What a job or a stage says about the executors of its tasks.
-#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Placement {
     /// By label: an executor that does not meet all of these gets no task.
     pub require: BTreeMap<String, LabelRule>,
@@ -19,7 +19,7 @@ pub struct Placement {
 }
 
 /// What a label has to be.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum LabelRule {
     /// One of these.
     OneOf(Vec<String>),
@@ -30,7 +30,7 @@ pub enum LabelRule {
 }
 
 /// A label that counts in favour of an executor.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Preference {
     /// Which label.
     pub label: String,
@@ -41,12 +41,13 @@ pub struct Preference {
 }
 
 /// How tasks spread over executors that are equally good for them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Policy {
-    /// Over as many as possible, the emptiest first.
+    /// Over all that have room, the one with the most room first.
     #[default]
     Spread,
-    /// Over as few as possible, the fullest first, so that others stay free for what is large.
+    /// One is filled after the other, those in use before idle ones and the one with the least room first, so that the
+    /// others stay free for what is large.
     Pack,
 }
 
@@ -85,7 +86,7 @@ impl Placement {
 }
 
 /// What holds for a stage: its own word on top of its job's.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Placing<'a> {
     job: &'a Placement,
     stage: &'a Placement,

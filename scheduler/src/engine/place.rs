@@ -1,12 +1,12 @@
 //! Ready tasks to free resources: states the present as a [`placement`] problem, and carries the answer out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 
 use muster_graph::execution::{Effect, Event};
 use muster_graph::ids::{JobId, Millis, StageIndex};
-use muster_graph::spec::Resources;
+use muster_graph::spec::{Placing, Resources};
 
 use super::Engine;
 use crate::options::LAUNCH_WINDOW;
@@ -54,6 +54,7 @@ impl Engine {
     fn place_round(&mut self, wanted: &[(JobId, StageIndex, u32)], owed: &mut BTreeSet<String>, now: Millis) -> bool {
         let schedulers = self.schedulers_sharing();
         let mut ids = Vec::new();
+        let mut labels = Vec::new();
         let mut offers = Vec::new();
         for (id, executor) in &self.executors {
             let window = LAUNCH_WINDOW.saturating_sub(executor.unanswered);
@@ -65,18 +66,34 @@ impl Engine {
             let free = executor.free();
             if free.cpu_milli > 0 || backlog != Backlog::default() {
                 ids.push(id.clone());
+                labels.push(&executor.labels);
                 offers.push(Offer { free, window, total: executor.total.clone(), backlog, is_owed });
             }
         }
         if offers.is_empty() {
             return false;
         }
+        // Demands that say the same share an answer, of whichever job; most say nothing, and ask nothing.
+        let mut ranks: HashMap<Placing<'_>, Vec<Option<u32>>> = HashMap::new();
+        for (id, stage, _) in wanted {
+            let placing = self.jobs[id].graph.plan().placing(*stage);
+            if !placing.is_indifferent() {
+                ranks.entry(placing).or_insert_with(|| labels.iter().map(|labels| placing.rank(labels)).collect());
+            }
+        }
         let demands: Vec<Demand<'_>> = wanted
             .iter()
             .map(|(id, stage, count)| {
                 let job = &self.jobs[id];
                 let resources = &job.graph.plan().stages[stage.0 as usize].resources;
-                Demand { resources, count: *count, work: job.pace.work(*stage, resources, now) }
+                let placing = job.graph.plan().placing(*stage);
+                Demand {
+                    resources,
+                    count: *count,
+                    work: job.pace.work(*stage, resources, now),
+                    ranks: if ranks.is_empty() { None } else { ranks.get(&placing).map(Vec::as_slice) },
+                    policy: placing.policy(),
+                }
             })
             .collect();
         let assignments = placement::solve(&demands, &mut offers);
