@@ -44,8 +44,8 @@ enum Phase {
 struct Entry {
     phase: Phase,
     group: Option<Arc<Group>>,
-    /// Whether its share is taken from the account.
-    holds: bool,
+    /// What it holds of the account.
+    share: Option<crate::devices::Share>,
     control: Arc<Control>,
 }
 
@@ -83,11 +83,11 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    pub(crate) fn new(total: Resources, backlog_max: usize) -> Self {
+    pub(crate) fn new(account: Account, backlog_max: usize) -> Self {
         let inside = Inside {
             entries: BTreeMap::new(),
             highest: HashMap::new(),
-            account: Account::new(total),
+            account,
             queue: VecDeque::new(),
             unfinished: 0,
             draining: false,
@@ -106,7 +106,7 @@ impl Table {
             let control = Arc::new(Control::default());
             control.over.cancel();
             inside.heard_of(key);
-            inside.entries.insert(key, Entry { phase: Phase::Finished, group: None, holds: false, control });
+            inside.entries.insert(key, Entry { phase: Phase::Finished, group: None, share: None, control });
         }
     }
 
@@ -146,14 +146,14 @@ impl Table {
         } else {
             Err(format!("{} attempts wait already", inside.queue.len()))
         };
-        let holds = match taken {
-            Ok(()) => {
+        let share = match taken {
+            Ok(share) => {
                 control.go.cancel();
-                true
+                Some(share)
             }
             Err(_) if inside.queue.len() < self.backlog_max => {
                 inside.queue.push_back(key);
-                false
+                None
             }
             Err(what) => return Verdict::Refused(Reason::DoesNotFit, what),
         };
@@ -165,7 +165,7 @@ impl Table {
         }
         inside.heard_of(key);
         inside.unfinished += 1;
-        let entry = Entry { phase: Phase::Waiting, group: Some(group.clone()), holds, control: control.clone() };
+        let entry = Entry { phase: Phase::Waiting, group: Some(group.clone()), share, control: control.clone() };
         inside.entries.insert(key, entry);
         Verdict::Accepted(control)
     }
@@ -326,7 +326,7 @@ mod tests {
     }
 
     pub(super) fn table(backlog: usize) -> Table {
-        Table::new(Resources { cpu_milli: 2000, ..Resources::default() }, backlog)
+        Table::new(Account::new(Resources { cpu_milli: 2000, ..Resources::default() }, Default::default()), backlog)
     }
 
     pub(super) fn reason(verdict: &Verdict) -> Option<v1::RefusalReason> {

@@ -10,9 +10,9 @@ impl Table {
         let mut inside = self.inside();
         let Inside { entries, account, queue, .. } = &mut *inside;
         let Some(entry) = entries.get_mut(&key) else { return };
-        if std::mem::take(&mut entry.holds) {
+        if let Some(share) = entry.share.take() {
             let group = entry.group.as_ref().expect("who holds a share was launched in this life");
-            account.give_back(&group.need);
+            account.give_back(&group.need, share);
         } else {
             queue.retain(|waiting| *waiting != key);
         }
@@ -39,10 +39,8 @@ impl Inside {
         while let Some(next) = queue.front() {
             if let Some(entry) = entries.get_mut(next) {
                 let group = entry.group.as_ref().expect("who waits was launched in this life");
-                if account.take(&group.need).is_err() {
-                    break;
-                }
-                entry.holds = true;
+                let Ok(share) = account.take(&group.need) else { break };
+                entry.share = Some(share);
                 entry.control.go.cancel();
             }
             queue.pop_front();

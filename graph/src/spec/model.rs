@@ -153,6 +153,13 @@ pub struct Resources {
     pub named: BTreeMap<String, u32>,
 }
 
+/// The variable in which a task finds what it has of a named resource: what no shell takes in a name becomes `_`.
+#[must_use]
+pub fn resource_variable(resource: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
+    format!("MUSTER_RESOURCE_{}", resource.chars().map(plain).collect::<String>())
+}
+
 /// Budgets of failed attempts by class: how many retries each class is worth. Only a task's own failures count
 /// against `failed`.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

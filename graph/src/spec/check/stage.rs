@@ -1,5 +1,7 @@
 //! Rules about one stage's own fields.
 
+use std::collections::BTreeMap;
+
 use super::job::{bad_name, env_bytes};
 use super::{Rules, field, inside};
 use crate::spec::finding::{Point, Segment, shown};
@@ -8,7 +10,7 @@ use crate::spec::limits::{
     MEMORY_BYTES_MAX, NAMED_RESOURCE_COUNT_MAX, NAMED_RESOURCES_MAX, RESOURCE_NAME_CHARS_MAX, SCRIPT_BYTES_MAX,
     TASKS_PER_STAGE_MAX, TIMEOUT_MAX, WORD_COST_BYTES,
 };
-use crate::spec::model::{JobSpec, Resources, Run, StageSpec, Tasks, When, Work};
+use crate::spec::model::{JobSpec, Resources, Run, StageSpec, Tasks, When, Work, resource_variable};
 use crate::spec::quantity::{show_duration, show_memory};
 
 /// What a stage's rules need of the whole job, looked at once.
@@ -171,7 +173,16 @@ impl Rules {
                 "ask only for what the tasks need",
             );
         }
+        let mut variables = BTreeMap::new();
         for (name, &count) in &resources.named {
+            if let Some(other) = variables.insert(resource_variable(name), name) {
+                self.at(
+                    Point::Key,
+                    at(name),
+                    format!("tasks would find `{}` and `{}` in one variable", shown(other), shown(name)),
+                    "rename one of them; characters other than letters and digits become _ there",
+                );
+            }
             let is_name = name.starts_with(|c: char| c.is_ascii_lowercase())
                 && name.len() <= RESOURCE_NAME_CHARS_MAX
                 && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_.-/".contains(&b));
