@@ -77,11 +77,10 @@ async fn try_declare_lost(shared: &Shared, executor: &ExecutorKey) -> Result<Opt
         executor_seen(shared, entry).await?;
         return Ok(None);
     }
+    // Who has no session is cut off or stuck, and can be nobody's home: it may be for that alone that the executor has none.
     let home = SessionId(stored.home.clone());
-    let mut guards = Vec::new();
-    if home == session {
-        guards.push(Guard::SessionAlive(home));
-    } else if !stored.home.is_empty() {
+    let mut guards = vec![Guard::SessionAlive(session.clone())];
+    if home != session && !stored.home.is_empty() {
         // Only its own home may declare it lost while that lives.
         guards.push(Guard::SessionGone(home));
     }
@@ -180,8 +179,7 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test]
-    async fn the_wish_to_drain_outlives_a_crash_and_not_a_stop() {
+    async fn with_an_executor_without_home() -> (Arc<Shared>, ExecutorKey) {
         let state: Arc<dyn StateBackend> = Arc::new(Memory::new());
         let (shared, engine) = Shared::without_engine(&state).await;
         // Nobody is to wait for its answer.
@@ -194,6 +192,21 @@ mod tests {
             ..Default::default()
         };
         read_now(&shared, "e").await.unwrap().write(&*state, &ready, Vec::new()).await.unwrap().unwrap();
+        (shared, life)
+    }
+
+    #[tokio::test]
+    async fn a_scheduler_without_a_session_declares_nobody_lost() {
+        let (shared, life) = with_an_executor_without_home().await;
+        shared.presence().session.close().await;
+        assert_eq!(try_declare_lost(&shared, &life).await.unwrap(), None);
+        let reading = read_now(&shared, "e").await.unwrap();
+        assert_eq!(reading.record().unwrap().0.state, executor_state::READY);
+    }
+
+    #[tokio::test]
+    async fn the_wish_to_drain_outlives_a_crash_and_not_a_stop() {
+        let (shared, life) = with_an_executor_without_home().await;
         let wished = async || {
             let reading = read_now(&shared, "e").await.unwrap();
             let (record, _) = reading.record().unwrap();

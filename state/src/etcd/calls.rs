@@ -8,7 +8,7 @@
 
 use std::error::Error as _;
 use std::future::Future;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use etcd_client::{Client, ConnectOptions};
@@ -27,6 +27,10 @@ const PING_TIMEOUT: Duration = Duration::from_secs(3);
 const ROUND_PAUSE: Duration = Duration::from_millis(50);
 /// A read that has several members to ask waits for one of them at most this part of its deadline.
 const READ_SHARES: u32 = 2;
+/// A write that has several members to go to is waited for at least this part of its deadline. A member loses what it had
+/// sent to a leader that died, and says so only after longer than it takes to elect another one; who waits for that
+/// while leaders come and go may wait for ever. Whoever sent the write sends it again, to another member.
+const WRITE_SHARES: u32 = 4;
 
 /// What a call may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +56,8 @@ impl std::fmt::Debug for Members {
 pub(super) struct Members {
     members: Vec<Member>,
     current: AtomicUsize,
+    /// How long a write is waited for now, in milliseconds: twice as long as the last one took, or was waited for in vain.
+    patience_ms: AtomicU64,
     pub(super) options: EtcdOptions,
 }
 
@@ -71,7 +77,19 @@ impl Members {
             .collect();
         // Schedulers that start together spread over the members.
         let current = AtomicUsize::new(rand::random_range(0..members.len()));
-        Self { members, current, options }
+        let patience_ms = AtomicU64::new(0);
+        Self { members, current, patience_ms, options }
+    }
+
+    fn write_patience(&self) -> Duration {
+        let most = self.options.call_timeout;
+        let least = if self.members.len() > 1 { most / WRITE_SHARES } else { most };
+        Duration::from_millis(self.patience_ms.load(Ordering::Relaxed)).clamp(least, most)
+    }
+
+    fn write_took(&self, time: Duration) {
+        let patience_ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).saturating_mul(2);
+        self.patience_ms.store(patience_ms, Ordering::Relaxed);
     }
 
     pub(super) fn len(&self) -> usize {
@@ -118,7 +136,8 @@ impl Members {
         let deadline = Instant::now() + self.options.call_timeout;
         let share = match nature {
             Nature::Repeatable if self.members.len() > 1 => self.options.call_timeout / READ_SHARES,
-            _ => self.options.call_timeout,
+            Nature::Repeatable => self.options.call_timeout,
+            Nature::Write => self.write_patience(),
         };
         let mut tried = 0;
         loop {
@@ -163,7 +182,12 @@ impl Members {
                 return Err(Failure { error, unsent: true });
             }
         };
-        match tokio::time::timeout_at(until, call(client)).await {
+        let began = Instant::now();
+        let outcome = tokio::time::timeout_at(until, call(client)).await;
+        if nature == Nature::Write && !matches!(outcome, Ok(Err(_))) {
+            self.write_took(began.elapsed());
+        }
+        match outcome {
             Ok(Ok(done)) => Ok(done),
             Ok(Err(error)) => Err(Failure { unsent: was_not_sent(&error), error: classify(&error, nature) }),
             Err(_) => {
@@ -259,6 +283,20 @@ fn classify_status(code: Code, message: &str, nature: Nature) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_write_is_waited_for_by_what_writes_took_of_late() {
+        let members =
+            |endpoints: &str| Members::new(EtcdOptions::parse(&format!("//{endpoints}?call_timeout_ms=4000")).unwrap());
+        let three = members("a:1,b:1,c:1");
+        let patience_after = |ms| {
+            three.write_took(Duration::from_millis(ms));
+            three.write_patience().as_millis()
+        };
+        assert_eq!(three.write_patience().as_millis(), 1000);
+        assert_eq!([1000, 2000, 5000, 700, 3].map(patience_after), [2000, 4000, 4000, 1400, 1000]);
+        assert_eq!(members("a:1").write_patience().as_millis(), 4000, "there is no other member to go to");
+    }
 
     #[test]
     fn what_may_have_happened_is_unknown_and_what_cannot_is_not() {
