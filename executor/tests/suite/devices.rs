@@ -137,7 +137,7 @@ async fn devices_that_cannot_be_told_apart_are_refused_with_a_remedy() {
         let mut options = place.options(&scheduler);
         options.devices = cards(&["0"]);
         change(&mut options);
-        muster_executor::Executor::start(options).await.err().expect("refused").to_string()
+        muster_executor::Executor::start(options).await.expect_err("refused").to_string()
     };
     let twice = refused(|options| options.devices = cards(&["0", "0"])).await;
     assert!(twice.contains("device 0 of gpu is given twice; name each once"), "{twice}");

@@ -96,7 +96,7 @@ fn where_it_must_not_go_it_neither_goes_nor_waits_and_nothing_is_owed_to_it() {
     let one = cpu(1000);
     let only_second = [None, Some(0)];
     let picky = Demand { ranks: Some(&only_second), work: Some(10), ..demand(&one, 5) };
-    let got = solve(&[picky.clone()], &mut [offer(4000), offer(2000)]);
+    let got = solve(std::slice::from_ref(&picky), &mut [offer(4000), offer(2000)]);
     assert_eq!(got, [Assignment { demand: 0, offer: 1, count: 2 }]);
     let mut offers = [busy(4000, 1000, 100), busy(4000, 20, 100)];
     assert_eq!(solve(&[picky], &mut offers), [Assignment { demand: 0, offer: 1, count: 2 }]);
