@@ -111,11 +111,19 @@ async fn a_job_packs_if_it_says_so_and_its_stage_does_not_say_otherwise() {
 #[tokio::test]
 async fn demands_that_no_executor_admits_hold_nobody_up() {
     let mut bench = Bench::new().await;
-    bench.register_labelled("a", 1, &[]);
-    let mut nowhere = spec(&[("nowhere", 9, &[])]);
-    nowhere.placement.require = zone(is(&["mars"]));
-    bench.submit(1, nowhere).await;
-    bench.submit(2, spec(&[("here", 1, &[])])).await;
+    // More than one round of demands, of more kinds than are remembered.
+    for number in 1..=600 {
+        let mut nowhere = spec(&[("nowhere", 9, &[])]);
+        nowhere.placement.require = zone(is(&[["mars", "moon"][number as usize % 2]]));
+        nowhere.stages[0].resources = cpu(1000 + number as u32 % 80);
+        bench.submit(number, nowhere).await;
+    }
+    bench.submit(601, spec(&[("here", 2, &[])])).await;
+    bench.register_labelled("a", 3, &[]);
     bench.commit_all().await;
-    assert_eq!(bench.launched_on(), counts(&[("a", 1)]));
+    assert_eq!(bench.launched_on(), counts(&[("a", 2)]));
+    // What was short is looked at again when there is room.
+    bench.register_labelled("b", 18, &[("zone", "mars")]);
+    bench.commit_all().await;
+    assert_eq!(bench.launched_on(), counts(&[("b", 17)]), "a task wants a little more than a core");
 }
