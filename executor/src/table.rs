@@ -4,7 +4,8 @@
 //! - an attempt is in the table before its launch is answered, and stays until its result is settled or its job is
 //!   forgotten;
 //! - per task only the highest attempt heard of may be accepted, also after it is settled, so a launch that was
-//!   delayed on its way starts nothing;
+//!   delayed on its way starts nothing; and one that was refused for lack of room is refused for ever, since its owner
+//!   goes by the first answer of several;
 //! - resources in use never exceed the total: who does not hold its share does not start;
 //! - the fence is compared under the table's lock, after [`crate::store::fences`] has raised it. So whoever asked for
 //!   the table with a higher fence has seen every attempt that a lower one got in.
@@ -49,6 +50,14 @@ struct Entry {
     control: Arc<Control>,
 }
 
+/// The highest attempt of a task that was heard of.
+#[derive(Debug, Clone, Copy, Default)]
+struct Highest {
+    attempt: u32,
+    /// It was not taken in.
+    refused: bool,
+}
+
 /// The answer to one launch.
 #[derive(Debug)]
 pub(crate) enum Verdict {
@@ -64,7 +73,7 @@ pub(crate) enum Verdict {
 struct Inside {
     entries: BTreeMap<AttemptKey, Entry>,
     /// Per task the highest attempt heard of.
-    highest: HashMap<JobId, HashMap<(u32, u32), u32>>,
+    highest: HashMap<JobId, HashMap<(u32, u32), Highest>>,
     account: Account,
     /// Accepted beyond the free resources, oldest first.
     queue: VecDeque<AttemptKey>,
@@ -105,7 +114,7 @@ impl Table {
         for key in keys {
             let control = Arc::new(Control::default());
             control.over.cancel();
-            inside.heard_of(key);
+            inside.heard_of(key, false);
             inside.entries.insert(key, Entry { phase: Phase::Finished, group: None, share: None, control });
         }
     }
@@ -123,13 +132,24 @@ impl Table {
         if let Some(highest) = highest().filter(|highest| *highest > group.fence && refuses) {
             return Verdict::Refused(Reason::StaleFence, format!("fence {highest} was heard of"));
         }
-        let known = inside.highest_attempt(key);
+        let Highest { attempt: known, refused } = inside.highest_attempt(key);
         if known > key.attempt {
             return Verdict::Refused(Reason::StaleAttempt, format!("attempt {known} was heard of"));
         }
         if known == key.attempt {
-            return Verdict::Known;
+            return match refused {
+                true => Verdict::Refused(Reason::DoesNotFit, "it was refused when it came first".to_owned()),
+                false => Verdict::Known,
+            };
         }
+        let verdict = self.take_in(&mut inside, group, key);
+        inside.heard_of(key, matches!(verdict, Verdict::Refused(..)));
+        verdict
+    }
+
+    /// The same for one that is news, by an owner that counts.
+    fn take_in(&self, inside: &mut Inside, group: &Arc<Group>, key: AttemptKey) -> Verdict {
+        use v1::RefusalReason as Reason;
         if inside.draining {
             return Verdict::Refused(Reason::Draining, "the executor takes no more work".to_owned());
         }
@@ -157,13 +177,10 @@ impl Table {
             }
             Err(what) => return Verdict::Refused(Reason::DoesNotFit, what),
         };
-        if known > 0 {
-            let older = AttemptKey { attempt: 0, ..key }..key;
-            for (_, entry) in inside.entries.range(older) {
-                entry.control.stop(StopCause::Replaced);
-            }
+        let older = AttemptKey { attempt: 0, ..key }..key;
+        for (_, entry) in inside.entries.range(older) {
+            entry.control.stop(StopCause::Replaced);
         }
-        inside.heard_of(key);
         inside.unfinished += 1;
         let entry = Entry { phase: Phase::Waiting, group: Some(group.clone()), share, control: control.clone() };
         inside.entries.insert(key, entry);
@@ -288,13 +305,15 @@ impl Table {
 }
 
 impl Inside {
-    fn highest_attempt(&self, key: AttemptKey) -> u32 {
-        self.highest.get(&key.job).and_then(|tasks| tasks.get(&(key.stage, key.index))).copied().unwrap_or(0)
+    fn highest_attempt(&self, key: AttemptKey) -> Highest {
+        self.highest.get(&key.job).and_then(|tasks| tasks.get(&(key.stage, key.index))).copied().unwrap_or_default()
     }
 
-    fn heard_of(&mut self, key: AttemptKey) {
+    fn heard_of(&mut self, key: AttemptKey, refused: bool) {
         let highest = self.highest.entry(key.job).or_default().entry((key.stage, key.index)).or_default();
-        *highest = (*highest).max(key.attempt);
+        if highest.attempt <= key.attempt {
+            *highest = Highest { attempt: key.attempt, refused };
+        }
     }
 
     fn of_job(&self, job: JobId) -> impl Iterator<Item = (&AttemptKey, &Entry)> {
@@ -361,16 +380,29 @@ mod tests {
     }
 
     #[test]
+    fn what_was_refused_for_lack_of_room_is_refused_for_ever() {
+        let table = table(0);
+        let group = group(5, 2000);
+        assert!(matches!(table.admit(&group, key(0, 1), || None), Verdict::Accepted(_)));
+        let full = Some(v1::RefusalReason::DoesNotFit);
+        assert_eq!(reason(&table.admit(&group, key(1, 1), || None)), full);
+        table.release(key(0, 1));
+        table.set_finished(key(0, 1));
+        assert_eq!(reason(&table.admit(&group, key(1, 1), || None)), full, "its owner has given it up");
+        assert!(matches!(table.admit(&group, key(1, 2), || None), Verdict::Accepted(_)));
+    }
+
+    #[test]
     fn checks_come_in_their_order() {
         let table = table(0);
         let newer = || Some(Fence { epoch: 2, token: 0 });
         assert_eq!(reason(&table.admit(&group(9, 1), key(0, 1), newer)), Some(v1::RefusalReason::StaleFence));
         assert_eq!(reason(&table.admit(&group(9, 2001), key(0, 1), || None)), Some(v1::RefusalReason::DoesNotFit));
-        assert!(matches!(table.admit(&group(9, 2000), key(0, 1), || None), Verdict::Accepted(_)));
+        assert!(matches!(table.admit(&group(9, 2000), key(0, 2), || None), Verdict::Accepted(_)));
         assert_eq!(reason(&table.admit(&group(9, 1), key(1, 1), || None)), Some(v1::RefusalReason::DoesNotFit));
         table.set_draining(true);
-        assert_eq!(reason(&table.admit(&group(9, 1), key(1, 1), || None)), Some(v1::RefusalReason::Draining));
-        assert!(matches!(table.admit(&group(9, 1), key(0, 1), || None), Verdict::Known), "known before draining");
+        assert_eq!(reason(&table.admit(&group(9, 1), key(1, 2), || None)), Some(v1::RefusalReason::Draining));
+        assert!(matches!(table.admit(&group(9, 1), key(0, 2), || None), Verdict::Known), "known before draining");
     }
 
     proptest! {

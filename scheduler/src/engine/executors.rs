@@ -278,6 +278,7 @@ impl Engine {
             // Pull executors tell with each poll what they have.
             way_lost |= std::mem::take(&mut executor.is_severed) && !pull;
         }
+        let arrived = held.clone().unwrap_or_default();
         match held {
             Some(held) => {
                 if restarted {
@@ -288,11 +289,13 @@ impl Engine {
                 }
                 self.end_unwanted(&key, &held);
             }
-            // It registered with a peer; only it can say what survived.
-            None => way_lost |= restarted,
+            // It registered with a peer; only it can say what survived. What was meant for an earlier life it takes no more.
+            None if restarted => self.ask_everything_of(&key.id),
+            None => {}
         }
         if way_lost {
-            self.ask_everything_of(&key.id);
+            // The same life is not asked: what it denies now, and was launched under the same token, it may take yet.
+            self.launch_again(&key, &arrived);
         }
         if link == Link::None {
             self.tell_jobs_of(&key.id, now);

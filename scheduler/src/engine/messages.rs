@@ -22,6 +22,13 @@ pub enum Input {
         /// Why, for those who wait for it.
         why: String,
     },
+    /// These jobs name somebody else as their owner.
+    NotOurs {
+        /// Which.
+        jobs: Vec<JobId>,
+        /// The store's revision at which they did.
+        as_of: Revision,
+    },
     /// An executor reports.
     Statuses {
         /// Who.

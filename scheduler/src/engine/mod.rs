@@ -137,6 +137,7 @@ impl Engine {
         match input {
             Input::Adopted(loaded) => self.adopted(*loaded, now),
             Input::Dropped { job, why } => self.dropped(job, &why),
+            Input::NotOurs { jobs, as_of } => self.not_ours(jobs, as_of),
             Input::Statuses { executor, statuses, reply } => self.statuses(&executor, statuses, reply, now),
             Input::Registered(registration) => self.registered(registration, now),
             Input::Heartbeat { executor, free, running, draining } => {
@@ -203,11 +204,11 @@ impl Engine {
         self.jobs.keys().copied()
     }
 
-    /// Goes on under a new session. In a new epoch, with nothing: revisions of before mean nothing in it, so what is known
-    /// of executors has to be told anew.
+    /// Goes on under a new session, to which no job belongs yet. In a new epoch, without executors either: revisions of before mean
+    /// nothing in it, so what is known of them has to be told anew.
     pub fn take_identity(&mut self, identity: Identity, now: Millis) {
+        self.drop_all_jobs("this scheduler has a new session");
         if identity.epoch != self.identity.epoch {
-            self.drop_all_jobs("the store has a new epoch");
             for executor in std::mem::take(&mut self.executors).into_values() {
                 if executor.linked.is_some() {
                     self.outputs.push(Output::Disconnect { executor: executor.key });
