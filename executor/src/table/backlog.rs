@@ -11,8 +11,8 @@ impl Table {
         let Inside { entries, account, shares, .. } = &mut *inside;
         let Some(entry) = entries.get_mut(&key) else { return };
         let Some(group) = &entry.group else { return };
-        if std::mem::take(&mut entry.holds) {
-            account.give_back(&group.need);
+        if let Some(share) = entry.share.take() {
+            account.give_back(&group.need, share);
             shares.gives_back(&entry.holder, &group.need);
         } else {
             shares.stops_waiting(&entry.holder, key, &group.need);

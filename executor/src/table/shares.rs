@@ -216,7 +216,9 @@ impl Table {
         for (key, entry) in inside.entries.range_mut(first..).take_while(|(key, _)| key.job == job) {
             if entry.is_unfinished() && entry.holder != *scheduler {
                 let former = std::mem::replace(&mut entry.holder, Arc::clone(scheduler));
-                moved.extend(entry.group.as_ref().map(|group| (*key, former, Arc::clone(&group.need), entry.holds)));
+                moved.extend(
+                    entry.group.as_ref().map(|group| (*key, former, Arc::clone(&group.need), entry.share.is_some())),
+                );
             }
         }
         for (key, former, need, holds) in moved {
@@ -274,9 +276,8 @@ impl Inside {
             };
             let entry = self.entries.get_mut(&key).expect("who waits is in the table");
             let need = Arc::clone(&entry.group.as_ref().expect("who waits was launched in this life").need);
-            entry.holds = true;
+            entry.share = Some(self.account.take(&need).expect("there is room"));
             entry.control.go.cancel();
-            self.account.take(&need).expect("there is room");
             self.shares.stops_waiting(&scheduler, key, &need);
             self.shares.takes(&scheduler, &need);
         }

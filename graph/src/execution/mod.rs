@@ -58,6 +58,7 @@
 
 mod attempts;
 mod bits;
+mod closeness;
 mod delta;
 mod event;
 mod executors;

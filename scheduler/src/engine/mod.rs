@@ -21,6 +21,7 @@ mod job;
 mod launch;
 mod losses;
 mod messages;
+mod nowhere;
 mod place;
 mod polls;
 mod reach;

@@ -1,20 +1,66 @@
 //! Ready tasks to free resources: states the present as a [`placement`] problem, and carries the answer out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 
 use muster_graph::execution::{Effect, Event};
 use muster_graph::ids::{JobId, Millis, StageIndex};
-use muster_graph::spec::Resources;
+use muster_graph::plan::StagePlan;
+use muster_graph::spec::{Placement, Placing, Resources};
 
-use super::Engine;
+use super::{Engine, Job};
 use crate::options::LAUNCH_WINDOW;
 use crate::placement::{self, Backlog, Demand, Offer};
 
 /// Demands stated as one problem, or a few more: all stages of a job are in one round. Whoever comes first in the order
 /// is in an earlier round.
 const DEMANDS_PER_ROUND: usize = 512;
+
+/// Kinds of demand that are remembered to have found no more room: more than a cluster mostly has, and few enough to be looked
+/// through for each demand.
+const SHORT_KINDS_MAX: usize = 64;
+
+/// What demands wanted of which some found no more room since placing began. Whoever wants the same later finds none either,
+/// since room only shrinks meanwhile: so ten thousand jobs that wait for one label cost no more than one of them.
+#[derive(Default)]
+struct Short(Vec<Kind>);
+
+struct Kind {
+    job: Placement,
+    stage: Placement,
+    resources: Resources,
+    work: Option<u64>,
+}
+
+impl Short {
+    fn has(&self, job: &Job, stage: StageIndex, now: Millis) -> bool {
+        if self.0.is_empty() {
+            return false;
+        }
+        let plan = job.graph.plan();
+        let resources = &plan.stages[stage.0 as usize].resources;
+        let (placing, work) = (plan.placing(stage), job.pace.work(stage, resources, now));
+        let same = |kind: &Kind| {
+            kind.work == work && kind.resources == *resources && Placing::of(&kind.job, &kind.stage) == placing
+        };
+        self.0.iter().any(same)
+    }
+
+    fn add(&mut self, job: &Job, stage: StageIndex, now: Millis) {
+        if self.0.len() >= SHORT_KINDS_MAX || self.has(job, stage, now) {
+            return;
+        }
+        let plan = job.graph.plan();
+        let StagePlan { placement, resources, .. } = &plan.stages[stage.0 as usize];
+        self.0.push(Kind {
+            job: plan.placement.clone(),
+            stage: placement.clone(),
+            resources: resources.clone(),
+            work: job.pace.work(stage, resources, now),
+        });
+    }
+}
 
 /// Tasks for an executor.
 struct Assigned {
@@ -31,6 +77,7 @@ impl Engine {
         // Where the last round ended. Demands that fit nowhere must not keep those behind them from being looked at.
         let mut after = None;
         let mut owed = BTreeSet::new();
+        let mut short = Short::default();
         loop {
             wanted.clear();
             for place in self.ready.range((after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded)) {
@@ -39,21 +86,29 @@ impl Engine {
                 }
                 let job = &self.jobs[&place.1];
                 if !job.is_full() {
-                    wanted.extend(job.graph.ready().map(|ready| (place.1, ready.stage, ready.count)));
+                    let ready = job.graph.ready().filter(|ready| !short.has(job, ready.stage, now));
+                    wanted.extend(ready.map(|ready| (place.1, ready.stage, ready.count)));
                 }
                 after = Some(*place);
             }
-            if wanted.is_empty() || !self.place_round(&wanted, &mut owed, now) {
+            if wanted.is_empty() || !self.place_round(&wanted, &mut owed, &mut short, now) {
                 return;
             }
         }
     }
 
     /// Places what fits of some demands. False: no executor takes anything more. `owed`: executors that somebody before
-    /// these waits for.
-    fn place_round(&mut self, wanted: &[(JobId, StageIndex, u32)], owed: &mut BTreeSet<String>, now: Millis) -> bool {
+    /// these waits for. `short`: what found no more room.
+    fn place_round(
+        &mut self,
+        wanted: &[(JobId, StageIndex, u32)],
+        owed: &mut BTreeSet<String>,
+        short: &mut Short,
+        now: Millis,
+    ) -> bool {
         let schedulers = self.schedulers_sharing();
         let mut ids = Vec::new();
+        let mut labels = Vec::new();
         let mut offers = Vec::new();
         for (id, executor) in &self.executors {
             let window = LAUNCH_WINDOW.saturating_sub(executor.unanswered);
@@ -65,21 +120,42 @@ impl Engine {
             let free = executor.free();
             if free.cpu_milli > 0 || backlog != Backlog::default() {
                 ids.push(id.clone());
+                labels.push(&executor.labels);
                 offers.push(Offer { free, window, total: executor.total.clone(), backlog, is_owed });
             }
         }
         if offers.is_empty() {
             return false;
         }
+        // Demands that say the same share an answer, of whichever job; most say nothing, and ask nothing.
+        let mut ranks: HashMap<Placing<'_>, Vec<Option<u32>>> = HashMap::new();
+        for (id, stage, _) in wanted {
+            let placing = self.jobs[id].graph.plan().placing(*stage);
+            if !placing.is_indifferent() {
+                ranks.entry(placing).or_insert_with(|| labels.iter().map(|labels| placing.rank(labels)).collect());
+            }
+        }
         let demands: Vec<Demand<'_>> = wanted
             .iter()
             .map(|(id, stage, count)| {
                 let job = &self.jobs[id];
                 let resources = &job.graph.plan().stages[stage.0 as usize].resources;
-                Demand { resources, count: *count, work: job.pace.work(*stage, resources, now) }
+                let placing = job.graph.plan().placing(*stage);
+                Demand {
+                    resources,
+                    count: *count,
+                    work: job.pace.work(*stage, resources, now),
+                    ranks: if ranks.is_empty() { None } else { ranks.get(&placing).map(Vec::as_slice) },
+                    policy: placing.policy(),
+                }
             })
             .collect();
         let assignments = placement::solve(&demands, &mut offers);
+        let mut left: Vec<u32> = demands.iter().map(|demand| demand.count).collect();
+        assignments.iter().for_each(|assignment| left[assignment.demand] -= assignment.count);
+        for ((id, stage, _), _) in wanted.iter().zip(left).filter(|(_, left)| *left > 0) {
+            short.add(&self.jobs[id], *stage, now);
+        }
         let works: Vec<Option<u64>> = demands.iter().map(|demand| demand.work).collect();
         owed.extend(ids.iter().zip(&offers).filter(|(_, offer)| offer.is_owed).map(|(id, _)| id.clone()));
         let mut shared: BTreeMap<usize, Arc<Resources>> = BTreeMap::new();

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use muster_graph::ids::Millis;
+use muster_graph::ids::{Millis, StageIndex};
 use muster_graph::spec::Resources;
 use muster_proto::v1;
 
@@ -114,16 +114,18 @@ impl Engine {
         open.sort_by_key(|executor| std::cmp::Reverse(executor.left().cpu_milli));
         let mut wanted = BTreeMap::new();
         let ready = self.ready.iter().flat_map(|(_, id)| {
-            let job = &self.jobs[id];
-            job.graph.ready().map(|ready| (&job.graph.plan().stages[ready.stage.0 as usize].resources, ready.count))
+            let (graph, plan) = (&self.jobs[id].graph, self.jobs[id].graph.plan());
+            let described = |stage: StageIndex| (&plan.stages[stage.0 as usize].resources, plan.placing(stage));
+            graph.ready().map(move |ready| (described(ready.stage), ready.count))
         });
-        for (need, count) in ready.take(DEMANDS_MAX) {
+        for ((need, placing), count) in ready.take(DEMANDS_MAX) {
             let mut left = count;
             let mut small = count.saturating_mul(EXECUTORS_PER_SMALL_TASK);
             open.retain(|executor| {
                 let most = placement::fits(need, &executor.total);
                 let is_small = most >= SMALL_PART;
-                if most == 0 || (if is_small { small == 0 } else { left == 0 }) {
+                let may_run = most > 0 && placing.rank(&executor.labels).is_some();
+                if !may_run || (if is_small { small == 0 } else { left == 0 }) {
                     return true;
                 }
                 wanted.insert(executor.key.id.clone(), (need.clone(), most.min(count)));

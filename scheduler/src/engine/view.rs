@@ -4,11 +4,9 @@ use muster_graph::execution::{
     Effect, ExecutionGraph, ExecutorRef, FailureNote, JobEvent, StageReason, StageState, TaskState,
 };
 use muster_graph::ids::{JobId, StageIndex, TaskId};
-use muster_graph::spec::Resources;
 use muster_proto::{convert, storage, v1};
 
 use super::{Engine, Job};
-use crate::placement;
 
 impl Engine {
     /// A job owned here, whole.
@@ -22,32 +20,13 @@ impl Engine {
             view.finished_at_ms = 0;
         }
         for ready in job.graph.ready() {
-            let wanted = &job.graph.plan().stages[ready.stage.0 as usize].resources;
             if let Some(stage) = view.stages.get_mut(ready.stage.0 as usize)
                 && stage.reason.is_empty()
             {
-                stage.reason = self.nowhere(wanted).unwrap_or_default();
+                stage.reason = self.nowhere(job.graph.plan(), ready.stage).unwrap_or_default();
             }
         }
         view
-    }
-
-    /// Why tasks that want this can run on none of the executors, however idle. `None`: they can.
-    fn nowhere(&self, wanted: &Resources) -> Option<String> {
-        let mut there = self.executors().filter(|executor| executor.is_reachable()).peekable();
-        if there.peek().is_none() {
-            return Some("no executor is there".to_owned());
-        }
-        let fits = |executor: &super::Executor| placement::fits(wanted, &executor.total) > 0;
-        if there.any(fits) {
-            return None;
-        }
-        let mut wants = vec![format!("{} cores", f64::from(wanted.cpu_milli) / 1000.0)];
-        if wanted.memory_bytes > 0 {
-            wants.push(format!("{} MiB of memory", wanted.memory_bytes.div_ceil(1 << 20)));
-        }
-        wants.extend(wanted.named.iter().map(|(name, amount)| format!("{name}: {amount}")));
-        Some(format!("no executor is large enough: a task wants {}", wants.join(", ")))
     }
 }
 
