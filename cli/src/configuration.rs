@@ -83,6 +83,8 @@ pub(crate) struct ExecutorSection {
     #[serde(deserialize_with = "memory")]
     pub(crate) memory: Option<u64>,
     pub(crate) resources: BTreeMap<String, u32>,
+    #[serde(deserialize_with = "devices")]
+    pub(crate) devices: muster_executor::DeviceNames,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) metrics: Option<SocketAddr>,
     pub(crate) allow_remote: Option<bool>,
@@ -131,6 +133,17 @@ fn memory<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::
 
 fn cpus<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
     Written::read(deserializer, quantity::cpus)
+}
+
+/// Devices by resource: their names, which may be numbers.
+fn devices<'de, D: Deserializer<'de>>(deserializer: D) -> Result<muster_executor::DeviceNames, D::Error> {
+    let written = BTreeMap::<String, Vec<Written>>::deserialize(deserializer)?;
+    let name = |written| match written {
+        Written::Text(text) => text,
+        Written::Whole(number) => number.to_string(),
+        Written::Fraction(number) => number.to_string(),
+    };
+    Ok(written.into_iter().map(|(resource, names)| (resource, names.into_iter().map(name).collect())).collect())
 }
 
 impl File {
@@ -259,7 +272,8 @@ mod tests {
             memory = "4GiB"
             metrics = "127.0.0.1:9465"
             allow_remote = false
-            resources = { gpu = 2 }
+            resources = { seat = 2 }
+            devices = { gpu = [0, "3"] }
             labels = { zone = "a" }
             "#,
         )
@@ -268,7 +282,10 @@ mod tests {
         assert_eq!(file.scheduler.session_ttl, Some(Duration::from_secs(10)));
         assert_eq!((file.executor.cpus, file.executor.memory), (Some(3500), Some(4 << 30)));
         assert_eq!(file.executor.mode, Some(Mode::Pull));
-        assert_eq!(file.executor.resources["gpu"], 2);
+        assert_eq!(
+            (file.executor.resources["seat"], &*file.executor.devices["gpu"]),
+            (2, &["0", "3"].map(str::to_owned)[..])
+        );
     }
 
     #[test]

@@ -84,7 +84,8 @@ fn documentation_of_the_configuration_is_complete() {
         executor.memory.is_some(),
         executor.allow_remote.is_some(),
         !executor.resources.is_empty(),
+        !executor.devices.is_empty(),
         !executor.labels.is_empty(),
     ];
-    assert_eq!(set, [true; 22], "a key is not in the sample");
+    assert_eq!(set, [true; 23], "a key is not in the sample");
 }

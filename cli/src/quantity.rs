@@ -59,6 +59,17 @@ pub(crate) fn named_amount(text: &str) -> Result<(String, u32), String> {
     Ok((name.to_owned(), amount.parse().map_err(|_| wrong())?))
 }
 
+/// `name=device,device`.
+pub(crate) fn named_devices(text: &str) -> Result<(String, Vec<String>), String> {
+    let wrong = || format!("'{text}' is not name=device,device, as in gpu=0,1");
+    let (name, devices) = text.split_once('=').ok_or_else(wrong)?;
+    let devices: Vec<String> = devices.split(',').map(|device| device.trim().to_owned()).collect();
+    if name.is_empty() || devices.iter().any(String::is_empty) {
+        return Err(wrong());
+    }
+    Ok((name.to_owned(), devices))
+}
+
 /// `key=value`, the value possibly empty.
 pub(crate) fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
@@ -109,6 +120,7 @@ mod tests {
         assert_eq!(cpus("0.5"), Ok(500));
         assert_eq!(cpus("250m"), Ok(250));
         assert_eq!(named_amount("gpu=2"), Ok(("gpu".to_owned(), 2)));
+        assert_eq!(named_devices("gpu=0, 3"), Ok(("gpu".to_owned(), vec!["0".to_owned(), "3".to_owned()])));
         assert_eq!(pair("zone="), Ok(("zone".to_owned(), String::new())));
     }
 
@@ -124,6 +136,9 @@ mod tests {
             cpus("many").err(),
             named_amount("gpu").err(),
             named_amount("=1").err(),
+            named_devices("gpu").err(),
+            named_devices("gpu=0,,1").err(),
+            named_devices("=0").err(),
             pair("zone").err(),
         ];
         for mistake in mistakes {

@@ -5,11 +5,13 @@
 //! machine is given back when its process is gone; a stop is obeyed at every point before the process starts, and by
 //! the process after that.
 
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
+use muster_graph::spec::resource_variable;
 use muster_proto::v1::{self, Outcome};
 use tokio::time::{Instant, sleep_until};
 
@@ -149,7 +151,8 @@ async fn get_ready(core: &Arc<Core>, accepted: &Accepted) -> Result<Ready, Box<v
     let setting = Setting {
         key: *key,
         work: kind,
-        env: environment(*key, &work, item, &room).map_err(|message| fail(Outcome::LaunchRefused, message))?,
+        env: environment(*key, &work, item, &core.table.told(*key), &room)
+            .map_err(|message| fail(Outcome::LaunchRefused, message))?,
         room: room.path().to_owned(),
         log_cap_bytes: core.options.log_cap_bytes,
         memory_bytes: group.need.memory_bytes,
@@ -175,6 +178,7 @@ fn environment(
     key: AttemptKey,
     work: &v1::StageWork,
     item: Option<String>,
+    named: &BTreeMap<String, String>,
     room: &Room,
 ) -> Result<Vec<(String, String)>, String> {
     let path = |path: std::path::PathBuf| {
@@ -182,11 +186,12 @@ fn environment(
             .into_string()
             .map_err(|path| format!("the data directory's path is not UTF-8: {}", path.display()))
     };
-    let mut env: std::collections::BTreeMap<String, String> =
+    let mut env: BTreeMap<String, String> =
         INHERITED.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))).collect();
     env.entry("PATH".to_owned()).or_insert_with(|| DEFAULT_PATH.to_owned());
     env.insert("TMPDIR".to_owned(), path(room.work())?);
     env.extend(work.env.iter().map(|(name, value)| (name.clone(), value.clone())));
+    env.extend(named.iter().map(|(resource, text)| (resource_variable(resource), text.clone())));
     let mut own = |name: &str, value: String| drop(env.insert(format!("MUSTER_{name}"), value));
     own("JOB_ID", key.job.to_string());
     own("STAGE", work.stage_name.clone());

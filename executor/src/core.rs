@@ -35,7 +35,7 @@ use crate::store::outbox::Outbox;
 use crate::table::{Table, Verdict};
 use crate::tasks::Tasks;
 use crate::uplink::channels::Channels;
-use crate::uplink::home::Home;
+use crate::uplink::home::{Home, normal};
 
 /// Longest message of a result, in bytes: it is for one line on a screen.
 const MESSAGE_BYTES_MAX: usize = 4096;
@@ -178,11 +178,17 @@ impl Core {
                 continue;
             }
             if !owner.is_empty() {
-                self.outbox.owner_is(job, &owner);
+                self.owner_is(job, &owner);
             }
             asked.push(job);
         }
         Ok((asked, refused))
+    }
+
+    /// A scheduler says where a job's owner is.
+    pub(crate) fn owner_is(&self, job: JobId, address: &str) {
+        self.outbox.owner_is(job, address);
+        self.table.owner_is(job, &normal(address));
     }
 
     /// Asks attempts to end, if the one who asks owns the job.
@@ -323,7 +329,7 @@ fn understand(wire: v1::LaunchGroup) -> Result<(Arc<Group>, Vec<v1::AttemptLaunc
     let group = Group {
         job,
         fence: Fence::from_wire(wire.fence.as_ref()),
-        owner_address: Arc::from(wire.owner_address),
+        owner_address: normal(&wire.owner_address),
         stage: wire.stage,
         spec_digest: Arc::from(wire.spec_digest),
         inputs_revision: wire.inputs_revision,

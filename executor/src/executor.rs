@@ -21,6 +21,7 @@ use crate::load::inputs::Inputs;
 use crate::load::upstreams::Upstreams;
 use crate::metrics::Metrics;
 use crate::options::{Mode, Options};
+use crate::resources::Account;
 use crate::runtime::TaskRuntime;
 use crate::runtime::cgroup::Home as CgroupHome;
 use crate::runtime::process::{ProcessRuntime, Setup};
@@ -104,7 +105,7 @@ impl Executor {
 
         let (runtime, keeper) = runtime(&options, &identity, &layout)?;
         let channels = Channels::new(options.network.clone());
-        let table = Table::new(options.resources.clone(), options.backlog);
+        let table = Table::new(Account::new(options.resources.clone(), options.devices.clone()), options.backlog);
         table.adopt_finished(outbox.keys());
         let core = Arc::new(Core {
             advertised: options.advertise.clone().unwrap_or_else(|| address.to_string()),

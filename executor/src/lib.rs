@@ -18,6 +18,7 @@ mod blocking;
 mod clock;
 mod control;
 mod core;
+mod devices;
 mod error;
 mod executor;
 mod faults;
@@ -40,6 +41,7 @@ mod table;
 mod tasks;
 mod uplink;
 
+pub use devices::DeviceNames;
 pub use error::Error;
 pub use executor::{Executor, Handle};
 pub use options::{Mode, Options};

@@ -10,6 +10,7 @@ use std::time::Duration;
 use muster_proto::network::Network;
 use muster_proto::v1;
 
+use crate::devices::{self, DeviceNames};
 use crate::error::Error;
 use crate::resources::Resources;
 use crate::runtime::TaskRuntime;
@@ -49,6 +50,8 @@ pub struct Options {
     pub data_dir: PathBuf,
     /// What is offered; by default what the machine has.
     pub resources: Resources,
+    /// Whole devices of named resources: a task is told which ones are its own. Their number is the resource's amount.
+    pub devices: DeviceNames,
     /// For placement.
     pub labels: BTreeMap<String, String>,
     /// The argv that starts the supervisor; it must call [`crate::supervisor::run`].
@@ -94,6 +97,7 @@ impl Options {
             advertise: None,
             data_dir: data_dir.into(),
             resources: Resources::detected(),
+            devices: DeviceNames::new(),
             labels: BTreeMap::new(),
             supervisor: vec![program, OsString::from("supervise")],
             log_cap_bytes: LOG_CAP_BYTES,
@@ -126,6 +130,20 @@ impl Options {
         }
         if self.supervisor.is_empty() {
             return bad("supervisor", "empty; give the argv that starts the supervisor".to_owned());
+        }
+        if let Some(resource) = self.devices.keys().find(|resource| self.resources.named.contains_key(*resource)) {
+            let problem = format!("{resource} is given as a number of pieces, too; keep one of the two");
+            return bad("devices", problem);
+        }
+        if let Some(resource) = self.devices.keys().find(|resource| matches!(resource.as_str(), "" | "cpu" | "memory"))
+        {
+            return bad(
+                "devices",
+                format!("'{resource}' cannot name a resource made of devices; write for instance gpu"),
+            );
+        }
+        if let Err(problem) = devices::check(&self.devices) {
+            return bad("devices", problem);
         }
         if let Some(id) = &self.id {
             check_id(id)?;

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use muster_proto::v1;
 
+use crate::devices::{DeviceNames, Devices, Share};
+
 /// An amount of resources, offered or needed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Resources {
@@ -36,6 +38,46 @@ impl Resources {
         })
     }
 
+    /// Whether so much is here.
+    pub(crate) fn has(&self, need: &Self) -> bool {
+        let named = need.named.iter().all(|(name, amount)| self.named.get(name).copied().unwrap_or(0) >= *amount);
+        self.cpu_milli >= need.cpu_milli && self.memory_bytes >= need.memory_bytes && named
+    }
+
+    /// The sum with so many times as much.
+    pub(crate) fn add(&mut self, more: &Self, times: u32) {
+        self.cpu_milli = self.cpu_milli.saturating_add(more.cpu_milli.saturating_mul(times));
+        self.memory_bytes = self.memory_bytes.saturating_add(more.memory_bytes.saturating_mul(times.into()));
+        for (name, amount) in &more.named {
+            let sum = self.named.entry(name.clone()).or_default();
+            *sum = sum.saturating_add(amount.saturating_mul(times));
+        }
+    }
+
+    /// What is left without as much, nothing where there is less.
+    pub(crate) fn subtract(&mut self, less: &Self) {
+        self.cpu_milli = self.cpu_milli.saturating_sub(less.cpu_milli);
+        self.memory_bytes = self.memory_bytes.saturating_sub(less.memory_bytes);
+        for (name, amount) in &less.named {
+            if let Some(has) = self.named.get_mut(name) {
+                *has = has.saturating_sub(*amount);
+            }
+        }
+    }
+
+    /// How much of `total` this is, of whatever it is the most of; in millionths.
+    pub(crate) fn dominant_share(&self, total: &Self) -> u64 {
+        let part = |used: u64, total: u64| used.saturating_mul(1_000_000).checked_div(total).unwrap_or(0);
+        let named = self
+            .named
+            .iter()
+            .map(|(name, used)| part(u64::from(*used), total.named.get(name).copied().unwrap_or(0).into()));
+        let cpu = part(self.cpu_milli.into(), total.cpu_milli.into());
+        // In MiB, which is exact enough and cannot overflow.
+        let memory = part(self.memory_bytes >> 20, total.memory_bytes >> 20);
+        named.chain([cpu, memory]).max().unwrap_or(0)
+    }
+
     pub(crate) fn to_wire(&self) -> v1::Resources {
         v1::Resources { cpu_milli: self.cpu_milli, memory_bytes: self.memory_bytes, named: self.named.clone() }
     }
@@ -56,26 +98,36 @@ fn detected_memory() -> Option<u64> {
 pub(crate) struct Account {
     total: Resources,
     used: Resources,
+    devices: Devices,
 }
 
 impl Account {
-    pub(crate) fn new(total: Resources) -> Self {
-        Self { total, used: Resources::default() }
+    /// Of a machine that has these amounts, and as much of each resource that is made of devices as these are.
+    pub(crate) fn new(mut total: Resources, devices: DeviceNames) -> Self {
+        let amount = |names: &Vec<String>| u32::try_from(names.len()).expect("the number of devices is limited");
+        total.named.extend(devices.iter().map(|(resource, names)| (resource.clone(), amount(names))));
+        Self { total, used: Resources::default(), devices: Devices::new(devices) }
     }
 
     /// Says what does not fit, or takes it.
-    pub(crate) fn take(&mut self, need: &Resources) -> Result<(), String> {
-        Self::compare(&self.free(), need, "free")?;
+    pub(crate) fn take(&mut self, need: &Resources) -> Result<Share, String> {
+        self.fits_free(need)?;
         self.used.cpu_milli += need.cpu_milli;
         self.used.memory_bytes += need.memory_bytes;
         for (name, amount) in &need.named {
             *self.used.named.entry(name.clone()).or_default() += amount;
         }
-        Ok(())
+        Ok(self.devices.take(need))
+    }
+
+    /// What a task with that share is told of its named resources.
+    pub(crate) fn told(&self, need: &Resources, share: &Share) -> BTreeMap<String, String> {
+        self.devices.told(need, share)
     }
 
     /// Gives back what was taken.
-    pub(crate) fn give_back(&mut self, taken: &Resources) {
+    pub(crate) fn give_back(&mut self, taken: &Resources, share: Share) {
+        self.devices.give_back(share);
         let missing = "only what was taken is given back";
         self.used.cpu_milli = self.used.cpu_milli.checked_sub(taken.cpu_milli).expect(missing);
         self.used.memory_bytes = self.used.memory_bytes.checked_sub(taken.memory_bytes).expect(missing);
@@ -88,6 +140,11 @@ impl Account {
     /// Whether it would fit into the empty machine.
     pub(crate) fn fits_total(&self, need: &Resources) -> Result<(), String> {
         Self::compare(&self.total, need, "in all")
+    }
+
+    /// Whether it would fit now.
+    pub(crate) fn fits_free(&self, need: &Resources) -> Result<(), String> {
+        Self::compare(&self.free(), need, "free")
     }
 
     pub(crate) fn total(&self) -> &Resources {
@@ -135,7 +192,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_named() {
-        let mut account = Account::new(amount(2000, 100, 1));
+        let mut account = Account::new(amount(2000, 100, 1), DeviceNames::new());
         assert!(account.take(&amount(3000, 0, 0)).unwrap_err().starts_with("cpu: 3000"));
         assert!(account.take(&amount(0, 101, 0)).unwrap_err().starts_with("memory: 101"));
         assert!(account.take(&amount(0, 0, 2)).unwrap_err().starts_with("gpu: 2 needed, 1 free"));
@@ -148,19 +205,19 @@ mod tests {
         #[test]
         fn taking_and_giving_back_balances(needs in proptest::collection::vec((0u32..900, 0u64..50, 0u32..2), 1..40)) {
             let total = amount(2000, 100, 2);
-            let mut account = Account::new(total.clone());
+            let mut account = Account::new(total.clone(), DeviceNames::new());
             let mut taken = Vec::new();
             for (cpu, memory, gpu) in needs {
                 let need = amount(cpu, memory, gpu);
-                if account.take(&need).is_ok() {
-                    taken.push(need);
-                } else if let Some(back) = taken.pop() {
-                    account.give_back(&back);
+                if let Ok(share) = account.take(&need) {
+                    taken.push((need, share));
+                } else if let Some((back, share)) = taken.pop() {
+                    account.give_back(&back, share);
                 }
-                prop_assert!(taken.iter().map(|n: &Resources| n.cpu_milli).sum::<u32>() <= 2000);
+                prop_assert!(taken.iter().map(|(n, _): &(Resources, Share)| n.cpu_milli).sum::<u32>() <= 2000);
             }
-            for back in taken {
-                account.give_back(&back);
+            for (back, share) in taken {
+                account.give_back(&back, share);
             }
             prop_assert_eq!(account.free(), total);
         }

@@ -4,26 +4,30 @@
 //! - an attempt is in the table before its launch is answered, and stays until its result is settled or its job is
 //!   forgotten;
 //! - per task only the highest attempt heard of may be accepted, also after it is settled, so a launch that was
-//!   delayed on its way starts nothing;
-//! - resources in use never exceed the total: who does not hold its share does not start;
+//!   delayed on its way starts nothing; and one that was refused for lack of room is refused for ever, since its owner
+//!   goes by the first answer of several;
+//! - resources in use never exceed the total: who does not hold its share does not start ([`shares`] says whose turn it is);
 //! - the fence is compared under the table's lock, after [`crate::store::fences`] has raised it. So whoever asked for
 //!   the table with a higher fence has seen every attempt that a lower one got in.
 
 mod backlog;
+pub(crate) mod shares;
 mod shown;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use muster_graph::ids::JobId;
 use muster_proto::v1;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::control::{Control, StopCause};
+use crate::devices::Share;
 use crate::faults;
 use crate::group::Group;
 use crate::keys::{AttemptKey, Fence};
 use crate::resources::{Account, Resources};
+use shares::Shares;
 
 /// Attempts not yet finished that the table takes; beyond it the machine is swamped whatever they need.
 const UNFINISHED_MAX: usize = 20_000;
@@ -44,9 +48,19 @@ enum Phase {
 struct Entry {
     phase: Phase,
     group: Option<Arc<Group>>,
-    /// Whether its share is taken from the account.
-    holds: bool,
+    /// What it holds of the account.
+    share: Option<Share>,
+    /// The scheduler for which it does.
+    holder: Arc<str>,
     control: Arc<Control>,
+}
+
+/// The highest attempt of a task that was heard of.
+#[derive(Debug, Clone, Copy, Default)]
+struct Highest {
+    attempt: u32,
+    /// It was not taken in.
+    refused: bool,
 }
 
 /// The answer to one launch.
@@ -64,10 +78,9 @@ pub(crate) enum Verdict {
 struct Inside {
     entries: BTreeMap<AttemptKey, Entry>,
     /// Per task the highest attempt heard of.
-    highest: HashMap<JobId, HashMap<(u32, u32), u32>>,
+    highest: HashMap<JobId, HashMap<(u32, u32), Highest>>,
     account: Account,
-    /// Accepted beyond the free resources, oldest first.
-    queue: VecDeque<AttemptKey>,
+    shares: Shares,
     unfinished: usize,
     draining: bool,
 }
@@ -80,19 +93,21 @@ pub(crate) struct Table {
     inside: Mutex<Inside>,
     /// Something changed that schedulers should hear of soon and that no result tells them.
     pub(crate) changed: Notify,
+    /// There may be room for who reserves some.
+    pub(crate) room_changed: watch::Sender<()>,
 }
 
 impl Table {
-    pub(crate) fn new(total: Resources, backlog_max: usize) -> Self {
+    pub(crate) fn new(account: Account, backlog_max: usize) -> Self {
         let inside = Inside {
             entries: BTreeMap::new(),
             highest: HashMap::new(),
-            account: Account::new(total),
-            queue: VecDeque::new(),
+            account,
+            shares: Shares::default(),
             unfinished: 0,
             draining: false,
         };
-        Self { backlog_max, inside: Mutex::new(inside), changed: Notify::new() }
+        Self { backlog_max, inside: Mutex::new(inside), changed: Notify::new(), room_changed: watch::Sender::new(()) }
     }
 
     fn inside(&self) -> MutexGuard<'_, Inside> {
@@ -105,8 +120,9 @@ impl Table {
         for key in keys {
             let control = Arc::new(Control::default());
             control.over.cancel();
-            inside.heard_of(key);
-            inside.entries.insert(key, Entry { phase: Phase::Finished, group: None, holds: false, control });
+            inside.heard_of(key, false);
+            let holder = Arc::from("");
+            inside.entries.insert(key, Entry { phase: Phase::Finished, group: None, share: None, holder, control });
         }
     }
 
@@ -123,13 +139,24 @@ impl Table {
         if let Some(highest) = highest().filter(|highest| *highest > group.fence && refuses) {
             return Verdict::Refused(Reason::StaleFence, format!("fence {highest} was heard of"));
         }
-        let known = inside.highest_attempt(key);
+        let Highest { attempt: known, refused } = inside.highest_attempt(key);
         if known > key.attempt {
             return Verdict::Refused(Reason::StaleAttempt, format!("attempt {known} was heard of"));
         }
         if known == key.attempt {
-            return Verdict::Known;
+            return match refused {
+                true => Verdict::Refused(Reason::DoesNotFit, "it was refused when it came first".to_owned()),
+                false => Verdict::Known,
+            };
         }
+        let verdict = self.take_in(&mut inside, group, key);
+        inside.heard_of(key, matches!(verdict, Verdict::Refused(..)));
+        verdict
+    }
+
+    /// The same for one that is news, by an owner that counts.
+    fn take_in(&self, inside: &mut Inside, group: &Arc<Group>, key: AttemptKey) -> Verdict {
+        use v1::RefusalReason as Reason;
         if inside.draining {
             return Verdict::Refused(Reason::Draining, "the executor takes no more work".to_owned());
         }
@@ -140,33 +167,23 @@ impl Table {
             return Verdict::Refused(Reason::DoesNotFit, "the table of attempts is full".to_owned());
         }
         let control = Arc::new(Control::default());
-        // Nobody overtakes the queue: otherwise small tasks would starve a large one.
-        let taken = if inside.queue.is_empty() {
-            inside.account.take(&group.need)
-        } else {
-            Err(format!("{} attempts wait already", inside.queue.len()))
-        };
-        let holds = match taken {
-            Ok(()) => {
-                control.go.cancel();
-                true
-            }
-            Err(_) if inside.queue.len() < self.backlog_max => {
-                inside.queue.push_back(key);
-                false
-            }
-            Err(what) => return Verdict::Refused(Reason::DoesNotFit, what),
-        };
-        if known > 0 {
-            let older = AttemptKey { attempt: 0, ..key }..key;
-            for (_, entry) in inside.entries.range(older) {
-                entry.control.stop(StopCause::Replaced);
-            }
+        if !inside.has_room(group) && inside.shares.waiting() >= self.backlog_max {
+            let short = inside.account.fits_free(&group.need).err();
+            let owed = || "what is free is owed to others, or to what waits already".to_owned();
+            return Verdict::Refused(Reason::DoesNotFit, short.unwrap_or_else(owed));
         }
-        inside.heard_of(key);
+        let older = AttemptKey { attempt: 0, ..key }..key;
+        for (_, entry) in inside.entries.range(older) {
+            entry.control.stop(StopCause::Replaced);
+        }
         inside.unfinished += 1;
-        let entry = Entry { phase: Phase::Waiting, group: Some(group.clone()), holds, control: control.clone() };
+        let holder = Arc::clone(&group.owner_address);
+        inside.shares.enters(&holder);
+        inside.shares.waits(&holder, key, &group.need);
+        let group = Some(Arc::clone(group));
+        let entry = Entry { phase: Phase::Waiting, group, share: None, holder, control: control.clone() };
         inside.entries.insert(key, entry);
+        inside.let_go_on();
         Verdict::Accepted(control)
     }
 
@@ -189,7 +206,9 @@ impl Table {
         if entry.phase != Phase::Finished {
             entry.phase = Phase::Finished;
             entry.control.over.cancel();
+            let holder = Arc::clone(&entry.holder);
             inside.unfinished -= 1;
+            inside.shares.leaves(&holder);
         }
     }
 
@@ -261,7 +280,7 @@ impl Table {
         self.inside().of_job(job).next().is_some()
     }
 
-    /// What is free now.
+    /// What is free now, whosever turn it is.
     pub(crate) fn free(&self) -> Resources {
         self.inside().account.free()
     }
@@ -287,14 +306,22 @@ impl Table {
     }
 }
 
+impl Entry {
+    fn is_unfinished(&self) -> bool {
+        self.phase != Phase::Finished
+    }
+}
+
 impl Inside {
-    fn highest_attempt(&self, key: AttemptKey) -> u32 {
-        self.highest.get(&key.job).and_then(|tasks| tasks.get(&(key.stage, key.index))).copied().unwrap_or(0)
+    fn highest_attempt(&self, key: AttemptKey) -> Highest {
+        self.highest.get(&key.job).and_then(|tasks| tasks.get(&(key.stage, key.index))).copied().unwrap_or_default()
     }
 
-    fn heard_of(&mut self, key: AttemptKey) {
+    fn heard_of(&mut self, key: AttemptKey, refused: bool) {
         let highest = self.highest.entry(key.job).or_default().entry((key.stage, key.index)).or_default();
-        *highest = (*highest).max(key.attempt);
+        if highest.attempt <= key.attempt {
+            *highest = Highest { attempt: key.attempt, refused };
+        }
     }
 
     fn of_job(&self, job: JobId) -> impl Iterator<Item = (&AttemptKey, &Entry)> {
@@ -304,99 +331,4 @@ impl Inside {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    pub(super) fn group(token: u64, cpu_milli: u32) -> Arc<Group> {
-        Arc::new(Group {
-            job: JobId(1),
-            fence: Fence { epoch: 1, token },
-            owner_address: "owner:1".into(),
-            stage: 0,
-            spec_digest: "".into(),
-            inputs_revision: 0,
-            need: Arc::new(Resources { cpu_milli, ..Resources::default() }),
-            lost_after_ms: 0,
-        })
-    }
-
-    pub(super) fn key(index: u32, attempt: u32) -> AttemptKey {
-        AttemptKey { job: JobId(1), stage: 0, index, attempt }
-    }
-
-    pub(super) fn table(backlog: usize) -> Table {
-        Table::new(Resources { cpu_milli: 2000, ..Resources::default() }, backlog)
-    }
-
-    pub(super) fn reason(verdict: &Verdict) -> Option<v1::RefusalReason> {
-        match verdict {
-            Verdict::Refused(reason, _) => Some(*reason),
-            _ => None,
-        }
-    }
-
-    #[test]
-    fn the_same_attempt_is_one_a_lower_one_is_refused_and_a_higher_one_replaces() {
-        let table = table(0);
-        let group = group(5, 1000);
-        let Verdict::Accepted(first) = table.admit(&group, key(0, 2), || None) else { panic!("accepted") };
-        assert!(matches!(table.admit(&group, key(0, 2), || None), Verdict::Known));
-        assert_eq!(reason(&table.admit(&group, key(0, 1), || None)), Some(v1::RefusalReason::StaleAttempt));
-        assert!(!first.stop.is_cancelled());
-        assert!(matches!(table.admit(&group, key(0, 3), || None), Verdict::Accepted(_)));
-        assert_eq!(first.cause(), Some(StopCause::Replaced));
-    }
-
-    #[test]
-    fn a_settled_attempt_is_not_started_again_by_a_delayed_launch() {
-        let table = table(0);
-        let group = group(5, 1000);
-        assert!(matches!(table.admit(&group, key(0, 1), || None), Verdict::Accepted(_)));
-        table.release(key(0, 1));
-        table.set_finished(key(0, 1));
-        table.remove_finished(&[key(0, 1)]);
-        assert!(table.held(None).is_empty());
-        assert!(matches!(table.admit(&group, key(0, 1), || None), Verdict::Known));
-    }
-
-    #[test]
-    fn checks_come_in_their_order() {
-        let table = table(0);
-        let newer = || Some(Fence { epoch: 2, token: 0 });
-        assert_eq!(reason(&table.admit(&group(9, 1), key(0, 1), newer)), Some(v1::RefusalReason::StaleFence));
-        assert_eq!(reason(&table.admit(&group(9, 2001), key(0, 1), || None)), Some(v1::RefusalReason::DoesNotFit));
-        assert!(matches!(table.admit(&group(9, 2000), key(0, 1), || None), Verdict::Accepted(_)));
-        assert_eq!(reason(&table.admit(&group(9, 1), key(1, 1), || None)), Some(v1::RefusalReason::DoesNotFit));
-        table.set_draining(true);
-        assert_eq!(reason(&table.admit(&group(9, 1), key(1, 1), || None)), Some(v1::RefusalReason::Draining));
-        assert!(matches!(table.admit(&group(9, 1), key(0, 1), || None), Verdict::Known), "known before draining");
-    }
-
-    proptest! {
-        #[test]
-        fn whoever_goes_has_its_share(steps in proptest::collection::vec((0u32..12, 1u32..4, 0u8..3), 1..120)) {
-            let table = table(3);
-            let mut going: BTreeMap<AttemptKey, (Arc<Control>, u32)> = BTreeMap::new();
-            for (index, attempt, step) in steps {
-                let need = 400 * (index % 4 + 1);
-                match step {
-                    0 | 1 => {
-                        if let Verdict::Accepted(control) = table.admit(&group(1, need), key(index, attempt), || None) {
-                            going.insert(key(index, attempt), (control, need));
-                        }
-                    }
-                    _ => {
-                        table.release(key(index, attempt));
-                        table.set_finished(key(index, attempt));
-                        going.remove(&key(index, attempt));
-                    }
-                }
-                let used: u32 =
-                    going.values().filter(|(control, _)| control.go.is_cancelled()).map(|(_, need)| need).sum();
-                prop_assert_eq!(table.free().cpu_milli, 2000 - used);
-                prop_assert_eq!(table.unfinished(), going.len());
-            }
-        }
-    }
-}
+mod tests;

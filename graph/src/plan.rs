@@ -8,7 +8,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Millis, StageIndex};
-use crate::spec::{InputKind, JobSpec, LostAfter, Names, Problem, Resources, Retries, SpecEdge, When, check};
+use crate::spec::{
+    InputKind, JobSpec, LostAfter, Names, Placement, Placing, Problem, Resources, Retries, SpecEdge, When, check,
+};
 
 /// A compiled job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -21,6 +23,8 @@ pub struct Plan {
     pub lost_after: LossPolicy,
     /// Higher goes first inside a namespace.
     pub priority: i32,
+    /// Of every stage; read it with [`Plan::placing`].
+    pub placement: Placement,
 }
 
 /// When a job gives up what an executor had that is out of reach.
@@ -50,6 +54,8 @@ pub struct StagePlan {
     pub when: When,
     /// Of one task.
     pub resources: Resources,
+    /// On top of the job's.
+    pub placement: Placement,
     /// Budgets and backoff.
     pub retries: Retries,
     /// See [`crate::spec::StageSpec::deterministic`].
@@ -117,6 +123,7 @@ impl Plan {
                 downstreams: Vec::new(),
                 when: stage.when,
                 resources: stage.resources.clone(),
+                placement: stage.placement.clone(),
                 retries: stage.retries.clone(),
                 deterministic: stage.deterministic,
                 stop_after: stage.stop_after,
@@ -135,7 +142,17 @@ impl Plan {
                 Some(LostAfter::Never) => LossPolicy::Never,
             },
             priority: spec.priority,
+            placement: spec.placement.clone(),
         })
+    }
+
+    /// On which executors the tasks of a stage may run.
+    ///
+    /// # Panics
+    /// If there is no such stage.
+    #[must_use]
+    pub fn placing(&self, stage: StageIndex) -> Placing<'_> {
+        Placing::of(&self.placement, &self.stages[stage.0 as usize].placement)
     }
 
     /// The tasks of all stages together.

@@ -209,6 +209,10 @@ fn stage_field() -> impl Strategy<Value = (&'static str, Value)> {
             .prop_map(|(budget, text)| ("retries", json!({"failed": budget, "backoff": text}))),
         proptest::sample::select(&["500m", "2", "two"][..])
             .prop_map(|cpu| ("resources", json!({"cpu": cpu, "memory": "2GiB", "gpu": 1}))),
+        (word(), scalar(), 0u32..3).prop_map(|(label, value, weight)| {
+            let liked = json!([{"label": label, "is": {"not": value}, "weight": weight}]);
+            ("placement", json!({"require": {label: [value, "a"]}, "prefer": liked, "policy": "pack"}))
+        }),
         scalar().prop_map(|value| ("unknown", value)),
         scalar().prop_map(|value| ("stop_after", value)),
     ]

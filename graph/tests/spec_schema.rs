@@ -148,7 +148,7 @@ fn the_decoder_knows_exactly_the_schemas_keys() {
     let definitions = &schema["$defs"];
     // Where a map of fixed keys stands, as a spec with a hole for its keys.
     type Hole = fn(Value) -> Value;
-    let places: [(&str, &Value, Hole); 6] = [
+    let places: [(&str, &Value, Hole); 9] = [
         ("a job", &schema["oneOf"][0]["properties"], |map| map),
         ("a job of one stage", &schema["oneOf"][1]["properties"], |mut map| {
             map["run"] = json!("ls");
@@ -161,6 +161,21 @@ fn the_decoder_knows_exactly_the_schemas_keys() {
             "for_each",
             &definitions["for_each"]["oneOf"][1]["properties"],
             |map| json!({"name": "x", "run": "ls", "for_each": map}),
+        ),
+        (
+            "placement",
+            &definitions["placement"]["properties"],
+            |map| json!({"name": "x", "run": "ls", "placement": map}),
+        ),
+        (
+            "a preference",
+            &definitions["preference"]["properties"],
+            |map| json!({"name": "x", "run": "ls", "placement": {"prefer": [map]}}),
+        ),
+        (
+            "a label's rule",
+            &definitions["label_rule"]["oneOf"][2]["properties"],
+            |map| json!({"name": "x", "run": "ls", "placement": {"require": {"zone": map}}}),
         ),
     ];
     let all: BTreeSet<String> = places.iter().flat_map(|(_, properties, _)| keys(properties)).collect();
@@ -254,13 +269,21 @@ fn the_documentation_has_every_key() {
     let text = documentation();
     let schema = schema();
     let definitions = &schema["$defs"];
-    let tables =
-        [&schema["oneOf"][0]["properties"], &definitions["stage"]["properties"], &definitions["retries"]["properties"]];
+    let tables = [
+        &schema["oneOf"][0]["properties"],
+        &definitions["stage"]["properties"],
+        &definitions["retries"]["properties"],
+        &definitions["placement"]["properties"],
+        &definitions["preference"]["properties"],
+    ];
     for key in tables.into_iter().flat_map(keys) {
         assert!(text.contains(&format!("\n| `{key}` | ")), "docs/spec.md has no row for `{key}`");
     }
     for key in keys(&definitions["for_each"]["oneOf"][1]["properties"]) {
         assert!(text.contains(&format!("{{{key}: ")), "docs/spec.md does not show `for_each: {{{key}: …}}`");
+    }
+    for key in keys(&definitions["label_rule"]["oneOf"][2]["properties"]) {
+        assert!(text.contains(&format!("| `{{{key}: ")), "docs/spec.md does not show the rule `{{{key}: …}}`");
     }
     for key in keys(&definitions["resources"]["properties"]) {
         assert!(text.contains(&format!("`{key}` is in ")), "docs/spec.md does not tell the unit of `{key}`");
@@ -272,7 +295,7 @@ fn the_documentation_has_every_limit() {
     let kib = |bytes: usize| format!("{} KiB", bytes >> 10);
     let mib = |bytes: usize| format!("{} MiB", bytes >> 20);
     let hours = |time: Duration| time.as_secs() / 3600;
-    let limits: [(&str, String); 28] = [
+    let limits: [(&str, String); 31] = [
         ("SPEC_BYTES_MAX", mib(limits::SPEC_BYTES_MAX)),
         ("SPEC_VALUES_MAX", limits::SPEC_VALUES_MAX.to_string()),
         ("SPEC_DEPTH_MAX", limits::SPEC_DEPTH_MAX.to_string()),
@@ -297,6 +320,9 @@ fn the_documentation_has_every_limit() {
         ("MEMORY_BYTES_MAX", format!("{} TiB", limits::MEMORY_BYTES_MAX >> 40)),
         ("NAMED_RESOURCES_MAX", limits::NAMED_RESOURCES_MAX.to_string()),
         ("NAMED_RESOURCE_COUNT_MAX", limits::NAMED_RESOURCE_COUNT_MAX.to_string()),
+        ("PLACEMENT_BYTES_MAX", kib(limits::PLACEMENT_BYTES_MAX)),
+        ("EXECUTOR_LABEL_BYTES_MAX", limits::EXECUTOR_LABEL_BYTES_MAX.to_string()),
+        ("PREFERENCE_WEIGHT_MAX", limits::PREFERENCE_WEIGHT_MAX.to_string()),
         ("RESOURCE_NAME_CHARS_MAX", limits::RESOURCE_NAME_CHARS_MAX.to_string()),
         ("TIMEOUT_MAX", format!("{}d", hours(limits::TIMEOUT_MAX) / 24)),
         ("GRACE_MAX", format!("{}h", hours(limits::GRACE_MAX))),

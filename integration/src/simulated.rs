@@ -147,6 +147,7 @@ async fn report(
             incarnation: 1,
             statuses: std::mem::take(&mut statuses),
             forwarded: false,
+            account: None,
         };
         let mut client = client.clone();
         tokio::spawn(async move {
@@ -200,7 +201,7 @@ impl Service {
                 }
             }
         }
-        v1::LaunchTasksResponse { sequence: request.sequence, refused }
+        v1::LaunchTasksResponse { sequence: request.sequence, refused, account: None }
     }
 
     fn finish(&self, attempt: v1::AttemptRef, finished: v1::AttemptFinished) {

@@ -84,7 +84,8 @@ impl Launcher {
     /// Launches, expects acceptance, and answers how long the acknowledgement took.
     async fn launch(&mut self, group: v1::LaunchGroup) -> Duration {
         let began = Instant::now();
-        let request = v1::LaunchTasksRequest { sequence: 1, executor_incarnation: 1, groups: vec![group] };
+        let request =
+            v1::LaunchTasksRequest { sequence: 1, executor_incarnation: 1, groups: vec![group], reservation: None };
         self.requests.send(request).await.unwrap();
         let answer = tokio::time::timeout(SLOW * 4, self.answers.message()).await.expect("an answer").unwrap().unwrap();
         assert_eq!(answer.refused, []);
@@ -208,7 +209,7 @@ async fn a_second_launch_of_an_attempt_changes_nothing() {
     let view = succeeded(&cluster.client, job).await;
     assert_eq!(view.tasks.map(|counts| counts.successful), Some(1));
     // Even when it is over.
-    let late = v1::LaunchTasksRequest { sequence: 2, executor_incarnation: 1, groups: vec![same] };
+    let late = v1::LaunchTasksRequest { sequence: 2, executor_incarnation: 1, groups: vec![same], reservation: None };
     launcher.requests.send(late).await.unwrap();
     let answer = tokio::time::timeout(SLOW, launcher.answers.message()).await.unwrap().unwrap().unwrap();
     assert_eq!(answer.sequence, 2);

@@ -10,7 +10,6 @@ const LINES_MAX: usize = 400;
 const LONGER: &[(&str, usize, &str)] = &[
     ("executor/src/runtime/process.rs", 431, "one process from preparation to end, with its tests"),
     ("executor/src/supervisor/event_loop.rs", 429, "one loop and its state"),
-    ("executor/src/table.rs", 402, "the table of attempts and its tests"),
     ("graph/src/spec/from_yaml.rs", 417, "the YAML reader and its tests"),
 ];
 

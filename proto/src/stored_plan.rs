@@ -6,7 +6,7 @@ use muster_graph::ids::StageIndex;
 use muster_graph::plan::{Edge, LossPolicy, Plan, StagePlan, Upstream};
 use muster_graph::spec;
 
-use crate::convert::Invalid;
+use crate::convert::{self, Invalid};
 use crate::{storage, v1};
 
 impl From<&Plan> for storage::StoredPlan {
@@ -20,6 +20,7 @@ impl From<&Plan> for storage::StoredPlan {
             },
             priority: plan.priority,
             never_lost: plan.lost_after == LossPolicy::Never,
+            placement: convert::to_placement(&plan.placement),
         }
     }
 }
@@ -47,6 +48,7 @@ fn stored_stage(stage: &StagePlan) -> storage::StoredStage {
         nondeterministic: !stage.deterministic,
         stop_after: Some(v1::StopAfter { failures: stage.stop_after }),
         spec_digest: stage.spec_digest.clone(),
+        placement: convert::to_placement(&stage.placement),
     }
 }
 
@@ -80,6 +82,7 @@ impl TryFrom<storage::StoredPlan> for Plan {
                 (false, None) => LossPolicy::Cluster,
             },
             priority: stored.priority,
+            placement: convert::placement(stored.placement, "plan.placement")?,
         })
     }
 }
@@ -124,5 +127,6 @@ fn stage_plan(stage: storage::StoredStage, at: &str) -> Result<StagePlan, Invali
         deterministic: !stage.nondeterministic,
         stop_after: stage.stop_after.map_or(Some(1), |stop| stop.failures),
         spec_digest: stage.spec_digest,
+        placement: convert::placement(stage.placement, &format!("{at}.placement"))?,
     })
 }

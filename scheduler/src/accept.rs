@@ -7,11 +7,11 @@ use muster_graph::ids::JobId;
 use muster_graph::spec::{self, JobSpec};
 use muster_proto::{blob, storage, v1};
 use muster_state::codec::{self, blob::Blob};
-use muster_state::{Entry, Guard, Op, Txn, TxnOutcome, keys};
+use muster_state::{Entry, Guard, Op, SessionId, Txn, TxnOutcome, keys};
 use prost::Message as _;
 use tonic::Status;
 
-use crate::engine::Input;
+use crate::engine::{Identity, Input};
 use crate::load;
 use crate::options::{IDEMPOTENCY_KEY_BYTES_MAX, JOBS_OWNED_MAX};
 use crate::shared::{Shared, Transit};
@@ -89,10 +89,11 @@ pub(crate) async fn accept(shared: &Arc<Shared>, job: JobSpec, key: String) -> R
             commit_id: format!("accept:{:016x}", rand::random::<u64>()),
             ..Default::default()
         };
-        match commit(shared, id, &head, &request_digest, now).await? {
+        let identity = shared.presence().identity;
+        match commit(shared, &identity, id, &head, &request_digest, now).await? {
             Outcome::Committed(revision) => {
                 crate::faults::die_at("after-accept-before-answer");
-                adopt(shared, transit, head, stored, revision);
+                adopt(shared, transit, identity.session, head, stored, revision);
                 return Ok(Accepted { id, existed: false });
             }
             Outcome::KeyUsed(entry) => return same_key(&entry, &namespace, &key, &request_digest, Some(id)),
@@ -110,12 +111,12 @@ enum Outcome {
 
 async fn commit(
     shared: &Arc<Shared>,
+    identity: &Identity,
     id: JobId,
     head: &storage::JobHead,
     request_digest: &str,
     now: u64,
 ) -> Result<Outcome, Status> {
-    let identity = shared.presence().identity;
     let encoded = |bytes: Result<bytes::Bytes, _>| bytes.map_err(store);
     let owner = crate::ownership::owner_record(shared, &identity.session);
     let mut txn = Txn {
@@ -187,10 +188,17 @@ fn same_key(
 }
 
 /// Plans the job, off the call, and gives it to the engine.
-fn adopt(shared: &Arc<Shared>, transit: Transit, head: storage::JobHead, stored: storage::StoredSpec, revision: u64) {
+fn adopt(
+    shared: &Arc<Shared>,
+    transit: Transit,
+    session: SessionId,
+    head: storage::JobHead,
+    stored: storage::StoredSpec,
+    revision: u64,
+) {
     let (shared, id) = (Arc::clone(shared), transit.job());
     tokio::spawn(async move {
-        match load::plan(&*shared.options.state, id, head, stored, revision, revision).await {
+        match load::plan(&*shared.options.state, id, &session, head, stored, (revision, revision)).await {
             Ok(loaded) => {
                 // Stopping: whoever comes next finds the job in the store.
                 let _ = shared.engine.send(Input::Adopted(Box::new(loaded))).await;

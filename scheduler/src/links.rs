@@ -11,7 +11,7 @@ use std::time::Duration;
 use muster_graph::ids::ExecutorKey;
 use muster_proto::network::Network;
 use muster_proto::{convert, v1};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -41,6 +41,8 @@ enum Message {
 #[derive(Debug)]
 pub(crate) struct Link {
     messages: mpsc::Sender<Message>,
+    /// What is to be told of it is always the newest.
+    reservation: watch::Sender<v1::Reservation>,
     ended: CancellationToken,
 }
 
@@ -56,6 +58,10 @@ impl Link {
             // The window bounds them, and cancels leave them their room: only a link that has ended takes none.
             tracing::error!("a launch found no room; the executor is asked for it when it registers again");
         }
+    }
+
+    pub(crate) fn reserve(&self, reservation: v1::Reservation) {
+        self.reservation.send_replace(reservation);
     }
 
     pub(crate) fn cancel(&self, request: v1::CancelTasksRequest) {
@@ -87,11 +93,15 @@ pub(crate) fn connect(
     ended: CancellationToken,
 ) -> Link {
     let (messages, receiver) = mpsc::channel(QUEUE);
+    // By its first message on a stream the executor knows for whom its accounts are.
+    let nothing = v1::Reservation { scheduler: shared.presence().identity.address, ..Default::default() };
+    let reservation = watch::Sender::new(nothing);
     let sender = Sender {
         shared: Arc::clone(shared),
         executor,
         address,
         messages: receiver,
+        reservation: reservation.subscribe(),
         unanswered: VecDeque::new(),
         sent: 0,
         cancels: VecDeque::new(),
@@ -103,7 +113,7 @@ pub(crate) fn connect(
         // Everything that the sender holds is void when the link ends, so it may be dropped at any point.
         stopped.run_until_cancelled(sender.run()).await;
     });
-    Link { messages, ended }
+    Link { messages, reservation, ended }
 }
 
 struct Sender {
@@ -111,6 +121,7 @@ struct Sender {
     executor: ExecutorKey,
     address: String,
     messages: mpsc::Receiver<Message>,
+    reservation: watch::Receiver<v1::Reservation>,
     /// Launch messages, oldest first, each with the number of its attempts.
     unanswered: VecDeque<(v1::LaunchTasksRequest, u32)>,
     /// How many of them have been sent on the present stream.
@@ -188,6 +199,7 @@ impl Sender {
         let (requests, receiver) = mpsc::channel(64);
         // A new stream: everything that is unanswered goes again, and the answer's headers may come only after the first.
         self.sent = 0;
+        self.reservation.mark_changed();
         let mut opening = client.clone();
         let opening = async move { opening.launch_tasks(ReceiverStream::new(receiver)).await };
         let mut opening = std::pin::pin!(tokio::time::timeout(PEER_DEADLINE, opening));
@@ -195,7 +207,7 @@ impl Sender {
             tokio::select! {
                 biased;
                 opened = &mut opening => break opened,
-                permit = requests.reserve(), if self.sent < self.unanswered.len() => self.send_next(permit)?,
+                permit = requests.reserve(), if self.has_something() => self.send_next(permit)?,
             }
         };
         let mut answers =
@@ -214,7 +226,8 @@ impl Sender {
                     self.send_cancels(&mut client).await?;
                 }
                 () = &mut better => return Ok(End::BetterWay),
-                permit = requests.reserve(), if self.sent < self.unanswered.len() => self.send_next(permit)?,
+                permit = requests.reserve(), if self.has_something() => self.send_next(permit)?,
+                Ok(()) = self.reservation.changed(), if !self.has_something() => self.reservation.mark_changed(),
                 message = self.messages.recv() => match message {
                     None => return Ok(End::Unwanted),
                     Some(Message::Launch(groups)) => {
@@ -230,25 +243,40 @@ impl Sender {
         }
     }
 
+    /// Whether there is something to be sent on this stream.
+    fn has_something(&self) -> bool {
+        self.sent < self.unanswered.len() || self.reservation.has_changed().unwrap_or(false)
+    }
+
     fn send_next(
         &mut self,
         permit: Result<mpsc::Permit<'_, v1::LaunchTasksRequest>, mpsc::error::SendError<()>>,
     ) -> Result<(), tonic::Status> {
         let permit = permit.map_err(|_| tonic::Status::unavailable("the launch stream is closed"))?;
-        permit.send(self.unanswered[self.sent].0.clone());
-        self.sent += 1;
+        let reservation = match self.reservation.has_changed() {
+            Ok(true) => Some(self.reservation.borrow_and_update().clone()),
+            _ => None,
+        };
+        let next = self.unanswered.get(self.sent);
+        self.sent += usize::from(next.is_some());
+        let launch = next.map(|(request, _)| request.clone()).unwrap_or_default();
+        let executor_incarnation = self.executor.incarnation;
+        permit.send(v1::LaunchTasksRequest { reservation, executor_incarnation, ..launch });
         Ok(())
     }
 
     fn remember(&mut self, groups: Vec<v1::LaunchGroup>) {
         self.sequence += 1;
         let count = groups.iter().map(|group| group.attempts.len()).sum::<usize>();
-        let request =
-            v1::LaunchTasksRequest { sequence: self.sequence, executor_incarnation: self.executor.incarnation, groups };
+        let request = v1::LaunchTasksRequest { sequence: self.sequence, groups, ..Default::default() };
         self.unanswered.push_back((request, u32::try_from(count).unwrap_or(u32::MAX)));
     }
 
-    async fn answered(&mut self, answer: v1::LaunchTasksResponse) {
+    async fn answered(&mut self, mut answer: v1::LaunchTasksResponse) {
+        if let Some(account) = answer.account.take() {
+            // Stopping: nobody counts any more.
+            let _ = self.shared.engine.send(Input::Account { executor: self.executor.clone(), account }).await;
+        }
         while self.unanswered.front().is_some_and(|(request, _)| request.sequence <= answer.sequence) {
             let Some((request, count)) = self.unanswered.pop_front() else { break };
             self.sent = self.sent.saturating_sub(1);

@@ -9,8 +9,8 @@ use muster_graph::spec::JobSpec;
 use muster_proto::{blob, storage, v1};
 use muster_state::codec::{self, blob::Blob};
 use muster_state::{
-    Entry, Error, Guard, Key, Keyspace, Op, Revision, Scan, StateBackend, TXN_BYTES_MAX, TXN_OPS_MAX, Txn, TxnOutcome,
-    keys,
+    Entry, Error, Guard, Key, Keyspace, Op, Revision, Scan, SessionId, StateBackend, TXN_BYTES_MAX, TXN_OPS_MAX, Txn,
+    TxnOutcome, keys,
 };
 use prost::Message as _;
 
@@ -139,11 +139,7 @@ async fn all_of(state: &dyn StateBackend, keyspace: Keyspace, id: JobId, at: Rev
 }
 
 /// Reads a job that this scheduler owns by `token`, planning it if that has not been done.
-pub(crate) async fn owned(
-    state: &dyn StateBackend,
-    id: JobId,
-    session: &muster_state::SessionId,
-) -> Result<Loaded, LoadError> {
+pub(crate) async fn owned(state: &dyn StateBackend, id: JobId, session: &SessionId) -> Result<Loaded, LoadError> {
     let stored = head(state, id).await?.ok_or(LoadError::NotOurs)?;
     let Some((owner, token)) = stored.owner else { return Err(LoadError::NotOurs) };
     if owner.session_id != session.0 || stored.keyspace != Keyspace::ActiveJobs {
@@ -153,7 +149,7 @@ pub(crate) async fn owned(
     if stored.head.plan.is_none() {
         let spec = stored.head.spec.as_ref().ok_or_else(|| damaged("the head names no spec"))?;
         let spec = codec::decode_bytes::<storage::StoredSpec>(&content(state, id, spec).await?).map_err(damaged)?;
-        let planned = plan(state, id, stored.head, spec, token, head_revision).await?;
+        let planned = plan(state, id, session, stored.head, spec, (token, head_revision)).await?;
         return Ok(Loaded { cancel_mark: stored.cancel_mark, ..planned });
     }
     let (graph, layout, newest) = graph(state, id, &stored.head, stored.revision).await?;
@@ -168,6 +164,7 @@ pub(crate) async fn owned(
     }
     Ok(Loaded {
         id,
+        session: session.clone(),
         head: stored.head,
         graph,
         cursor,
@@ -178,14 +175,15 @@ pub(crate) async fn owned(
     })
 }
 
-/// Plans a job that was accepted: compiles its spec, and stores what is too large for its first commit.
+/// Plans a job that was accepted: compiles its spec, and stores what is too large for its first commit. The revisions are
+/// its token and that of its head.
 pub(crate) async fn plan(
     state: &dyn StateBackend,
     id: JobId,
+    session: &SessionId,
     mut head: storage::JobHead,
     stored: storage::StoredSpec,
-    token: Revision,
-    head_revision: Revision,
+    (token, head_revision): (Revision, Revision),
 ) -> Result<Loaded, LoadError> {
     // Large jobs take long enough to be in the way of everything else on this thread.
     let (plan, works) = crate::blocking::run(move || compile(stored))
@@ -212,7 +210,8 @@ pub(crate) async fn plan(
     };
     let graph = ExecutionGraph::new(Arc::new(plan), id);
     let cursor = Cursor::after_head(id, token, head_revision, head.sequence, packed);
-    Ok(Loaded { id, head, graph, cursor, with_first_commit, fresh: true, cancel_mark: None, retry: None })
+    let session = session.clone();
+    Ok(Loaded { id, session, head, graph, cursor, with_first_commit, fresh: true, cancel_mark: None, retry: None })
 }
 
 fn compile(stored: storage::StoredSpec) -> Result<(Plan, Vec<Vec<u8>>), LoadError> {

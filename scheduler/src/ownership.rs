@@ -65,10 +65,12 @@ async fn all_names(state: &dyn StateBackend, keyspace: Keyspace) -> Result<Vec<S
 #[derive(Default)]
 struct Owners {
     /// Jobs that name this scheduler's session.
-    ours: Vec<JobId>,
+    ours: BTreeSet<JobId>,
     orphans: Vec<Orphan>,
     /// How many jobs each session owns.
     counts: BTreeMap<SessionId, usize>,
+    /// The store's revision at which this was so.
+    as_of: Revision,
 }
 
 async fn owners(
@@ -82,6 +84,7 @@ async fn owners(
     let mut scan = Scan::default();
     loop {
         let page = state.scan(Keyspace::JobOwners, scan.clone()).await?;
+        found.as_of = page.revision;
         for entry in page.entries {
             let Ok(job) = entry.name.parse::<JobId>() else { continue };
             let key = Key::new(Keyspace::JobOwners, entry.name.clone());
@@ -95,7 +98,7 @@ async fn owners(
             };
             let session = SessionId(owner.session_id);
             if session == *mine {
-                found.ours.push(job);
+                found.ours.insert(job);
             } else if !live.contains_key(&session) {
                 found.orphans.push(Orphan { job, owner: Some((session.clone(), entry.mod_revision)) });
             }
@@ -126,7 +129,11 @@ async fn scan(shared: &Arc<Shared>, unclaimed: &mut BTreeSet<JobId>) -> Result<(
         .read(|engine| engine.job_ids().collect())
         .await
         .map_err(|stopped| Error::Fatal(stopped.to_string()))?;
-    let Owners { ours, orphans, counts } = owners(shared, &mine, &live).await?;
+    let Owners { ours, orphans, counts, as_of } = owners(shared, &mine, &live).await?;
+    let elsewhere: Vec<JobId> = held.difference(&ours).copied().collect();
+    if !elsewhere.is_empty() {
+        let _ = shared.engine.send(Input::NotOurs { jobs: elsewhere, as_of }).await;
+    }
     for job in ours.into_iter().filter(|job| !held.contains(job) && !shared.is_in_transit(*job)) {
         tokio::spawn(read_again(Arc::clone(shared), job));
     }

@@ -217,6 +217,11 @@ impl Shell {
                 Some((key, link)) if *key == executor => link.cancel(request),
                 _ => tracing::debug!(executor = executor.id, "no link to this life of the executor"),
             },
+            Output::Reserve { executor, reservation } => {
+                if let Some((_, link)) = links.get(&executor.id).filter(|(key, _)| *key == executor) {
+                    link.reserve(reservation);
+                }
+            }
             Output::Ask { executor, address, question, jobs } => {
                 let shared = Arc::clone(&self.shared);
                 self.tasks.spawn(async move { links::ask(&shared, executor, &address, question, jobs).await });

@@ -23,7 +23,7 @@ use muster_state::codec::blob::Chunk;
 use muster_state::codec::{Bucket, Commit, Epoch, Events, Kind, Record, decode_bytes, encode};
 
 fn check<R: Record + PartialEq + Debug>(record: &R) -> Kind {
-    let name = format!("{}.v{}", R::KIND.name().replace(' ', "-"), R::KIND.version());
+    let name = format!("{}.v{}", R::KIND.name().replace(' ', "-"), record.version());
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("samples").join(&name);
     if std::env::var_os("MUSTER_WRITE_SAMPLES").is_some() {
         std::fs::write(&path, encode(record).unwrap()).unwrap();
@@ -186,7 +186,32 @@ fn samples_of_every_kind_and_version_are_read_as_they_were_written() {
         lost_after_ms: 0,
         priority: 5,
         never_lost: false,
+        ..StoredPlan::default()
     };
+    let label = |rule| v1::LabelRule { rule: Some(rule) };
+    let values = || v1::LabelValues { values: vec!["eu-1".to_owned(), "eu-2".to_owned()] };
+    let placement = v1::Placement {
+        require: [
+            ("zone".to_owned(), label(v1::label_rule::Rule::OneOf(values()))),
+            ("site".to_owned(), label(v1::label_rule::Rule::NoneOf(values()))),
+            ("gpu-model".to_owned(), label(v1::label_rule::Rule::Exists(true))),
+        ]
+        .into(),
+        prefer: Some(v1::Preferences {
+            list: vec![v1::Preference {
+                label: "disk".to_owned(),
+                is: Some(label(v1::label_rule::Rule::Exists(false))),
+                weight: 10,
+            }],
+        }),
+        policy: v1::PlacementPolicy::Pack.into(),
+    };
+    let mut placed_spec = spec.clone();
+    placed_spec.spec.as_mut().unwrap().stages[0].placement = Some(placement.clone());
+    let mut placed_plan = plan.clone();
+    placed_plan.stages[0].placement = Some(v1::Placement { policy: 1, ..v1::Placement::default() });
+    placed_plan.placement = Some(placement);
+    assert_eq!((check(&placed_spec), check(&placed_plan)), (Kind::JobSpec, Kind::JobPlan), "versions of their own");
     let cancel =
         CancelMark { request_id: "0123456789abcdef".to_owned(), reason: "enough".to_owned(), at_ms: 1_800_000_000_000 };
     let safe_mode = SafeModeRecord {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
+use muster_executor::DeviceNames;
 
 use super::daemon;
 use crate::configuration::Mode;
@@ -46,6 +47,10 @@ pub(crate) struct Executor {
     /// A named resource to offer, for instance gpu=1; may be given several times
     #[arg(long = "resource", value_parser = quantity::named_amount, value_name = "NAME=NUMBER")]
     resources: Vec<(String, u32)>,
+    /// Whole devices to offer as a named resource, for instance gpu=0,1,3: each task is told which ones are its own; may be
+    /// given several times
+    #[arg(long = "device", value_parser = quantity::named_devices, value_name = "NAME=ID,ID")]
+    devices: Vec<(String, Vec<String>)>,
     /// A label, for placement; may be given several times
     #[arg(long = "label", value_parser = quantity::pair, value_name = "KEY=VALUE")]
     labels: Vec<(String, String)>,
@@ -78,6 +83,7 @@ impl Executor {
         options.resources.memory_bytes = self.memory.or(file.memory).unwrap_or(options.resources.memory_bytes);
         options.resources.named.extend(file.resources.clone());
         options.resources.named.extend(self.resources);
+        options.devices = devices(&file.devices, self.devices);
         options.labels.extend(file.labels.clone());
         options.labels.extend(self.labels);
         let port = metrics::Port::open(self.metrics.or(file.metrics), options.allow_remote).await?;
@@ -101,5 +107,30 @@ impl Executor {
         let stopping = async { tokio::time::timeout(STOP_TIMEOUT, handle.stop()).await.map_err(|_| late()) };
         daemon::stop(context, &mut signals, stopping).await?;
         ended.map(|()| Exit::Success)
+    }
+}
+
+/// What flags say of a resource stands in the place of what the file says; several flags for one resource add up.
+fn devices(file: &DeviceNames, flags: Vec<(String, Vec<String>)>) -> DeviceNames {
+    let mut given = DeviceNames::new();
+    for (resource, names) in flags {
+        given.entry(resource).or_default().extend(names);
+    }
+    let mut devices = file.clone();
+    devices.extend(given);
+    devices
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_name_devices_in_the_place_of_the_file_and_add_up() {
+        let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+        let file = [("gpu".to_owned(), names(&["0"])), ("fpga".to_owned(), names(&["a"]))].into();
+        let flags = vec![("gpu".to_owned(), names(&["1", "2"])), ("gpu".to_owned(), names(&["3"]))];
+        let expected = [("gpu".to_owned(), names(&["1", "2", "3"])), ("fpga".to_owned(), names(&["a"]))].into();
+        assert_eq!(devices(&file, flags), expected);
     }
 }

@@ -3,6 +3,7 @@
 
 mod data;
 mod log_reader;
+mod reservations;
 mod scheduling;
 
 use std::sync::Arc;

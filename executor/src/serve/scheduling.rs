@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::reservations::Reserver;
 use crate::core::Core;
 use crate::faults;
 use crate::leave::Leave;
@@ -46,16 +47,21 @@ impl executor_server::Executor for ExecutorService {
                 () = core.accepted.cancelled() => {}
                 () = answers.closed() => return,
             }
+            let mut reserver = Reserver::new(Arc::clone(&core));
             loop {
-                let answer = match launches.message().await {
-                    Ok(Some(launch)) => {
-                        core.home.heard();
-                        core.admit(launch.executor_incarnation, launch.groups)
-                            .await
-                            .map(|refused| v1::LaunchTasksResponse { sequence: launch.sequence, refused })
-                    }
-                    Ok(None) => return,
-                    Err(status) => Err(status),
+                let answer = tokio::select! {
+                    biased;
+                    launch = launches.message() => match launch {
+                        Ok(Some(launch)) => {
+                            core.home.heard();
+                            reserver.heard(launch.reservation);
+                            let refused = core.admit(launch.executor_incarnation, launch.groups).await;
+                            refused.map(|refused| reserver.answer(launch.sequence, refused))
+                        }
+                        Ok(None) => return,
+                        Err(status) => Err(status),
+                    },
+                    answer = reserver.offered() => Ok(answer),
                 };
                 if answer.is_ok() && faults::is_set("lose-launch-answer") {
                     tracing::info!("an answer to launches was lost");

@@ -118,7 +118,7 @@ impl Actor {
                 };
                 Counts::add(&self.counts.refused, refused.len());
                 // Its stream has gone: the launches are sent again on the next one.
-                let _ = answer.send(v1::LaunchTasksResponse { sequence, refused });
+                let _ = answer.send(v1::LaunchTasksResponse { sequence, refused, account: None });
             }
             Message::Cancel(request) => {
                 Counts::add(&self.counts.cancelled, self.table.cancel(&request, clock::wall_ms()));
@@ -212,6 +212,7 @@ async fn deliver(channels: Channels, member: Member, destination: String, batch:
         incarnation: member.incarnation,
         statuses: batch.iter().map(|due| due.status.clone()).collect(),
         forwarded: false,
+        account: None,
     };
     let answer = match channels.executors(&destination) {
         Some(mut scheduler) => timeout(COMMIT_WITHIN, scheduler.update_task_status(request)).await.ok(),

@@ -147,6 +147,7 @@ fn beat(member: &Member) -> v1::Heartbeat {
         free: Some(cores((member.slots as usize).saturating_sub(occupied))),
         running: u32::try_from(occupied).unwrap_or(u32::MAX),
         draining: false,
+        account: None,
     }
 }
 

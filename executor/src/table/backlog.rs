@@ -1,4 +1,4 @@
-//! Who waits for a share of the machine, and how that ends: by getting it, in order, or by being given back.
+//! How waiting for a share of the machine ends: by getting it, in order, or by being given back.
 
 use super::{Inside, Table};
 use crate::control::StopCause;
@@ -8,45 +8,32 @@ impl Table {
     /// The process is gone: its share is free, and those who wait for it go on.
     pub(crate) fn release(&self, key: AttemptKey) {
         let mut inside = self.inside();
-        let Inside { entries, account, queue, .. } = &mut *inside;
+        let Inside { entries, account, shares, .. } = &mut *inside;
         let Some(entry) = entries.get_mut(&key) else { return };
-        if std::mem::take(&mut entry.holds) {
-            let group = entry.group.as_ref().expect("who holds a share was launched in this life");
-            account.give_back(&group.need);
+        let Some(group) = &entry.group else { return };
+        if let Some(share) = entry.share.take() {
+            account.give_back(&group.need, share);
+            shares.gives_back(&entry.holder, &group.need);
         } else {
-            queue.retain(|waiting| *waiting != key);
+            shares.stops_waiting(&entry.holder, key, &group.need);
         }
         inside.let_go_on();
+        self.room_may_have_changed(&inside);
     }
 
     /// Ends an attempt that waits for its share, and no other: from here on it cannot begin. False if it has its share.
     pub(crate) fn give_back(&self, key: AttemptKey) -> bool {
         let mut inside = self.inside();
-        let Some(place) = inside.queue.iter().position(|waiting| *waiting == key) else { return false };
-        inside.queue.remove(place);
-        if let Some(entry) = inside.entries.get(&key) {
-            entry.control.stop(StopCause::GivenBack);
+        let Inside { entries, shares, .. } = &mut *inside;
+        let Some(entry) = entries.get(&key) else { return false };
+        let Some(group) = &entry.group else { return false };
+        if !shares.stops_waiting(&entry.holder, key, &group.need) {
+            return false;
         }
+        entry.control.stop(StopCause::GivenBack);
         inside.let_go_on();
+        self.room_may_have_changed(&inside);
         true
-    }
-}
-
-impl Inside {
-    /// Gives those who wait their share, in their order, as far as it is free.
-    fn let_go_on(&mut self) {
-        let Self { entries, account, queue, .. } = self;
-        while let Some(next) = queue.front() {
-            if let Some(entry) = entries.get_mut(next) {
-                let group = entry.group.as_ref().expect("who waits was launched in this life");
-                if account.take(&group.need).is_err() {
-                    break;
-                }
-                entry.holds = true;
-                entry.control.go.cancel();
-            }
-            queue.pop_front();
-        }
     }
 }
 

@@ -1,4 +1,7 @@
-//! What the table shows of itself: to schedulers everything that it holds, to whoever watches how much of it.
+//! What the table shows of itself: to schedulers everything that it holds, to whoever watches how much of it, and to a task
+//! what is its own.
+
+use std::collections::BTreeMap;
 
 use muster_graph::ids::JobId;
 use muster_proto::v1;
@@ -22,6 +25,15 @@ impl Table {
             None => inside.entries.iter().map(show).collect(),
             Some(jobs) => jobs.iter().flat_map(|job| inside.of_job(*job).map(show)).collect(),
         }
+    }
+
+    /// What the task of an attempt that has its share is told of its named resources.
+    pub(crate) fn told(&self, key: AttemptKey) -> BTreeMap<String, String> {
+        let inside = self.inside();
+        let Some(Entry { group: Some(group), share: Some(share), .. }) = inside.entries.get(&key) else {
+            return BTreeMap::new();
+        };
+        inside.account.told(&group.need, share)
     }
 
     /// How many wait, run, and are finished.

@@ -105,6 +105,8 @@ fn deliver(
         incarnation: core.incarnation(),
         statuses: batch.into_iter().map(|due| due.status.clone()).collect(),
         forwarded: false,
+        // As late as can be: what ended is out of it.
+        account: Some(core.table.account_for(&destination)),
     };
     async move {
         let answer = match core.channels.executors(&destination) {
@@ -127,7 +129,7 @@ async fn settle(core: &Core, delivered: Delivered, backoff: &mut Backoff) {
             core.settle(&answer.settled).await;
             for (job, owner) in answer.owners {
                 if let Ok(job) = job.parse::<JobId>() {
-                    core.outbox.owner_is(job, &owner);
+                    core.owner_is(job, &owner);
                 }
             }
         }

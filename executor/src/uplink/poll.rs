@@ -135,6 +135,7 @@ async fn one(core: &Core, address: &str, turn: Turn) -> Result<Option<v1::PollWo
         draining: core.table.is_draining(),
         heeded,
         last_peer,
+        account: Some(core.table.account_for(if pass_on_to.is_empty() { address } else { &pass_on_to })),
         pass_on_to,
     };
     let way = if at_peer { ANSWER_WITHIN_AT_PEER } else { ANSWER_WITHIN };

@@ -156,7 +156,7 @@ async fn session(core: &Core, address: &str, heartbeat: Duration) -> String {
     let Some(mut scheduler) = core.channels.executors(address) else { return "not an address".to_owned() };
     let (heartbeats, stream) = mpsc::channel(QUEUE_LEN);
     // The first one opens the stream: some servers answer only after the first message.
-    let _ = heartbeats.send(beat(core)).await;
+    let _ = heartbeats.send(beat(core, address)).await;
     let opened = timeout(REGISTER_WITHIN, scheduler.session(ReceiverStream::new(stream))).await;
     let mut signals = match opened {
         Ok(Ok(answer)) => answer.into_inner(),
@@ -193,19 +193,20 @@ async fn session(core: &Core, address: &str, heartbeat: Duration) -> String {
                     return "the scheduler does not answer".to_owned();
                 }
                 // A full queue means that nothing is sent; the missing answers will tell.
-                let _ = heartbeats.try_send(beat(core));
+                let _ = heartbeats.try_send(beat(core, address));
             }
             () = core.register_again.notified() => return "asked to register again".to_owned(),
         }
     }
 }
 
-fn beat(core: &Core) -> v1::Heartbeat {
+fn beat(core: &Core, address: &str) -> v1::Heartbeat {
     v1::Heartbeat {
         executor_id: core.id().to_owned(),
         incarnation: core.incarnation(),
         free: Some(core.table.free().to_wire()),
         running: u32::try_from(core.table.unfinished()).unwrap_or(u32::MAX),
         draining: core.table.is_draining(),
+        account: Some(core.table.account_for(address)),
     }
 }

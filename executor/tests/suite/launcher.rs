@@ -35,7 +35,12 @@ impl Launcher {
 
     pub(crate) async fn launch_as(&mut self, incarnation: u64, groups: Vec<v1::LaunchGroup>) -> Vec<v1::Refusal> {
         self.sequence += 1;
-        let request = v1::LaunchTasksRequest { sequence: self.sequence, executor_incarnation: incarnation, groups };
+        let request = v1::LaunchTasksRequest {
+            sequence: self.sequence,
+            executor_incarnation: incarnation,
+            groups,
+            reservation: None,
+        };
         self.requests.send(request).await.unwrap();
         let answer = tokio::time::timeout(DEADLINE, self.answers.message()).await.expect("an answer").unwrap().unwrap();
         assert_eq!(answer.sequence, self.sequence);

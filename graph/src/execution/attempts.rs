@@ -44,10 +44,12 @@ impl ExecutionGraph {
         }
         let given = count.min(value.ready.len());
         if given > 0 {
+            let mut close = self.close_to(stage.0, &on.id, given).into_iter();
             let on = self.heard_from(on);
             self.start_stage(stage.0, step);
             for _ in 0..given {
-                let Some(index) = self.stages[stage.0 as usize].ready.first() else { break };
+                let lowest = || self.stages[stage.0 as usize].ready.first();
+                let Some(index) = close.next().or_else(lowest) else { break };
                 let mut task = self.stages[stage.0 as usize].tasks[index as usize];
                 task.attempt = task.attempt.max(self.numbers_above).saturating_add(1);
                 self.set_task(stage.0, index, task.with(TaskState::Assigned { on, at: step.at }));

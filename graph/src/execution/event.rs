@@ -12,7 +12,7 @@ use crate::ids::{Attempt, ExecutorKey, Millis, StageIndex, TaskId};
 pub enum Event {
     /// The job was planned; its first stages may be resolved.
     Submitted,
-    /// Placement gave the next `count` ready tasks of a stage (lowest index first) to an executor.
+    /// Placement gave the next `count` ready tasks of a stage (those whose `each` inputs lie there first, then by index) to an executor.
     Assigned {
         /// The stage.
         stage: StageIndex,

@@ -59,6 +59,7 @@
 
 mod attempts;
 mod bits;
+mod closeness;
 mod delta;
 mod event;
 mod executors;

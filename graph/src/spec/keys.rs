@@ -7,7 +7,8 @@
 use serde_json::{Value, json};
 
 use super::limits::{
-    CPU_MILLI_MAX, LABELS_MAX, NAMED_RESOURCE_COUNT_MAX, NAMESPACE_CHARS_MAX, STAGES_MAX, TASKS_PER_STAGE_MAX,
+    CPU_MILLI_MAX, LABELS_MAX, NAMED_RESOURCE_COUNT_MAX, NAMESPACE_CHARS_MAX, PREFERENCE_WEIGHT_MAX, STAGES_MAX,
+    TASKS_PER_STAGE_MAX,
 };
 
 /// A key, what it is for, and the shape of its value.
@@ -49,6 +50,11 @@ pub(super) const JOB: &[Key] = &[
         about: "How long an executor may be out of reach before its tasks run elsewhere; never: they wait for it. \
                 Default: the cluster's.",
         shape: || reference("duration_or_never"),
+    },
+    Key {
+        name: "placement",
+        about: "On which executors its tasks may run, by label; a stage's own word wins.",
+        shape: || reference("placement"),
     },
     Key {
         name: "stages",
@@ -103,6 +109,11 @@ pub(super) const STAGE: &[Key] = &[
     },
     Key { name: "env", about: "Environment of the stage's tasks, on top of the job's.", shape: || reference("env") },
     Key { name: "resources", about: "What one task needs.", shape: || reference("resources") },
+    Key {
+        name: "placement",
+        about: "On which executors its tasks may run, by label, on top of the job's word.",
+        shape: || reference("placement"),
+    },
     Key {
         name: "retries",
         about: "How often a task may fail: a number for its own failures, or a map of budgets by class.",
@@ -198,6 +209,52 @@ pub(super) const FOR_EACH: &[Key] = &[
     },
 ];
 
+/// Keys of `placement`.
+pub(super) const PLACEMENT: &[Key] = &[
+    Key {
+        name: "require",
+        about: "What labels an executor must have: a map of label to rule.",
+        shape: || json!({"type": "object", "additionalProperties": reference("label_rule")}),
+    },
+    Key {
+        name: "prefer",
+        about: "What labels count in an executor's favour.",
+        shape: || json!({"type": "array", "items": reference("preference")}),
+    },
+    Key {
+        name: "policy",
+        about: "How tasks spread over equally good executors. Default: spread.",
+        shape: || json!({"enum": POLICIES}),
+    },
+];
+
+/// Keys of an element of `prefer`.
+pub(super) const PREFERENCE: &[Key] = &[
+    Key { name: "label", about: "The label's key.", shape: || reference("text") },
+    Key { name: "is", about: "What it should be.", shape: || reference("label_rule") },
+    Key {
+        name: "weight",
+        about: "How much that counts. Default: 1.",
+        shape: || json!({"type": "integer", "minimum": 1, "maximum": PREFERENCE_WEIGHT_MAX}),
+    },
+];
+
+/// Keys of a label's rule as a map; exactly one is given.
+pub(super) const LABEL_RULE: &[Key] = &[
+    Key {
+        name: "not",
+        about: "None of these values; an executor without the label is fine.",
+        shape: || json!({"oneOf": [reference("text"), reference("texts")]}),
+    },
+    Key {
+        name: "exists",
+        about: "Whether the label is there, whatever its value.",
+        shape: || json!({"type": "boolean"}),
+    },
+];
+
+/// Words of `policy`.
+pub(super) const POLICIES: &[&str] = &["spread", "pack"];
 /// Words of `inputs`.
 pub(super) const INPUT_KINDS: &[&str] = &["all", "each", "shuffle"];
 /// Words of `when`.

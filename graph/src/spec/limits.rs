@@ -61,6 +61,13 @@ pub const MEMORY_BYTES_MAX: u64 = 64 << 40;
 pub const NAMED_RESOURCES_MAX: usize = 32;
 /// How many of one named resource a task may ask for.
 pub const NAMED_RESOURCE_COUNT_MAX: u32 = 1_000_000;
+/// What `placement` of job and stage says together, in bytes of labels and values, [`WORD_COST_BYTES`] counted on top of each:
+/// it is compared with every executor each time something is placed.
+pub const PLACEMENT_BYTES_MAX: usize = 4 << 10;
+/// A label that executors bear, its key or its value: they may be called more than a job's labels may.
+pub const EXECUTOR_LABEL_BYTES_MAX: usize = 256;
+/// Of one preference: enough steps for people, and few enough that a hundred of them add up.
+pub const PREFERENCE_WEIGHT_MAX: u32 = 1_000;
 /// Characters of a resource's name.
 pub const RESOURCE_NAME_CHARS_MAX: usize = 63;
 

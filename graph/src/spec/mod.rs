@@ -21,6 +21,7 @@ mod keys;
 pub mod limits;
 mod model;
 mod node;
+mod placement;
 mod problem;
 mod quantity;
 mod schema;
@@ -32,6 +33,7 @@ pub use check::check;
 pub(crate) use check::{Edge as SpecEdge, Names};
 pub use draft::{Draft, Files, ForEach, NoFiles};
 pub use model::*;
+pub use placement::{LabelRule, Placement, Placing, Policy, Preference};
 pub use problem::{Place, Problem, Problems};
 pub use schema::schema;
 

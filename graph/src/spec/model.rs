@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::placement::Placement;
+
 /// One immutable job.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JobSpec {
@@ -20,6 +22,8 @@ pub struct JobSpec {
     pub timeout: Option<Duration>,
     /// When what an executor had is run elsewhere because it is out of reach; `None`: as the cluster says.
     pub lost_after: Option<LostAfter>,
+    /// On which executors its tasks may run; a stage's own word wins.
+    pub placement: Placement,
     /// In any order; names are unique.
     pub stages: Vec<StageSpec>,
 }
@@ -52,6 +56,8 @@ pub struct StageSpec {
     pub env: BTreeMap<String, String>,
     /// Of one task.
     pub resources: Resources,
+    /// On top of the job's.
+    pub placement: Placement,
     /// How often an attempt may fail, by class.
     pub retries: Retries,
     /// Of one attempt.
@@ -145,6 +151,13 @@ pub struct Resources {
     pub memory_bytes: u64,
     /// Named countable ones, such as gpu.
     pub named: BTreeMap<String, u32>,
+}
+
+/// The variable in which a task finds what it has of a named resource: what no shell takes in a name becomes `_`.
+#[must_use]
+pub fn resource_variable(resource: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
+    format!("MUSTER_RESOURCE_{}", resource.chars().map(plain).collect::<String>())
 }
 
 /// Budgets of failed attempts by class: how many retries each class is worth. Only a task's own failures count

@@ -5,7 +5,10 @@
 
 use serde_json::{Map, Value, json};
 
-use super::keys::{FOR_EACH, JOB, Key, RESOURCES, RETRIES, STAGE, STAGE_NAME, named_resource, reference};
+use super::keys::{
+    FOR_EACH, JOB, Key, LABEL_RULE, PLACEMENT, PREFERENCE, RESOURCES, RETRIES, STAGE, STAGE_NAME, named_resource,
+    reference,
+};
 use super::limits::NAME_CHARS_MAX;
 
 /// The schema. The same tables of keys that the decoder uses, so that the two cannot drift apart.
@@ -36,6 +39,16 @@ pub fn schema() -> Value {
             "retries": object(properties(RETRIES.iter())),
             "resources": {"type": "object", "properties": properties(RESOURCES.iter()),
                           "additionalProperties": named_resource()},
+            "texts": {"type": "array", "items": reference("text"), "minItems": 1},
+            "placement": object(properties(PLACEMENT.iter())),
+            "preference": {"type": "object", "properties": properties(PREFERENCE.iter()), "additionalProperties": false,
+                           "required": ["label", "is"]},
+            "label_rule": {"oneOf": [
+                reference("text"),
+                reference("texts"),
+                {"type": "object", "properties": properties(LABEL_RULE.iter()), "additionalProperties": false,
+                 "minProperties": 1, "maxProperties": 1},
+            ]},
             "for_each": {"oneOf": [
                 {"type": "array", "items": {"oneOf": [reference("text"), {"type": "object"}]}},
                 {"type": "object", "properties": properties(FOR_EACH.iter()), "additionalProperties": false,

@@ -24,6 +24,19 @@ fn the_lowest_ready_tasks_are_assigned_and_what_is_too_much_is_answered() {
 }
 
 #[test]
+fn an_executor_is_given_first_what_reads_outputs_of_its_own_and_then_the_lowest() {
+    let mut job = Job::of([stage(5), reading(stage(5), Edge::Each, 0)]);
+    for (id, checksum) in [("a", 1), ("b", 2), ("a", 3), ("b", 4), ("a", 5)] {
+        job.run_on(id, 0, output(checksum));
+    }
+    assert_eq!(job.assign(1, on("b"), 1), [moved(1, StageState::Running), launch(1, 1, 1, 1)]);
+    // Its disk outlives it.
+    assert_eq!(job.assign(1, life("b", 2), 2), [launch(1, 3, 1, 2), launch(1, 0, 1, 2)]);
+    assert_eq!(job.assign(1, on("a"), 1), [launch(1, 2, 1, 0)]);
+    assert_eq!(job.assign(1, on("c"), 1), [launch(1, 4, 1, 3)], "who has nothing is not left without");
+}
+
+#[test]
 fn a_failed_attempt_backs_off_longer_each_time_until_its_budget_is_spent() {
     let mut first = stage(1);
     first.retries.failed = 3;

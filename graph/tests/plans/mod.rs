@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use muster_graph::ids::StageIndex;
 use muster_graph::plan::{Edge, LossPolicy, Plan, StagePlan, Upstream};
-use muster_graph::spec::{Resources, Retries, When};
+use muster_graph::spec::{Placement, Resources, Retries, When};
 
 /// A stage of so many tasks that runs on success, fails at once, and never stops early.
 pub(crate) fn stage(tasks: u32) -> StagePlan {
@@ -16,6 +16,7 @@ pub(crate) fn stage(tasks: u32) -> StagePlan {
         downstreams: Vec::new(),
         when: When::OnSuccess,
         resources: Resources::default(),
+        placement: Placement::default(),
         retries: Retries {
             backoff: Duration::from_millis(100),
             backoff_max: Duration::from_millis(400),
@@ -43,7 +44,7 @@ pub(crate) fn plan(stages: impl IntoIterator<Item = StagePlan>) -> Plan {
             stages[upstream.stage.0 as usize].downstreams.push(StageIndex(index as u32));
         }
     }
-    Plan { stages, timeout_ms: None, lost_after: LossPolicy::Cluster, priority: 0 }
+    Plan { stages, timeout_ms: None, lost_after: LossPolicy::Cluster, priority: 0, placement: Placement::default() }
 }
 
 /// The same, shared.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use muster_graph::spec;
 
-use super::Invalid;
+use super::{Invalid, placement, to_placement};
 use crate::v1;
 
 fn millis(duration: Option<Duration>) -> u64 {
@@ -29,6 +29,7 @@ impl From<&spec::JobSpec> for v1::JobSpec {
                 spec::LostAfter::Never => v1::Disconnect { lost_after_ms: 0, wait: true },
             }),
             stages: job.stages.iter().map(v1::StageSpec::from).collect(),
+            placement: to_placement(&job.placement),
         }
     }
 }
@@ -57,6 +58,7 @@ impl From<&spec::StageSpec> for v1::StageSpec {
             grace_ms: millis(Some(stage.grace)),
             nondeterministic: !stage.deterministic,
             stop_after: Some(v1::StopAfter { failures: stage.stop_after }),
+            placement: to_placement(&stage.placement),
         }
     }
 }
@@ -174,6 +176,7 @@ impl TryFrom<v1::JobSpec> for spec::JobSpec {
                 .enumerate()
                 .map(|(place, stage)| stage_spec(stage, &format!("stages[{place}]")))
                 .collect::<Result<_, _>>()?,
+            placement: placement(job.placement, "placement")?,
         })
     }
 }
@@ -234,5 +237,6 @@ fn stage_spec(stage: v1::StageSpec, at: &str) -> Result<spec::StageSpec, Invalid
         grace: duration(stage.grace_ms).unwrap_or(DEFAULT_GRACE),
         deterministic: !stage.nondeterministic,
         stop_after: stage.stop_after.map_or(Some(1), |s| s.failures),
+        placement: placement(stage.placement, &format!("{at}.placement"))?,
     })
 }

@@ -52,7 +52,7 @@ impl Executor {
         u32::try_from(self.held.len()).unwrap_or(u32::MAX)
     }
 
-    /// What is left for placing: total, less ours, less what others use. Nothing while some of ours wait: what is free
+    /// What is left for placing: total, less ours, less what others use or are owed. Nothing while some of ours wait: what is free
     /// now is theirs.
     pub(crate) fn free(&self) -> Resources {
         if self.ahead.is_empty() { self.left() } else { Resources::default() }
@@ -174,10 +174,18 @@ impl Executor {
         }
     }
 
-    /// The executor says what it has left, and how many attempts; what is neither free nor ours is somebody else's.
-    pub(super) fn account(&mut self, reported_free: &Resources, running: u32) {
-        self.foreign_running = running.saturating_sub(self.ours());
-        self.foreign = minus(&minus(&self.total, reported_free), &self.used);
+    /// An executor that keeps no account for each scheduler says what it has left, and how many attempts; what is neither
+    /// free nor ours is somebody else's.
+    pub(super) fn counted(&mut self, reported_free: &Resources, running: u32) {
+        if !self.tells_account {
+            self.foreign_running = running.saturating_sub(self.ours());
+            self.foreign_is(reported_free, &self.used.clone());
+        }
+    }
+
+    /// What is neither room for us nor ours is somebody else's, or owed to somebody else.
+    pub(super) fn foreign_is(&mut self, room: &Resources, ours: &Resources) {
+        self.foreign = minus(&minus(&self.total, room), ours);
         self.full_until = 0;
         self.go_on();
     }

@@ -2,12 +2,17 @@
 
 use muster_graph::execution::Event;
 use muster_graph::ids::{JobId, Millis};
+use muster_state::Revision;
 
 use super::{Engine, Job, Loaded, Output, first_attempt_of};
 
 impl Engine {
     pub(super) fn adopted(&mut self, mut loaded: Loaded, now: Millis) {
         let id = loaded.id;
+        if loaded.session != self.identity.session {
+            // While it was read the session was lost, and a new one opened.
+            return self.dropped(id, "it was read for a session that is lost");
+        }
         let (retry, cancel_mark) = (loaded.retry.take(), loaded.cancel_mark.take());
         if let Some(known) = self.jobs.get(&id) {
             // Read twice under one token (by the scan, while it was being planned, for instance): the copy in memory
@@ -49,6 +54,18 @@ impl Engine {
             tracing::info!(job = %id, why, "job let go");
             // Those who watch it look for its new owner.
             self.watchers.remove(&id);
+        }
+    }
+
+    /// As of this revision of the store these jobs name somebody else. Under an older token they are stale copies, which nobody
+    /// would notice as long as they have nothing to commit.
+    pub(super) fn not_ours(&mut self, jobs: Vec<JobId>, as_of: Revision) {
+        for id in jobs {
+            // What is in flight tells by its result.
+            let is_stale = |job: &Job| job.token() < as_of && job.in_flight.is_none();
+            if self.jobs.get(&id).is_some_and(is_stale) {
+                self.drop_job(id, "another scheduler owns it");
+            }
         }
     }
 

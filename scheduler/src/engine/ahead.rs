@@ -3,9 +3,8 @@
 //!
 //! How much may wait is a matter of time: what the slots that hold short tasks of ours will do in [`AHEAD_US`]. A stage's
 //! tasks count as short by what those before took; of a stage that nobody knows yet, and of long tasks, nothing waits. Tasks
-//! wait only when no executor has room for them ([`crate::placement`]). The executor's order is first come, first served,
-//! and each scheduler has an equal part of its backlog: so several of them take turns there. One that has nothing on an
-//! executor that others use may have one task wait there whatever it takes, or it would never find it free.
+//! wait only when no executor has room for them ([`crate::placement`]). Of one scheduler's tasks that wait an executor takes the
+//! oldest first, and of several schedulers' the one's that has least there; each has an equal part of its backlog.
 //!
 //! **Invariant:** whatever the estimate was worth, a wait ends. What has not begun after [`LATE_AFTER_MS`] is asked back: the
 //! executor ends what has not begun, under a number that is never used again, and says so like any other result, so that it
@@ -129,7 +128,7 @@ impl Executor {
         // A start may be told before the end that made room for it.
         let short_milli = self.ahead.short_milli.min(u64::from(self.total.cpu_milli));
         let work = (short_milli * AHEAD_US).saturating_sub(self.ahead.work);
-        Backlog { work, count, foot_in: self.held.is_empty() && self.foreign.cpu_milli > 0 }
+        Backlog { work, count }
     }
 
     /// How many of our attempts wait there.

@@ -97,8 +97,10 @@ pub struct Executor {
     pub(super) tell_at: Option<Millis>,
     /// Our attempts on it.
     pub(crate) held: HashMap<HeldKey, Booking>,
-    /// In use by others, by the executor's account.
+    /// In use by others or owed to them, by the executor's account.
     pub(super) foreign: Resources,
+    /// It says what it has for this scheduler, and not only what it has left.
+    pub(super) tells_account: bool,
     /// And how many attempts of others it has.
     pub(super) foreign_running: u32,
     /// Ours that wait there, and how many may.
@@ -147,6 +149,7 @@ impl Executor {
             tell_at: None,
             held: HashMap::new(),
             foreign: Resources::default(),
+            tells_account: false,
             foreign_running: 0,
             ahead: Ahead::default(),
             unanswered: 0,
@@ -256,7 +259,7 @@ impl Engine {
             executor.unanswered = 0;
             executor.newest_poll = 0;
             executor.ask.values_mut().for_each(|doubt| doubt.poll = None);
-            (executor.foreign, executor.foreign_running) = (Resources::default(), 0);
+            (executor.foreign, executor.foreign_running, executor.tells_account) = (Resources::default(), 0, false);
             executor.to_fetch = v1::PollWorkResponse::default();
         }
         executor.go_on();
@@ -278,6 +281,7 @@ impl Engine {
             // Pull executors tell with each poll what they have.
             way_lost |= std::mem::take(&mut executor.is_severed) && !pull;
         }
+        let arrived = held.clone().unwrap_or_default();
         match held {
             Some(held) => {
                 if restarted {
@@ -288,11 +292,13 @@ impl Engine {
                 }
                 self.end_unwanted(&key, &held);
             }
-            // It registered with a peer; only it can say what survived.
-            None => way_lost |= restarted,
+            // It registered with a peer; only it can say what survived. What was meant for an earlier life it takes no more.
+            None if restarted => self.ask_everything_of(&key.id),
+            None => {}
         }
         if way_lost {
-            self.ask_everything_of(&key.id);
+            // The same life is not asked: what it denies now, and was launched under the same token, it may take yet.
+            self.launch_again(&key, &arrived);
         }
         if link == Link::None {
             self.tell_jobs_of(&key.id, now);
@@ -349,7 +355,7 @@ impl Engine {
         }
         executor.is_back(Link::Home, now);
         executor.draining = draining;
-        executor.account(free, running);
+        executor.counted(free, running);
     }
 
     /// A stream may end long after the executor has moved to a peer: that says nothing about it any more.
@@ -384,10 +390,12 @@ impl Engine {
 
     /// It refused for lack of room: our account of it was wrong.
     pub(super) fn mark_full(&mut self, id: &str, now: Millis) {
-        /// Only its home hears its account with each heartbeat; other schedulers try again after this.
-        const PAUSE_MS: Millis = 1_000;
+        /// It has told what it has, and is not to be asked at once again whatever that was.
+        const PAUSE_MS: Millis = 100;
+        /// One that keeps no account for each scheduler tells its home alone what it has left; others try again after this.
+        const BLIND_PAUSE_MS: Millis = 1_000;
         if let Some(executor) = self.executors.get_mut(id) {
-            executor.full_until = now + PAUSE_MS;
+            executor.full_until = now + if executor.tells_account { PAUSE_MS } else { BLIND_PAUSE_MS };
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use muster_graph::execution::{Effect, Event, ExecutionGraph, JobEvent};
 use muster_graph::ids::{JobId, Millis};
 use muster_proto::{storage, v1};
-use muster_state::{Op, Revision};
+use muster_state::{Op, Revision, SessionId};
 use tokio::sync::oneshot;
 
 use super::Successor;
@@ -16,6 +16,8 @@ use crate::persist::Cursor;
 pub struct Loaded {
     /// Its id.
     pub id: JobId,
+    /// The session of ours that owns it.
+    pub session: SessionId,
     /// Its head, as stored.
     pub head: storage::JobHead,
     /// Its state.
@@ -100,7 +102,7 @@ pub struct Job {
 
 impl Job {
     pub(crate) fn new(loaded: Loaded, now: Millis) -> Self {
-        let Loaded { id, head, graph, cursor, with_first_commit, fresh: _, cancel_mark: _, retry: _ } = loaded;
+        let Loaded { id, head, graph, cursor, with_first_commit, .. } = loaded;
         Self {
             id,
             head,

@@ -8,6 +8,7 @@ use muster_graph::plan::{Edge, LossPolicy};
 use muster_proto::{convert, v1};
 use muster_state::Revision;
 
+use super::executors::HeldKey;
 use super::takeover::STALE_PAUSE_MS;
 use super::{Engine, Job, Output};
 use crate::options::LAUNCH_BATCH;
@@ -214,8 +215,28 @@ impl Engine {
     }
 
     /// A pull executor listed what it has: what it was given and does not have, its answer was lost on the way.
-    pub(super) fn give_again(&mut self, key: &ExecutorKey, held: &[(JobId, TaskId, Attempt)]) {
-        let Some(executor) = self.executors.get(&key.id) else { return };
+    pub(super) fn give_again(&mut self, key: &ExecutorKey, held: &[HeldKey]) {
+        let groups = self.not_shown(key, held);
+        if let Some(executor) = self.executors.get_mut(&key.id) {
+            // Replaces what may still wait there: it is the same attempts.
+            executor.to_fetch.launches = groups;
+        }
+    }
+
+    /// What was on its way to a push executor may have been lost: it goes again, to the same life, for which the same attempt twice
+    /// is one.
+    pub(super) fn launch_again(&mut self, key: &ExecutorKey, held: &[HeldKey]) {
+        let groups = self.not_shown(key, held);
+        let Some(executor) = self.executors.get_mut(&key.id) else { return };
+        for group in groups {
+            executor.unanswered += u32::try_from(group.attempts.len()).unwrap_or(u32::MAX);
+            self.outputs.push(Output::Launch { executor: key.clone(), groups: vec![group] });
+        }
+    }
+
+    /// Launches, again, of what an executor was given and does not show to have.
+    fn not_shown(&self, key: &ExecutorKey, held: &[HeldKey]) -> Vec<v1::LaunchGroup> {
+        let Some(executor) = self.executors.get(&key.id) else { return Vec::new() };
         let has: std::collections::HashSet<_> = held.iter().copied().collect();
         let mut again: BTreeMap<(JobId, StageIndex), Vec<(TaskId, Attempt)>> = BTreeMap::new();
         // What was not sent is not committed; what it is still to be asked about may be on its way from an earlier owner.
@@ -232,10 +253,7 @@ impl Engine {
         }
         // Bookings have no order of their own.
         again.values_mut().for_each(|attempts| attempts.sort_unstable());
-        let groups: Vec<v1::LaunchGroup> =
-            again.iter().map(|((id, stage), attempts)| self.launch_group(&self.jobs[id], *stage, attempts)).collect();
-        let executor = self.executors.get_mut(&key.id).expect("it was there above");
-        // Replaces what may still wait there: it is the same attempts.
-        executor.to_fetch.launches = groups;
+        let some = again.iter().flat_map(|(of, attempts)| attempts.chunks(LAUNCH_BATCH).map(move |some| (of, some)));
+        some.map(|((id, stage), some)| self.launch_group(&self.jobs[id], *stage, some)).collect()
     }
 }

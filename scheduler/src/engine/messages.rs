@@ -22,6 +22,13 @@ pub enum Input {
         /// Why, for those who wait for it.
         why: String,
     },
+    /// These jobs name somebody else as their owner.
+    NotOurs {
+        /// Which.
+        jobs: Vec<JobId>,
+        /// The store's revision at which they did.
+        as_of: Revision,
+    },
     /// An executor reports.
     Statuses {
         /// Who.
@@ -43,6 +50,13 @@ pub enum Input {
         running: u32,
         /// It takes no new work.
         draining: bool,
+    },
+    /// It says what it has for this scheduler.
+    Account {
+        /// Who.
+        executor: ExecutorKey,
+        /// What.
+        account: v1::Account,
     },
     /// It has no session at this scheduler any more.
     SessionEnded {
@@ -153,6 +167,13 @@ pub enum Output {
         executor: ExecutorKey,
         /// Which.
         request: v1::CancelTasksRequest,
+    },
+    /// Tell a push executor for what it is asked to keep room.
+    Reserve {
+        /// Whom.
+        executor: ExecutorKey,
+        /// For what; nothing any more.
+        reservation: v1::Reservation,
     },
     /// Ask an executor what it has of jobs that were taken over.
     Ask {

@@ -26,6 +26,7 @@ mod place;
 mod polls;
 mod reach;
 mod requests;
+mod reservations;
 mod statuses;
 mod takeover;
 #[cfg(test)]
@@ -95,6 +96,7 @@ pub struct Engine {
     next_question: u64,
     outputs: Vec<Output>,
     counts: Counts,
+    reservations: reservations::Reservations,
     /// Told to those who watch a job's life from outside; rises with everything.
     watchers: HashMap<JobId, tokio::sync::watch::Sender<Changed>>,
 }
@@ -128,6 +130,7 @@ impl Engine {
             next_question: 1,
             outputs: Vec::new(),
             counts: Counts::default(),
+            reservations: reservations::Reservations::default(),
             watchers: HashMap::new(),
         }
     }
@@ -137,11 +140,13 @@ impl Engine {
         match input {
             Input::Adopted(loaded) => self.adopted(*loaded, now),
             Input::Dropped { job, why } => self.dropped(job, &why),
+            Input::NotOurs { jobs, as_of } => self.not_ours(jobs, as_of),
             Input::Statuses { executor, statuses, reply } => self.statuses(&executor, statuses, reply, now),
             Input::Registered(registration) => self.registered(registration, now),
             Input::Heartbeat { executor, free, running, draining } => {
                 self.heartbeat(&executor, &free, running, draining, now);
             }
+            Input::Account { executor, account } => self.account(&executor, &account),
             Input::SessionEnded { executor } => self.session_ended(&executor, now),
             Input::Reached { executor, way } => self.reached(&executor, way, now),
             Input::Lost(loss) => self.lost(loss, now),
@@ -170,6 +175,7 @@ impl Engine {
     /// Places what can be placed and answers with everything there is to do, and with the transactions to send.
     pub fn settle(&mut self, now: Millis) -> (Vec<Output>, Vec<JobCommit>) {
         self.place(now);
+        self.reserve(now);
         self.ask_back(now);
         let commits = self.collect_commits(now);
         self.answer_polls();
@@ -183,7 +189,8 @@ impl Engine {
         let executor = self.executors.values().filter_map(|e| e.wakeup(self.silent_after, self.lost_after)).min();
         let waiting = self.executors.values().filter_map(|e| e.ask_back_at(self.schedulers_sharing())).min();
         let absence = self.absences.first().map(|(at, ..)| *at);
-        job.into_iter().chain(executor).chain(waiting).chain(absence).min()
+        let reservation = self.reservations.look_at();
+        job.into_iter().chain(executor).chain(waiting).chain(absence).chain(reservation).min()
     }
 
     /// Whether so much waits to be committed that nothing more should be taken in.
@@ -203,11 +210,11 @@ impl Engine {
         self.jobs.keys().copied()
     }
 
-    /// Goes on under a new session. In a new epoch, with nothing: revisions of before mean nothing in it, so what is known
-    /// of executors has to be told anew.
+    /// Goes on under a new session, to which no job belongs yet. In a new epoch, without executors either: revisions of before mean
+    /// nothing in it, so what is known of them has to be told anew.
     pub fn take_identity(&mut self, identity: Identity, now: Millis) {
+        self.drop_all_jobs("this scheduler has a new session");
         if identity.epoch != self.identity.epoch {
-            self.drop_all_jobs("the store has a new epoch");
             for executor in std::mem::take(&mut self.executors).into_values() {
                 if executor.linked.is_some() {
                     self.outputs.push(Output::Disconnect { executor: executor.key });

@@ -1,15 +1,16 @@
 //! Ready tasks to free resources: states the present as a [`placement`] problem, and carries the answer out.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 
 use muster_graph::execution::{Effect, Event};
 use muster_graph::ids::{JobId, Millis, StageIndex};
-use muster_graph::spec::Resources;
+use muster_graph::plan::StagePlan;
+use muster_graph::spec::{Placement, Placing, Resources};
 
-use super::{Engine, Executor};
+use super::{Engine, Executor, Job};
 use crate::options::LAUNCH_WINDOW;
 use crate::placement::{self, Backlog, Demand, Offer};
 
@@ -17,8 +18,56 @@ use crate::placement::{self, Backlog, Demand, Offer};
 /// is in an earlier round.
 const DEMANDS_PER_ROUND: usize = 512;
 
+/// Kinds of demand that are remembered to have found no more room: more than a cluster mostly has, and few enough to be looked
+/// through for each demand.
+const SHORT_KINDS_MAX: usize = 64;
+
+/// What demands wanted of which some found no more room since placing began. Whoever wants the same later finds none either,
+/// since room only shrinks meanwhile: so ten thousand jobs that wait for one label cost no more than one of them.
+#[derive(Default)]
+struct Short(Vec<Kind>);
+
+struct Kind {
+    job: Placement,
+    stage: Placement,
+    resources: Resources,
+    work: Option<u64>,
+}
+
+impl Short {
+    fn has(&self, job: &Job, stage: StageIndex, now: Millis) -> bool {
+        if self.0.is_empty() {
+            return false;
+        }
+        let plan = job.graph.plan();
+        let resources = &plan.stages[stage.0 as usize].resources;
+        let (placing, work) = (plan.placing(stage), job.pace.work(stage, resources, now));
+        let same = |kind: &Kind| {
+            kind.work == work && kind.resources == *resources && Placing::of(&kind.job, &kind.stage) == placing
+        };
+        self.0.iter().any(same)
+    }
+
+    fn add(&mut self, job: &Job, stage: StageIndex, now: Millis) {
+        if self.0.len() >= SHORT_KINDS_MAX || self.has(job, stage, now) {
+            return;
+        }
+        let plan = job.graph.plan();
+        let StagePlan { placement, resources, .. } = &plan.stages[stage.0 as usize];
+        self.0.push(Kind {
+            job: plan.placement.clone(),
+            stage: placement.clone(),
+            resources: resources.clone(),
+            work: job.pace.work(stage, resources, now),
+        });
+    }
+}
+
 /// So many tasks of a stage wait to be placed.
 pub(super) type Wanted = (JobId, StageIndex, u32);
+
+/// For what demands say of labels, how much they like each executor of a round.
+pub(super) type Ranks<'a> = HashMap<Placing<'a>, Vec<Option<u32>>>;
 
 /// Tasks for an executor.
 struct Assigned {
@@ -75,16 +124,22 @@ impl Engine {
         // Where the last round ended. Demands that fit nowhere must not keep those behind them from being looked at.
         let mut after = None;
         let mut owed = BTreeSet::new();
+        let mut short = Short::default();
         loop {
-            after = self.next_round(after, &mut wanted);
-            if wanted.is_empty() || !self.place_round(&wanted, &mut owed, now) {
+            after = self.next_round(after, &mut wanted, |job, stage| !short.has(job, stage, now));
+            if wanted.is_empty() || !self.place_round(&wanted, &mut owed, &mut short, now) {
                 return;
             }
         }
     }
 
-    /// The next demands in the order in which they are owed. Answers where they end.
-    pub(super) fn next_round(&self, mut after: Option<Place>, wanted: &mut Vec<Wanted>) -> Option<Place> {
+    /// The next of the demands that `counts`, in the order in which they are owed. Answers where they end.
+    pub(super) fn next_round(
+        &self,
+        mut after: Option<Place>,
+        wanted: &mut Vec<Wanted>,
+        counts: impl Fn(&Job, StageIndex) -> bool,
+    ) -> Option<Place> {
         wanted.clear();
         for place in self.ready.range((after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded)) {
             if wanted.len() >= DEMANDS_PER_ROUND {
@@ -92,40 +147,69 @@ impl Engine {
             }
             let job = &self.jobs[&place.1];
             if !job.is_full() {
-                wanted.extend(job.graph.ready().map(|ready| (place.1, ready.stage, ready.count)));
+                let ready = job.graph.ready().filter(|ready| counts(job, ready.stage));
+                wanted.extend(ready.map(|ready| (place.1, ready.stage, ready.count)));
             }
             after = Some(*place);
         }
         after
     }
 
+    /// How much demands like each executor, by what they say of labels. Those that say the same share an answer, of whichever
+    /// job; most say nothing, and ask nothing.
+    pub(super) fn ranks(&self, wanted: &[Wanted], labels: &[&BTreeMap<String, String>]) -> Ranks<'_> {
+        let mut ranks = Ranks::new();
+        for (id, stage, _) in wanted {
+            let placing = self.jobs[id].graph.plan().placing(*stage);
+            if !placing.is_indifferent() {
+                ranks.entry(placing).or_insert_with(|| labels.iter().map(|labels| placing.rank(labels)).collect());
+            }
+        }
+        ranks
+    }
+
     /// The same, as placement wants it.
-    pub(super) fn demands<'a>(&'a self, wanted: &[Wanted], now: Millis) -> Vec<Demand<'a>> {
+    pub(super) fn demands<'a>(&'a self, wanted: &[Wanted], ranks: &'a Ranks<'_>, now: Millis) -> Vec<Demand<'a>> {
         let demand = |(id, stage, count): &Wanted| {
             let job = &self.jobs[id];
             let resources = &job.graph.plan().stages[stage.0 as usize].resources;
-            Demand { resources, count: *count, work: job.pace.work(*stage, resources, now) }
+            let placing = job.graph.plan().placing(*stage);
+            Demand {
+                resources,
+                count: *count,
+                work: job.pace.work(*stage, resources, now),
+                ranks: if ranks.is_empty() { None } else { ranks.get(&placing).map(Vec::as_slice) },
+                policy: placing.policy(),
+            }
         };
         wanted.iter().map(demand).collect()
     }
 
     /// Places what fits of some demands. False: no executor takes anything more. `owed`: executors that somebody before
-    /// these waits for.
-    fn place_round(&mut self, wanted: &[Wanted], owed: &mut BTreeSet<String>, now: Millis) -> bool {
+    /// these waits for. `short`: what found no more room.
+    fn place_round(&mut self, wanted: &[Wanted], owed: &mut BTreeSet<String>, short: &mut Short, now: Millis) -> bool {
         let schedulers = self.schedulers_sharing();
         let mut ids = Vec::new();
+        let mut labels = Vec::new();
         let mut offers = Vec::new();
         for (id, executor) in &self.executors {
             if let Ok(offer) = executor.offer(owed.contains(id), schedulers, now) {
                 ids.push(id.clone());
+                labels.push(&executor.labels);
                 offers.push(offer);
             }
         }
         if offers.is_empty() {
             return false;
         }
-        let demands = self.demands(wanted, now);
+        let ranks = self.ranks(wanted, &labels);
+        let demands = self.demands(wanted, &ranks, now);
         let assignments = placement::solve(&demands, &mut offers);
+        let mut left: Vec<u32> = demands.iter().map(|demand| demand.count).collect();
+        assignments.iter().for_each(|assignment| left[assignment.demand] -= assignment.count);
+        for ((id, stage, _), _) in wanted.iter().zip(left).filter(|(_, left)| *left > 0) {
+            short.add(&self.jobs[id], *stage, now);
+        }
         let works: Vec<Option<u64>> = demands.iter().map(|demand| demand.work).collect();
         owed.extend(ids.iter().zip(&offers).filter(|(_, offer)| offer.is_owed).map(|(id, _)| id.clone()));
         let mut shared: BTreeMap<usize, Arc<Resources>> = BTreeMap::new();

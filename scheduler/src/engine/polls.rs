@@ -54,7 +54,10 @@ impl Engine {
         // Its session may be broken; it is not out of reach.
         executor.away_since = executor.away_since.map(|_| now);
         let free = poll.free.as_ref().map(Resources::from).unwrap_or_default();
-        executor.account(&free, u32::try_from(unended.len()).unwrap_or(u32::MAX));
+        match &poll.account {
+            Some(account) => executor.accounted(account),
+            None => executor.counted(&free, u32::try_from(unended.len()).unwrap_or(u32::MAX)),
+        }
         if let Some(older) = executor.poll.replace(WaitingPoll { sequence: poll.sequence, reply }) {
             let _ = older.reply.send(v1::PollWorkResponse::default());
         }

@@ -20,11 +20,10 @@ impl Engine {
             view.finished_at_ms = 0;
         }
         for ready in job.graph.ready() {
-            let wanted = &job.graph.plan().stages[ready.stage.0 as usize].resources;
             if let Some(stage) = view.stages.get_mut(ready.stage.0 as usize)
                 && stage.reason.is_empty()
             {
-                stage.reason = self.nowhere(wanted).unwrap_or_default();
+                stage.reason = self.nowhere(job.graph.plan(), ready.stage).unwrap_or_default();
             }
         }
         view

@@ -94,6 +94,7 @@ impl Api {
                 incarnation: executor.incarnation,
                 statuses,
                 forwarded: true,
+                account: None,
             };
             let call = self.executors_at(&owner)?;
             match tokio::time::timeout(PEER_DEADLINE, {
@@ -229,6 +230,10 @@ impl Executors for Api {
         check_statuses(message.statuses.len())?;
         named("executor_id", &message.executor_id)?;
         let executor = ExecutorKey { id: message.executor_id, incarnation: message.incarnation };
+        if let Some(account) = message.account {
+            let input = Input::Account { executor: executor.clone(), account };
+            self.shared.engine.send(input).await.map_err(unavailable)?;
+        }
         let answer = self.report(executor, message.statuses, message.forwarded).await?;
         if faults::is_set("lose-status-answer") {
             tracing::info!("an answer to statuses was lost");

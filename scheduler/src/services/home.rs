@@ -83,7 +83,10 @@ impl Api {
             if known && same_home {
                 *seen = Some(key.clone());
                 let free = beat.free.as_ref().map(Resources::from).unwrap_or_default();
-                let v1::Heartbeat { running, draining, .. } = beat;
+                let v1::Heartbeat { running, draining, account, .. } = beat;
+                if let Some(account) = account {
+                    let _ = self.shared.engine.send(Input::Account { executor: key.clone(), account }).await;
+                }
                 let input = Input::Heartbeat { executor: key, free, running, draining };
                 if self.shared.engine.send(input).await.is_err() {
                     return;

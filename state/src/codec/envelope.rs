@@ -22,6 +22,11 @@ const ZSTD_LEVEL: i32 = 1;
 /// can make a reader allocate.
 pub const RECORD_BYTES_MAX: usize = 32 << 20;
 
+/// What every kind was written as first.
+pub(super) const FIRST_VERSION: u8 = 1;
+/// Specs and plans that say where tasks must run: a program that passed that over would run them elsewhere.
+pub(super) const PLACEMENT_FROM_VERSION: u8 = 2;
+
 /// What a record is. Numbers are never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -104,10 +109,13 @@ impl Kind {
         }
     }
 
-    /// The version that this program writes, and the newest that it reads.
+    /// The newest version that this program reads.
     #[must_use]
     pub const fn version(self) -> u8 {
-        1
+        match self {
+            Self::JobSpec | Self::JobPlan => PLACEMENT_FROM_VERSION,
+            _ => FIRST_VERSION,
+        }
     }
 }
 
@@ -118,7 +126,7 @@ pub(super) struct Opened<'a> {
     pub(super) payload: Cow<'a, [u8]>,
 }
 
-pub(super) fn seal(kind: Kind, payload: &[u8]) -> Result<Bytes, String> {
+pub(super) fn seal(kind: Kind, version: u8, payload: &[u8]) -> Result<Bytes, String> {
     if payload.len() > RECORD_BYTES_MAX {
         return Err(format!("{} bytes are more than RECORD_BYTES_MAX = {RECORD_BYTES_MAX}", payload.len()));
     }
@@ -130,7 +138,7 @@ pub(super) fn seal(kind: Kind, payload: &[u8]) -> Result<Bytes, String> {
     };
     let body = compressed.as_deref().unwrap_or(payload);
     let mut out = Vec::with_capacity(HEADER_BYTES + LENGTH_BYTES + body.len() + CHECKSUM_BYTES);
-    out.extend([MAGIC, kind as u8, kind.version(), if compressed.is_some() { ZSTD } else { 0 }]);
+    out.extend([MAGIC, kind as u8, version, if compressed.is_some() { ZSTD } else { 0 }]);
     if compressed.is_some() {
         let length = u32::try_from(payload.len()).expect("RECORD_BYTES_MAX is below 4 GiB");
         out.extend(length.to_le_bytes());

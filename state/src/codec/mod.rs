@@ -22,6 +22,12 @@ pub trait Record: Sized {
     /// What it is, in the envelope.
     const KIND: Kind;
 
+    /// What it is written as: the oldest version that can say what it says, so that older programs go on reading what they
+    /// understand.
+    fn version(&self) -> u8 {
+        envelope::FIRST_VERSION
+    }
+
     /// The payload.
     fn to_payload(&self) -> Result<Vec<u8>, String>;
 
@@ -33,7 +39,7 @@ pub trait Record: Sized {
 pub fn encode<R: Record>(record: &R) -> Result<Bytes, Error> {
     record
         .to_payload()
-        .and_then(|payload| envelope::seal(R::KIND, &payload))
+        .and_then(|payload| envelope::seal(R::KIND, record.version(), &payload))
         .map_err(|why| Error::Fatal(format!("no {} can be encoded from this: {why}", R::KIND.name())))
 }
 

@@ -3,11 +3,12 @@
 use bincode::Options as _;
 use muster_graph::execution::{Delta, JobEvent};
 use muster_graph::ids::Millis;
-use muster_proto::storage;
+use muster_proto::{storage, v1};
 use prost::Message as _;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::envelope::{FIRST_VERSION, PLACEMENT_FROM_VERSION};
 use super::{Kind, RECORD_BYTES_MAX, Record};
 
 /// One commit of a job, in JobDeltas: resulting states, never inputs.
@@ -79,9 +80,13 @@ macro_rules! bincode_record {
 }
 
 macro_rules! protobuf_record {
-    ($($record:ty => $kind:ident),+ $(,)?) => {$(
+    ($($record:ty => $kind:ident $(, written as $version:expr)?);+ $(;)?) => {$(
         impl Record for $record {
             const KIND: Kind = Kind::$kind;
+
+            $(fn version(&self) -> u8 {
+                $version(self)
+            })?
 
             fn to_payload(&self) -> Result<Vec<u8>, String> {
                 Ok(self.encode_to_vec())
@@ -94,17 +99,30 @@ macro_rules! protobuf_record {
     )+};
 }
 
-// The versions of these records have one layout so far; a second version branches on `version` in `from_payload`.
+// All versions of these records have one layout so far; another one branches on `version` in `from_payload`.
 bincode_record! { Delta => Delta, Commit => Commit, Bucket => Bucket, Events => Events, Epoch => Epoch }
 protobuf_record! {
-    storage::JobHead => JobHead,
-    storage::SchedulerRecord => Scheduler,
-    storage::ExecutorRecord => Executor,
-    storage::OwnerRecord => Owner,
-    storage::IdempotencyRecord => Idempotency,
-    storage::StoredSpec => JobSpec,
-    storage::StoredPlan => JobPlan,
-    storage::CancelMark => CancelMark,
-    storage::SafeModeRecord => SafeMode,
-    storage::JanitorRecord => Janitor,
+    storage::JobHead => JobHead;
+    storage::SchedulerRecord => Scheduler;
+    storage::ExecutorRecord => Executor;
+    storage::OwnerRecord => Owner;
+    storage::IdempotencyRecord => Idempotency;
+    storage::StoredSpec => JobSpec, written as spec_version;
+    storage::StoredPlan => JobPlan, written as plan_version;
+    storage::CancelMark => CancelMark;
+    storage::SafeModeRecord => SafeMode;
+    storage::JanitorRecord => Janitor;
+}
+
+fn spec_version(stored: &storage::StoredSpec) -> u8 {
+    let says = |spec: &v1::JobSpec| spec.placement.is_some() || spec.stages.iter().any(|s| s.placement.is_some());
+    version_with(stored.spec.as_ref().is_some_and(says))
+}
+
+fn plan_version(plan: &storage::StoredPlan) -> u8 {
+    version_with(plan.placement.is_some() || plan.stages.iter().any(|stage| stage.placement.is_some()))
+}
+
+fn version_with(placement: bool) -> u8 {
+    if placement { PLACEMENT_FROM_VERSION } else { FIRST_VERSION }
 }

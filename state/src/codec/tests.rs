@@ -96,7 +96,7 @@ fn a_length_that_lies_does_not_allocate() {
     assert!(why(decode::<Delta>(&key(), &forge(16))).contains("does not expand"));
     let mut many = vec![0u8, 0];
     many.extend([253, 255, 255, 255, 255, 255, 255, 255, 255]);
-    let stored = envelope::seal(Kind::Delta, &many).unwrap();
+    let stored = envelope::seal(Kind::Delta, 1, &many).unwrap();
     why(decode::<Delta>(&key(), &stored));
 }
 
@@ -184,6 +184,6 @@ proptest! {
         let mut payload = Commit { id: "c".to_owned(), token: 1, at: 2, delta: delta(tasks) }.to_payload().unwrap();
         let place = place.index(payload.len());
         payload[place] = value;
-        decode_everything(&envelope::seal(Kind::Commit, &payload).unwrap());
+        decode_everything(&envelope::seal(Kind::Commit, 1, &payload).unwrap());
     }
 }

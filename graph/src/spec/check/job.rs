@@ -34,6 +34,7 @@ impl Rules {
         if let Some(LostAfter::Time(time)) = spec.lost_after {
             self.lost_after(at("lost_after"), time);
         }
+        self.placement(None, &spec.placement, 0);
         let stages = spec.stages.len();
         if stages == 0 {
             self.wrong(at("stages"), "there is no stage", "add at least one, for example main: {run: echo hello}");

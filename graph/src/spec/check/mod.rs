@@ -4,6 +4,7 @@
 
 mod graph;
 mod job;
+mod placement;
 mod stage;
 
 use super::draft::{more, stage_field};
@@ -52,9 +53,9 @@ impl Sizes<'_> {
 pub(super) fn examine(spec: &JobSpec, sizes: &Sizes<'_>) -> Findings {
     let mut rules = Rules { findings: Findings::default() };
     rules.job(spec, sizes);
-    let mut items_bytes = 0;
+    let mut whole = stage::Whole { placement_bytes: placement::bytes(&spec.placement), items_bytes: 0 };
     for (index, stage) in spec.stages.iter().enumerate() {
-        rules.stage(spec, index, stage, &mut items_bytes);
+        rules.stage(spec, index, stage, &mut whole);
     }
     rules.graph(spec, sizes);
     rules.findings

@@ -1,5 +1,7 @@
 //! Rules about one stage's own fields.
 
+use std::collections::BTreeMap;
+
 use super::job::{bad_name, env_bytes};
 use super::{Rules, field, inside};
 use crate::spec::finding::{Point, Segment, shown};
@@ -8,18 +10,26 @@ use crate::spec::limits::{
     MEMORY_BYTES_MAX, NAMED_RESOURCE_COUNT_MAX, NAMED_RESOURCES_MAX, RESOURCE_NAME_CHARS_MAX, SCRIPT_BYTES_MAX,
     TASKS_PER_STAGE_MAX, TIMEOUT_MAX, WORD_COST_BYTES,
 };
-use crate::spec::model::{JobSpec, Resources, Run, StageSpec, Tasks, When, Work};
+use crate::spec::model::{JobSpec, Resources, Run, StageSpec, Tasks, When, Work, resource_variable};
 use crate::spec::quantity::{show_duration, show_memory};
 
+/// What a stage's rules need of the whole job, looked at once.
+pub(super) struct Whole {
+    /// What the job itself says about placement.
+    pub(super) placement_bytes: usize,
+    /// Items of all stages so far.
+    pub(super) items_bytes: usize,
+}
+
 impl Rules {
-    pub(super) fn stage(&mut self, spec: &JobSpec, index: usize, stage: &StageSpec, items_bytes: &mut usize) {
+    pub(super) fn stage(&mut self, spec: &JobSpec, index: usize, stage: &StageSpec, whole: &mut Whole) {
         if let Some((message, help)) = bad_name(&stage.name, "stage") {
             // The path ends in `name`, so that a name that could not be read is not judged.
             self.at(Point::StageName, field(index, "name"), message, help);
         }
         let Work::Process(run) = &stage.work;
         self.run(index, run);
-        self.tasks(index, &stage.tasks, items_bytes);
+        self.tasks(index, &stage.tasks, &mut whole.items_bytes);
         self.env(Some(index), &stage.env);
         let both = env_bytes(&spec.env).saturating_add(env_bytes(&stage.env));
         if both > ENV_BYTES_MAX && env_bytes(&spec.env) <= ENV_BYTES_MAX && env_bytes(&stage.env) <= ENV_BYTES_MAX {
@@ -31,6 +41,7 @@ impl Rules {
             );
         }
         self.resources(index, &stage.resources);
+        self.placement(Some(index), &stage.placement, whole.placement_bytes);
         let retries = &stage.retries;
         self.at_most(inside(index, "retries", Segment::key("backoff")), retries.backoff, BACKOFF_MAX);
         self.at_most(inside(index, "retries", Segment::key("backoff_max")), retries.backoff_max, BACKOFF_MAX);
@@ -162,7 +173,16 @@ impl Rules {
                 "ask only for what the tasks need",
             );
         }
+        let mut variables = BTreeMap::new();
         for (name, &count) in &resources.named {
+            if let Some(other) = variables.insert(resource_variable(name), name) {
+                self.at(
+                    Point::Key,
+                    at(name),
+                    format!("tasks would find `{}` and `{}` in one variable", shown(other), shown(name)),
+                    "rename one of them; characters other than letters and digits become _ there",
+                );
+            }
             let is_name = name.starts_with(|c: char| c.is_ascii_lowercase())
                 && name.len() <= RESOURCE_NAME_CHARS_MAX
                 && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_.-/".contains(&b));

@@ -32,6 +32,7 @@ impl Decoder {
                 env: Default::default(),
                 timeout: None,
                 lost_after: None,
+                placement: Default::default(),
                 stages: Vec::new(),
             },
             sites: Vec::new(),
@@ -71,6 +72,7 @@ impl Decoder {
         spec.env = self.field(fields.get("env"), "env", Self::env).unwrap_or_default();
         spec.timeout = self.field(fields.get("timeout"), "timeout", Self::duration);
         spec.lost_after = self.field(fields.get("lost_after"), "lost_after", Self::lost_after);
+        spec.placement = self.field(fields.get("placement"), "placement", Self::placement).unwrap_or_default();
         let stages = fields.get("stages");
         if is_single {
             self.path = FieldPath::stage(0, []);

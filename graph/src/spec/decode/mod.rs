@@ -7,6 +7,7 @@
 mod fields;
 mod for_each;
 mod job;
+mod placement;
 mod scalar;
 mod stage;
 

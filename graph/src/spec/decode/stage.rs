@@ -43,7 +43,8 @@ impl Decoder {
         self.stage_fields(&mut fields, name, false)
     }
 
-    /// The fields of a stage. At the top level, `env` and `timeout` are the job's, who has read them.
+    /// The fields of a stage. At the top level, `env`, `timeout` and `placement` are the job's, who has read
+    /// them.
     pub(super) fn stage_fields(&mut self, fields: &mut Fields<'_>, name: String, is_top: bool) -> ReadStage {
         let mut spec = blank(name);
         let (run, shell) = (fields.get("run"), fields.get("shell"));
@@ -94,10 +95,11 @@ impl Decoder {
         let whens = [When::OnSuccess, When::OnFailure, When::Always];
         let when = |decoder: &mut Self, node: &Node| decoder.word(node, WHENS, &whens);
         spec.when = self.field(fields.get("when"), "when", when).unwrap_or(spec.when);
-        let (env, timeout) = (fields.get("env"), fields.get("timeout"));
+        let (env, timeout, placement) = (fields.get("env"), fields.get("timeout"), fields.get("placement"));
         if !is_top {
             spec.env = self.field(env, "env", Self::env).unwrap_or_default();
             spec.timeout = self.field(timeout, "timeout", Self::duration);
+            spec.placement = self.field(placement, "placement", Self::placement).unwrap_or_default();
         }
         if let Some(resources) = self.field(fields.get("resources"), "resources", Self::resources) {
             spec.resources = resources;
@@ -248,6 +250,7 @@ fn blank(name: String) -> StageSpec {
         when: When::OnSuccess,
         env: Default::default(),
         resources: Resources { cpu_milli: DEFAULT_CPU_MILLI, ..Resources::default() },
+        placement: Default::default(),
         retries: Retries::default(),
         timeout: None,
         grace: DEFAULT_GRACE,

@@ -116,7 +116,10 @@ impl Model {
         if s >= self.stages.len() || count == 0 {
             return Err(());
         }
-        let chosen: Vec<u32> = self.ready(s).into_iter().take(count as usize).collect();
+        // Stable: the lowest first among those that lie close, and among the others.
+        let mut chosen: Vec<u32> = self.ready(s);
+        chosen.sort_by_key(|i| !self.lies_close(s, *i as usize, &on.id));
+        chosen.truncate(count as usize);
         if chosen.is_empty() {
             return Err(());
         }
@@ -132,6 +135,14 @@ impl Model {
             task.state = State::Assigned(on.clone());
         }
         Ok(())
+    }
+
+    /// Whether it reads, task by task, an output on that executor.
+    fn lies_close(&self, s: usize, i: usize, executor: &str) -> bool {
+        self.plan.stages[s].upstreams.iter().filter(|upstream| upstream.edge == Edge::Each).any(|upstream| {
+            let above = &self.stages[upstream.stage.0 as usize].tasks[i];
+            matches!(&above.state, State::Successful { on, files, .. } if on.id == executor && *files > 0)
+        })
     }
 
     pub(super) fn awaited(&self, id: TaskId, attempt: Attempt, by: &ExecutorKey) -> Option<&ModelTask> {

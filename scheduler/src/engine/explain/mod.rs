@@ -12,6 +12,7 @@
 //! executor if it is between task and executor, a line of [`order::Line`] if it is about the order.
 
 mod held;
+mod nowhere;
 mod order;
 mod room;
 mod standing;

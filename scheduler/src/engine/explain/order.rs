@@ -2,10 +2,10 @@
 
 use std::cell::RefCell;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use muster_graph::ids::{JobId, Millis, StageIndex};
-use muster_graph::spec::Resources;
+use muster_graph::spec::{Placing, Resources};
 use muster_proto::v1;
 
 use super::words::count_of;
@@ -30,18 +30,17 @@ pub(super) struct Rehearsal {
     pub(super) is_followed: bool,
     /// What each executor has to offer after them, or why it offers nothing.
     pub(super) left: BTreeMap<String, Result<Offer, Closed>>,
-    /// By what tasks want.
-    told: RefCell<BTreeMap<Resources, v1::Reason>>,
+    told: RefCell<BTreeMap<StageIndex, v1::Reason>>,
 }
 
 impl Rehearsal {
-    /// What is said of tasks that want this, which is the same for all of them.
-    pub(super) fn told_once(&self, wanted: &Resources, tell: impl FnOnce() -> v1::Reason) -> v1::Reason {
-        if let Some(told) = self.told.borrow().get(wanted) {
+    /// What is said of the tasks of a stage, which is the same for all of them.
+    pub(super) fn told_once(&self, stage: StageIndex, tell: impl FnOnce() -> v1::Reason) -> v1::Reason {
+        if let Some(told) = self.told.borrow().get(&stage) {
             return told.clone();
         }
         let told = tell();
-        self.told.borrow_mut().insert(wanted.clone(), told.clone());
+        self.told.borrow_mut().insert(stage, told.clone());
         told
     }
 }
@@ -120,25 +119,28 @@ impl Engine {
         let schedulers = self.schedulers_sharing();
         let is_followed = self.ready.last() != Some(&place);
         let mut rehearsal = Rehearsal { is_followed, ..Rehearsal::default() };
-        let (mut ids, mut offers) = (Vec::new(), Vec::new());
+        let (mut ids, mut labels, mut offers) = (Vec::new(), Vec::new(), Vec::new());
         for (id, executor) in &self.executors {
             match executor.offer(false, schedulers, now) {
                 Ok(offer) => {
                     ids.push(id.clone());
+                    labels.push(&executor.labels);
                     offers.push(offer);
                 }
                 Err(closed) => drop(rehearsal.left.insert(id.clone(), Err(closed))),
             }
         }
         // Most want the same as others.
-        let mut known: BTreeMap<&Resources, bool> = BTreeMap::new();
+        let mut known: HashMap<Placing<'_>, BTreeMap<&Resources, bool>> = HashMap::new();
         let mut fits_somewhere = |job: &'a Job, stage: StageIndex| {
-            let wanted = &job.graph.plan().stages[stage.0 as usize].resources;
-            *known.entry(wanted).or_insert_with(|| self.nowhere(wanted).is_none())
+            let plan = job.graph.plan();
+            let wanted = &plan.stages[stage.0 as usize].resources;
+            let same = known.entry(plan.placing(stage)).or_default();
+            *same.entry(wanted).or_insert_with(|| self.nowhere(plan, stage).is_none())
         };
         let (mut wanted, mut after) = (Vec::new(), None);
         loop {
-            after = self.next_round(after, &mut wanted);
+            after = self.next_round(after, &mut wanted, |_, _| true);
             let before = wanted.iter().position(|(id, ..)| *id == job.id).unwrap_or(wanted.len());
             for (id, stage, tasks) in &wanted[..before] {
                 let other = &self.jobs[id];
@@ -157,7 +159,8 @@ impl Engine {
             // Those before it on their own: what comes after them takes nothing of theirs.
             for some in [&wanted[..before], &own] {
                 let is_own = some.first().is_some_and(|(id, ..)| *id == job.id);
-                for assignment in placement::solve(&self.demands(some, now), &mut offers) {
+                let ranks = self.ranks(some, &labels);
+                for assignment in placement::solve(&self.demands(some, &ranks, now), &mut offers) {
                     if is_own {
                         *rehearsal.given.entry(some[assignment.demand].1).or_default() += assignment.count;
                     }

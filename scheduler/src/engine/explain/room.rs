@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use muster_graph::ids::{Millis, StageIndex};
-use muster_graph::spec::Resources;
+use muster_graph::plan::Plan;
+use muster_graph::spec::{Placing, Resources};
 use muster_proto::v1;
 use v1::ReasonKind as Kind;
 
@@ -15,18 +16,6 @@ use crate::engine::{Engine, Executor, Job};
 use crate::placement::{self, Demand, Offer};
 
 impl Engine {
-    /// Why tasks that want this can run on none of the executors, however idle. `None`: they can.
-    pub(in crate::engine) fn nowhere(&self, wanted: &Resources) -> Option<String> {
-        let mut there = self.executors().filter(|executor| executor.is_reachable()).peekable();
-        if there.peek().is_none() {
-            return Some("no executor is there".to_owned());
-        }
-        if there.any(|executor| placement::fits(wanted, &executor.total) > 0) {
-            return None;
-        }
-        Some(format!("no executor is large enough: a task wants {}", wants(wanted)))
-    }
-
     /// Why so many ready tasks of a stage are not assigned; so many of the stage are before them.
     pub(super) fn no_room(
         &self,
@@ -36,12 +25,11 @@ impl Engine {
         rehearsal: &Rehearsal,
         now: Millis,
     ) -> v1::Reason {
-        let wanted = &job.graph.plan().stages[stage.0 as usize].resources;
         if let Some(given) = rehearsal.given.get(&stage).filter(|given| **given > in_stage) {
             let text = format!("nothing is in the way: the next placement gives {given} of its stage to executors");
             return reason(Kind::Starting, tasks, text);
         }
-        let mut why = rehearsal.told_once(wanted, || self.room(wanted, rehearsal, now));
+        let mut why = rehearsal.told_once(stage, || self.room(job.graph.plan(), stage, rehearsal, now));
         why.tasks = tasks;
         if matches!(why.kind(), Kind::NoRoom | Kind::Unavailable) {
             self.in_line(stage, in_stage, rehearsal, &mut why);
@@ -49,29 +37,31 @@ impl Engine {
         why
     }
 
-    /// What room there is for tasks that want this.
-    fn room(&self, wanted: &Resources, rehearsal: &Rehearsal, now: Millis) -> v1::Reason {
+    /// What room there is for tasks of the stage.
+    fn room(&self, plan: &Plan, stage: StageIndex, rehearsal: &Rehearsal, now: Millis) -> v1::Reason {
+        let (wanted, placing) = (&plan.stages[stage.0 as usize].resources, plan.placing(stage));
         let mut by_standing: BTreeMap<Standing, Vec<&Executor>> = BTreeMap::new();
         for executor in self.executors().filter(|executor| executor.key.incarnation > 0) {
-            let standing = Standing::of(executor, wanted, rehearsal.left.get(&executor.key.id));
+            let standing = Standing::of(executor, (wanted, placing), rehearsal.left.get(&executor.key.id));
             by_standing.entry(standing).or_default().push(executor);
         }
         let in_touch = by_standing.range(..Standing::TooSmall);
         let large: Vec<&Executor> = in_touch.flat_map(|(_, some)| some).copied().collect();
         let small = by_standing.get(&Standing::TooSmall).map_or(0, Vec::len);
-        let mut why = match self.nowhere(wanted) {
+        let mut why = match self.nowhere(plan, stage) {
             Some(text) if small == 0 => {
-                let remedies = vec!["an executor that offers it: `muster executor`".to_owned()];
+                let with_labels = if by_standing.contains_key(&Standing::Barred) { " --label KEY=VALUE" } else { "" };
+                let remedies = vec![format!("an executor that offers it: `muster executor{with_labels}`")];
                 v1::Reason { remedies, ..reason(Kind::NoExecutor, 0, text) }
             }
-            Some(text) => self.too_large(wanted, reason(Kind::TooLarge, 0, text)),
+            Some(text) => self.too_large((wanted, placing), reason(Kind::TooLarge, 0, text)),
             None => {
                 let open = by_standing.range(..Standing::Closed(Reluctance::Refused)).map(|(_, some)| some.len());
                 let (kind, text) = in_words(open.sum(), large.len(), small);
                 v1::Reason {
                     executors: listed(large.iter().map(|executor| executor.key.id.as_str())),
                     evidence: kept(&large, rehearsal).into_iter().collect(),
-                    remedies: smaller_now(wanted, rehearsal),
+                    remedies: self.smaller_now((wanted, placing), rehearsal),
                     ..reason(kind, 0, text)
                 }
             }
@@ -105,9 +95,9 @@ impl Engine {
     }
 
     /// What of the wants is too much, and how much would do.
-    fn too_large(&self, wanted: &Resources, mut why: v1::Reason) -> v1::Reason {
-        let offered: Vec<&Resources> =
-            self.executors().filter(|executor| executor.is_reachable()).map(|executor| &executor.total).collect();
+    fn too_large(&self, (wanted, placing): (&Resources, Placing<'_>), mut why: v1::Reason) -> v1::Reason {
+        let admits = |executor: &&Executor| executor.is_reachable() && placing.admits(&executor.labels);
+        let offered: Vec<&Resources> = self.executors().filter(admits).map(|executor| &executor.total).collect();
         for thing in Thing::all(wanted) {
             let most = offered.iter().map(|total| thing.of(total)).max().unwrap_or(0);
             if most < thing.of(wanted) {
@@ -129,6 +119,21 @@ impl Engine {
         }
         why.remedies.push(format!("an executor with {} or more", wants(wanted)));
         why
+    }
+
+    /// What would start at once if it wanted less, as the same solver says.
+    fn smaller_now(&self, (wanted, placing): (&Resources, Placing<'_>), rehearsal: &Rehearsal) -> Vec<String> {
+        let admitted = |id: &str| self.executor(id).is_some_and(|executor| placing.admits(&executor.labels));
+        let open = rehearsal.left.iter().filter(|(id, _)| admitted(id));
+        let open: Vec<&Offer> = open.filter_map(|(_, offer)| offer.as_ref().ok()).collect();
+        let free: Vec<&Resources> = open.iter().map(|offer| &offer.free).collect();
+        let starts = |variant: &Resources| {
+            let mut offers: Vec<Offer> = open.iter().map(|offer| (*offer).clone()).collect();
+            let one = Demand { resources: variant, count: 1, work: None, ranks: None, policy: placing.policy() };
+            !placement::solve(&[one], &mut offers).is_empty()
+        };
+        let starting = relaxed(wanted, &free).into_iter().filter(|(_, variant)| starts(variant));
+        starting.map(|(less, _)| format!("one would start now if {less}")).collect()
     }
 }
 
@@ -199,16 +204,4 @@ fn nearest(wanted: &Resources, offered: &[&Resources]) -> Option<String> {
     let less = Thing::all(wanted).filter(|thing| thing.of(nearest) < thing.of(wanted));
     let less: Vec<String> = less.map(|thing| thing.at_most(thing.of(nearest))).collect();
     Some(format!("fits on an executor if {}", less.join(" and ")))
-}
-
-/// What would start at once if it wanted less, as the same solver says.
-fn smaller_now(wanted: &Resources, rehearsal: &Rehearsal) -> Vec<String> {
-    let open: Vec<&Offer> = rehearsal.left.values().flatten().collect();
-    let free: Vec<&Resources> = open.iter().map(|offer| &offer.free).collect();
-    let starts = |variant: &Resources| {
-        let mut offers: Vec<Offer> = open.iter().map(|offer| (*offer).clone()).collect();
-        !placement::solve(&[Demand { resources: variant, count: 1, work: None }], &mut offers).is_empty()
-    };
-    let starting = relaxed(wanted, &free).into_iter().filter(|(_, variant)| starts(variant));
-    starting.map(|(less, _)| format!("one would start now if {less}")).collect()
 }

@@ -1,7 +1,7 @@
 //! How single executors stand to tasks that want something, and what that is in words.
 
 use muster_graph::ids::Millis;
-use muster_graph::spec::Resources;
+use muster_graph::spec::{Placing, Resources};
 
 use super::words::{LISTED_MAX, Thing, count_of, in_a_line, time};
 use crate::engine::place::Closed;
@@ -20,6 +20,8 @@ pub(super) enum Standing {
     Closed(Reluctance),
     /// It has no room for such a task, however idle it is.
     TooSmall,
+    /// It has not the labels that the task requires.
+    Barred,
     /// Large enough, and out of reach of all schedulers.
     Away,
     /// Large enough, and declared lost.
@@ -38,12 +40,18 @@ pub(super) enum Reluctance {
 }
 
 impl Standing {
-    pub(super) fn of(executor: &Executor, wanted: &Resources, left: Option<&Result<Offer, Closed>>) -> Self {
-        let is_large = placement::fits(wanted, &executor.total) > 0;
+    pub(super) fn of(
+        executor: &Executor,
+        (wanted, placing): (&Resources, Placing<'_>),
+        left: Option<&Result<Offer, Closed>>,
+    ) -> Self {
+        let is_admitted = placing.admits(&executor.labels);
+        let is_large = is_admitted && placement::fits(wanted, &executor.total) > 0;
         match executor.link {
             Link::Gone if !executor.is_final() && is_large => return Self::Lost,
             Link::None if is_large => return Self::Away,
             Link::Gone | Link::None => return Self::Gone,
+            Link::Home | Link::Peer if !is_admitted => return Self::Barred,
             Link::Home | Link::Peer if !is_large => return Self::TooSmall,
             Link::Home | Link::Peer => {}
         }
@@ -106,6 +114,7 @@ pub(super) fn told(standing: Standing, some: &[&Executor], wanted: &Resources, n
         }
         Standing::Closed(Reluctance::Draining) => vec![format!("{}: drains, and takes no new tasks", names())],
         Standing::TooSmall => vec![format!("{}: too small", names())],
+        Standing::Barred => vec![format!("{}: without the labels required", names())],
         Standing::Away => since("is out of reach,"),
         Standing::Lost => since("is lost,"),
         Standing::Gone => Vec::new(),

@@ -235,21 +235,6 @@ async fn several_schedulers_have_an_equal_part_of_a_backlog() {
 }
 
 #[tokio::test]
-async fn a_scheduler_that_has_nothing_where_others_are_busy_gets_its_turn() {
-    let mut bench = Bench::new().await;
-    bench.register_patient(key("e", 1), 2, 100);
-    bench.input(Input::Heartbeat { executor: key("e", 1), free: cpu(0), running: 0, draining: false });
-    let id = bench.submit(1, spec(&[("a", 5, &[])])).await;
-    bench.commit_all().await;
-    assert_eq!(bench.sent_to("e"), [(0, 0, 1)], "one waits its turn");
-    bench.input(Input::Tick);
-    bench.commit_all().await;
-    assert_eq!((bench.sent_to("e"), bench.waiting("e")), (Vec::new(), 1));
-    bench.ran(id, "e", (0, 0, 1), 10_000).await;
-    assert_eq!(bench.sent_to("e"), [(0, 1, 1)], "and the next one, however long they are");
-}
-
-#[tokio::test]
 async fn a_start_that_is_told_before_the_end_before_it_upsets_no_account() {
     let (mut bench, id, ahead) = short_tasks(100).await;
     let started = v1::AttemptStatus {
@@ -282,7 +267,7 @@ proptest! {
                     executor.book(name, &Arc::new(cpu(cores * 1000)), work);
                 }
                 2 => executor.begun(&name),
-                3 => executor.account(&cpu(cores * 1000), 0),
+                3 => executor.counted(&cpu(cores * 1000), 0),
                 _ => executor.release(&name),
             }
             let milli = |waits: bool| {
@@ -295,7 +280,7 @@ proptest! {
             prop_assert_eq!(executor.ahead.work(), work);
         }
         executor.release_where(|_| true);
-        executor.account(&cpu(4000), 0);
+        executor.counted(&cpu(4000), 0);
         prop_assert_eq!(executor.free().cpu_milli, 4000);
     }
 }

@@ -9,8 +9,10 @@ mod explain;
 mod handover;
 mod losses;
 mod ownership;
+mod placing;
 mod promises;
 mod pull;
+mod reservations;
 mod round_trip;
 
 use std::collections::VecDeque;
@@ -71,6 +73,7 @@ pub(crate) fn spec(stages: &[Stage<'_>]) -> JobSpec {
             when: When::OnSuccess,
             env: Default::default(),
             resources: cpu(1000),
+            placement: Default::default(),
             retries: Retries { failed: 255, backoff: A_MOMENT, backoff_max: A_MOMENT, ..Retries::default() },
             timeout: None,
             grace: Duration::from_secs(1),
@@ -86,6 +89,7 @@ pub(crate) fn spec(stages: &[Stage<'_>]) -> JobSpec {
         env: Default::default(),
         timeout: None,
         lost_after: None,
+        placement: Default::default(),
         stages,
     }
 }

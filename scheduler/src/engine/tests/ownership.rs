@@ -173,3 +173,32 @@ async fn a_moved_epoch_drops_the_job_and_lets_nothing_out() {
         "it would only be refused again"
     );
 }
+
+#[tokio::test]
+async fn what_was_read_for_a_session_that_is_lost_does_not_come_into_the_next_one() {
+    let mut bench = Bench::new().await;
+    let (held, late) = (bench.submit(1, spec(&[("a", 1, &[])])).await, bench.submit(2, spec(&[("a", 1, &[])])).await);
+    bench.commit_all().await;
+    bench.input(Input::SessionLost);
+    bench.load(held).await;
+    let loaded = load::owned(&*bench.store, late, &bench.identity.session).await.unwrap();
+    let next = Identity { session: SessionId("one again".to_owned()), ..bench.identity.clone() };
+    bench.engine.take_identity(next, bench.now);
+    assert!(bench.engine.job(held).is_none(), "it came between the two sessions");
+    bench.input(Input::Adopted(Box::new(loaded)));
+    assert!(bench.engine.job(late).is_none());
+}
+
+#[tokio::test]
+async fn a_copy_that_nobody_would_fence_is_dropped_when_the_owners_are_looked_at() {
+    let mut bench = Bench::new().await;
+    let id = bench.submit(1, spec(&[("a", 1, &[])])).await;
+    let token = bench.engine.job(id).unwrap().token();
+    bench.input(Input::NotOurs { jobs: vec![id], as_of: token + 1 });
+    assert!(bench.engine.job(id).is_some(), "its first commit will tell");
+    bench.commit_all().await;
+    bench.input(Input::NotOurs { jobs: vec![id], as_of: token });
+    assert!(bench.engine.job(id).is_some(), "it was claimed since the owners were looked at");
+    bench.input(Input::NotOurs { jobs: vec![id], as_of: token + 1 });
+    assert!(bench.engine.job(id).is_none());
+}

@@ -1,0 +1,110 @@
+//! One executor, two schedulers that want more of it than there is: each gets its part, whoever came first.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::sync::Arc;
+
+use muster_client::{Client, JobId};
+use muster_executor::{Executor, Mode};
+use muster_integration::processes::muster;
+use muster_integration::world::{World, client, ready, succeeded};
+use muster_integration::{cluster, eventually, journal};
+use muster_scheduler::Handle;
+use muster_state::{Memory, StateBackend};
+
+struct Shared {
+    world: World,
+    schedulers: [Handle; 2],
+    clients: [Client; 2],
+    executor: muster_executor::Handle,
+}
+
+impl Shared {
+    /// Four cores.
+    async fn start(mode: Mode) -> Self {
+        cluster::logs();
+        let world = World::new();
+        let state: Arc<dyn StateBackend> = Arc::new(Memory::new());
+        let one = cluster::scheduler("one", Arc::clone(&state)).await.unwrap();
+        let two = cluster::scheduler("two", Arc::clone(&state)).await.unwrap();
+        let mut options = muster_executor::Options::new(world.path("e"), vec![one.address().to_string()]);
+        options.id = Some("e".to_owned());
+        options.mode = mode;
+        options.supervisor = vec![muster().into(), "supervise".into()];
+        options.resources.cpu_milli = 4000;
+        let executor = Executor::start(options).await.unwrap();
+        let clients = [client(&[one.address()]).await, client(&[two.address()]).await];
+        for client in &clients {
+            ready(client, 1).await;
+        }
+        Self { world, schedulers: [one, two], clients, executor }
+    }
+
+    async fn submit(&self, to: usize, tasks: u32, cpu: f64, run: &str) -> JobId {
+        let yaml =
+            format!("name: j{to}\nstages: [{{name: a, run: '{run}', tasks: {tasks}, resources: {{cpu: {cpu}}}}}]");
+        self.clients[to].submit(self.world.job(&yaml), None).await.unwrap().job
+    }
+
+    /// The jobs whose tasks were started, in that order.
+    fn starts(&self) -> Vec<String> {
+        let mut starts = journal::read(&self.world.path("e"));
+        starts.retain(|line| line.event == "start");
+        starts.sort_by_key(|line| line.boot_us);
+        starts.into_iter().map(|line| line.job).collect()
+    }
+
+    async fn started(&self, job: JobId, count: usize) {
+        let job = job.to_string();
+        let count_now = || self.starts().iter().filter(|of| **of == job).count();
+        eventually(&format!("{count} tasks are started"), 60, async || (count_now() >= count).then_some(())).await;
+    }
+
+    async fn stop(self) {
+        self.executor.stop().await;
+        for scheduler in self.schedulers {
+            scheduler.stop().await;
+        }
+    }
+}
+
+/// A job that would fill the executor for long, and then a smaller one of another scheduler: of what becomes free, that one
+/// gets its half from the beginning.
+async fn who_comes_later_gets_its_part(mode: Mode, run: &str, tasks: u32) {
+    let shared = Shared::start(mode).await;
+    let large = shared.submit(0, tasks, 1.0, run).await;
+    shared.started(large, 8).await;
+    let before = shared.starts().len();
+    let small = shared.submit(1, 20, 1.0, run).await;
+    succeeded(&shared.clients[1], small).await;
+    let starts = shared.starts();
+    let last = starts.iter().rposition(|job| *job == small.to_string()).unwrap();
+    let others = starts[before..last].iter().filter(|job| **job == large.to_string()).count();
+    // As many as its own, and what began while it was on its way: four slots, some rounds.
+    assert!(others <= 20 + 30, "{others} of the first job's tasks were started before the last of 20");
+    shared.clients[0].cancel_job(large, "enough").await.unwrap();
+    shared.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_later_gets_its_part_of_slow_tasks() {
+    who_comes_later_gets_its_part(Mode::Push, "sleep 0.1", 1000).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_later_gets_its_part_of_slow_tasks_by_polls() {
+    who_comes_later_gets_its_part(Mode::Pull, "sleep 0.1", 1000).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn room_gathers_for_another_schedulers_large_task() {
+    let shared = Shared::start(Mode::Push).await;
+    let small = shared.submit(0, 2000, 1.0, "sleep 0.1").await;
+    shared.started(small, 8).await;
+    let large = shared.submit(1, 1, 4.0, "true").await;
+    succeeded(&shared.clients[1], large).await;
+    let view = shared.clients[0].get_job(small).await.unwrap();
+    assert_eq!(view.state(), muster_proto::v1::JobState::Running, "it did not have to wait for the end of the others");
+    shared.clients[0].cancel_job(small, "enough").await.unwrap();
+    shared.stop().await;
+}
