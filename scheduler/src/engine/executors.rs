@@ -326,13 +326,6 @@ impl Engine {
         }
     }
 
-    fn ask_everything_of(&mut self, id: &str) {
-        let Some(executor) = self.executors.get_mut(id) else { return };
-        for job in self.jobs.values().filter(|job| job.graph.concerns(id)) {
-            executor.ask.insert(job.id, Doubt::new(job.graph.holds(id).collect()));
-        }
-    }
-
     /// Ends what an executor still holds of our jobs though nobody wants its result: a cancel may have been lost.
     pub(super) fn end_unwanted(&mut self, key: &ExecutorKey, held: &[HeldKey]) {
         for &(id, task, attempt) in held {

@@ -6,10 +6,10 @@
 //! **Invariant:** a reservation decides nothing. What an executor has for this scheduler is what it said last, and whether it
 //! takes a task is its word when that comes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use muster_graph::ids::{Millis, StageIndex};
-use muster_graph::spec::Resources;
+use muster_graph::spec::{Placing, Resources};
 use muster_proto::v1;
 
 use super::executors::Executor;
@@ -22,7 +22,7 @@ const PATIENCE_MS: Millis = 20;
 const LOOK_AGAIN_MS: Millis = 250;
 /// An executor forgets what is not repeated.
 const REPEAT_MS: Millis = 2_000;
-/// Demands looked at: those that are owed most.
+/// Demands for which room is asked: those that are owed most, of those that fit anywhere.
 const DEMANDS_MAX: usize = 64;
 /// A task that needs no more than this part of an executor is small: what it waits for becomes free by one end or a few.
 const SMALL_PART: u32 = 4;
@@ -118,7 +118,17 @@ impl Engine {
             let described = |stage: StageIndex| (&plan.stages[stage.0 as usize].resources, plan.placing(stage));
             graph.ready().map(move |ready| (described(ready.stage), ready.count))
         });
-        for ((need, placing), count) in ready.take(DEMANDS_MAX) {
+        // Demands like one before that fitted nowhere are passed over: they are nobody's competitors.
+        let mut nowhere: HashMap<Placing<'_>, BTreeSet<&Resources>> = HashMap::new();
+        let mut found = 0;
+        for ((need, placing), count) in ready {
+            if found == DEMANDS_MAX || open.is_empty() {
+                break;
+            }
+            if nowhere.get(&placing).is_some_and(|same| same.contains(need)) {
+                continue;
+            }
+            let before = open.len();
             let mut left = count;
             let mut small = count.saturating_mul(EXECUTORS_PER_SMALL_TASK);
             open.retain(|executor| {
@@ -133,8 +143,9 @@ impl Engine {
                 left = left.saturating_sub(most);
                 false
             });
-            if open.is_empty() {
-                break;
+            match open.len() < before {
+                true => found += 1,
+                false => drop(nowhere.entry(placing).or_default().insert(need)),
             }
         }
         wanted

@@ -61,6 +61,14 @@ impl Engine {
         self.ask_executors();
     }
 
+    /// An executor has begun a new life elsewhere: only it can say what survived.
+    pub(super) fn ask_everything_of(&mut self, id: &str) {
+        let Some(executor) = self.executors.get_mut(id) else { return };
+        for job in self.jobs.values().filter(|job| job.graph.concerns(id)) {
+            executor.ask.insert(job.id, Doubt::new(job.graph.holds(id).collect()));
+        }
+    }
+
     /// Sends the questions that are owed to executors whose address is known.
     pub(super) fn ask_executors(&mut self) {
         for executor in self.executors.values_mut() {

@@ -109,3 +109,21 @@ async fn what_is_on_its_way_is_counted_once_whatever_the_account_says_yet() {
     bench.commit_all().await;
     assert_eq!(bench.launches(), [], "the fourth is to find room there");
 }
+
+#[tokio::test]
+async fn demands_that_fit_nowhere_do_not_keep_those_behind_them_from_asking() {
+    let mut bench = Bench::new().await;
+    bench.input(live(&["one", "two"]));
+    let e = key("e", 1);
+    bench.register(e.clone(), 4);
+    bench.accounts(&e, 0, 0);
+    for number in 1..=100 {
+        let mut large = spec(&[("a", 1, &[])]);
+        large.stages[0].resources = cpu(5000 + u32::try_from(number % 3).unwrap());
+        bench.submit(number, large).await;
+    }
+    bench.submit(101, spec(&[("a", 1, &[])])).await;
+    bench.commit_all().await;
+    bench.later(20);
+    assert_eq!(bench.reserved(), [("e".to_owned(), 1000, 1)]);
+}
