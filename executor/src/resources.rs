@@ -8,7 +8,7 @@ use muster_proto::v1;
 use crate::devices::{DeviceNames, Devices, Share};
 
 /// An amount of resources, offered or needed.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Resources {
     /// Thousandths of a core.
     pub cpu_milli: u32,
@@ -44,13 +44,12 @@ impl Resources {
         self.cpu_milli >= need.cpu_milli && self.memory_bytes >= need.memory_bytes && named
     }
 
-    /// The sum with so many times as much.
-    pub(crate) fn add(&mut self, more: &Self, times: u32) {
-        self.cpu_milli = self.cpu_milli.saturating_add(more.cpu_milli.saturating_mul(times));
-        self.memory_bytes = self.memory_bytes.saturating_add(more.memory_bytes.saturating_mul(times.into()));
+    pub(crate) fn add(&mut self, more: &Self) {
+        self.cpu_milli = self.cpu_milli.saturating_add(more.cpu_milli);
+        self.memory_bytes = self.memory_bytes.saturating_add(more.memory_bytes);
         for (name, amount) in &more.named {
             let sum = self.named.entry(name.clone()).or_default();
-            *sum = sum.saturating_add(amount.saturating_mul(times));
+            *sum = sum.saturating_add(*amount);
         }
     }
 

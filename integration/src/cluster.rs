@@ -6,11 +6,30 @@ use std::time::Duration;
 use muster_scheduler::{Handle, Options, Scheduler};
 use muster_state::StateBackend;
 
+use crate::processes;
+use crate::world::World;
+
 /// Logs of a test, as RUST_LOG says; shown when it fails.
 pub fn logs() {
     let filter = tracing_subscriber::EnvFilter::from_default_env();
     // Set up by an earlier test of this process.
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
+}
+
+/// An executor of so many cores at a scheduler, with its files in the test's folder.
+pub fn executor_options(
+    world: &World,
+    id: &str,
+    mode: muster_executor::Mode,
+    cores: u32,
+    scheduler: &Handle,
+) -> muster_executor::Options {
+    let mut options = muster_executor::Options::new(world.path(id), vec![scheduler.address().to_string()]);
+    options.id = Some(id.to_owned());
+    options.mode = mode;
+    options.supervisor = vec![processes::muster().into(), "supervise".into()];
+    options.resources.cpu_milli = cores * 1000;
+    options
 }
 
 /// Starts a scheduler over a store, with short times.

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use muster_client::JobId;
 use muster_executor::{Executor, Mode};
-use muster_integration::processes::muster;
 use muster_integration::world::{World, client, ready, succeeded};
 use muster_integration::{cluster, eventually, journal};
 use muster_state::Memory;
@@ -18,11 +17,7 @@ async fn executor(
     devices: &[&str],
     scheduler: &muster_scheduler::Handle,
 ) -> muster_executor::Handle {
-    let mut options = muster_executor::Options::new(world.path(id), vec![scheduler.address().to_string()]);
-    options.id = Some(id.to_owned());
-    options.mode = mode;
-    options.supervisor = vec![muster().into(), "supervise".into()];
-    options.resources.cpu_milli = 4000;
+    let mut options = cluster::executor_options(world, id, mode, 4, scheduler);
     options.labels.insert("zone".to_owned(), zone.to_owned());
     if !devices.is_empty() {
         let names = devices.iter().map(|&name| name.to_owned()).collect();

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use muster_client::JobId;
 use muster_executor::{Executor, Mode};
-use muster_integration::processes::muster;
 use muster_integration::world::{World, client, ready, succeeded};
 use muster_integration::{cluster, eventually, journal};
 use muster_state::Memory;
@@ -21,12 +20,7 @@ async fn executor(
     mode: Mode,
     scheduler: &muster_scheduler::Handle,
 ) -> muster_executor::Handle {
-    let mut options = muster_executor::Options::new(world.path(id), vec![scheduler.address().to_string()]);
-    options.id = Some(id.to_owned());
-    options.mode = mode;
-    options.supervisor = vec![muster().into(), "supervise".into()];
-    options.resources.cpu_milli = 1000;
-    Executor::start(options).await.unwrap()
+    Executor::start(cluster::executor_options(world, id, mode, 1, scheduler)).await.unwrap()
 }
 
 fn given_back(place: &Path, job: JobId) -> usize {

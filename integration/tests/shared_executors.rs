@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use muster_client::{Client, JobId};
 use muster_executor::{Executor, Mode};
-use muster_integration::processes::muster;
 use muster_integration::world::{World, client, ready, succeeded};
 use muster_integration::{cluster, eventually, journal};
 use muster_scheduler::Handle;
@@ -20,18 +19,17 @@ struct Shared {
 }
 
 impl Shared {
-    /// Four cores.
-    async fn start(mode: Mode) -> Self {
+    /// Four cores, and whether anything may wait for them there.
+    async fn start(mode: Mode, waits: bool) -> Self {
         cluster::logs();
         let world = World::new();
         let state: Arc<dyn StateBackend> = Arc::new(Memory::new());
         let one = cluster::scheduler("one", Arc::clone(&state)).await.unwrap();
         let two = cluster::scheduler("two", Arc::clone(&state)).await.unwrap();
-        let mut options = muster_executor::Options::new(world.path("e"), vec![one.address().to_string()]);
-        options.id = Some("e".to_owned());
-        options.mode = mode;
-        options.supervisor = vec![muster().into(), "supervise".into()];
-        options.resources.cpu_milli = 4000;
+        let mut options = cluster::executor_options(&world, "e", mode, 4, &one);
+        if !waits {
+            options.backlog = 0;
+        }
         let executor = Executor::start(options).await.unwrap();
         let clients = [client(&[one.address()]).await, client(&[two.address()]).await];
         for client in &clients {
@@ -70,12 +68,13 @@ impl Shared {
 
 /// A job that would fill the executor for long, and then a smaller one of another scheduler: of what becomes free, that one
 /// gets its half from the beginning.
-async fn who_comes_later_gets_its_part(mode: Mode, run: &str, tasks: u32) {
-    let shared = Shared::start(mode).await;
-    let large = shared.submit(0, tasks, 1.0, run).await;
+async fn who_comes_later_gets_its_part(mode: Mode, waits: bool) {
+    const SLOW: &str = "sleep 0.1";
+    let shared = Shared::start(mode, waits).await;
+    let large = shared.submit(0, 1000, 1.0, SLOW).await;
     shared.started(large, 8).await;
     let before = shared.starts().len();
-    let small = shared.submit(1, 20, 1.0, run).await;
+    let small = shared.submit(1, 20, 1.0, SLOW).await;
     succeeded(&shared.clients[1], small).await;
     let starts = shared.starts();
     let last = starts.iter().rposition(|job| *job == small.to_string()).unwrap();
@@ -87,18 +86,24 @@ async fn who_comes_later_gets_its_part(mode: Mode, run: &str, tasks: u32) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_comes_later_gets_its_part_of_slow_tasks() {
-    who_comes_later_gets_its_part(Mode::Push, "sleep 0.1", 1000).await;
+async fn who_comes_later_gets_its_part_by_waiting_there() {
+    who_comes_later_gets_its_part(Mode::Push, true).await;
+}
+
+/// Nothing can wait there: what becomes free is found by a reservation, or never.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_later_gets_its_part_by_reserving() {
+    who_comes_later_gets_its_part(Mode::Push, false).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_comes_later_gets_its_part_of_slow_tasks_by_polls() {
-    who_comes_later_gets_its_part(Mode::Pull, "sleep 0.1", 1000).await;
+async fn who_comes_later_gets_its_part_by_polls() {
+    who_comes_later_gets_its_part(Mode::Pull, false).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn room_gathers_for_another_schedulers_large_task() {
-    let shared = Shared::start(Mode::Push).await;
+    let shared = Shared::start(Mode::Push, false).await;
     let small = shared.submit(0, 2000, 1.0, "sleep 0.1").await;
     shared.started(small, 8).await;
     let large = shared.submit(1, 1, 4.0, "true").await;

@@ -13,8 +13,6 @@ pub enum Keyspace {
     Usage,
     /// executor id → registration.
     Executors,
-    /// executor id → ledger of reservations.
-    Slots,
     /// job id → head.
     ActiveJobs,
     /// job id → head of a successful job.
@@ -41,13 +39,12 @@ pub enum Keyspace {
 
 impl Keyspace {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 16] = [
         Self::Meta,
         Self::Schedulers,
         Self::Demand,
         Self::Usage,
         Self::Executors,
-        Self::Slots,
         Self::ActiveJobs,
         Self::CompletedJobs,
         Self::FailedJobs,
@@ -70,7 +67,6 @@ impl Keyspace {
             Self::Demand => "demand",
             Self::Usage => "usage",
             Self::Executors => "executors",
-            Self::Slots => "slots",
             Self::ActiveJobs => "active",
             Self::CompletedJobs => "completed",
             Self::FailedJobs => "failed",

@@ -175,6 +175,24 @@ async fn three_members_go_on_without_any_one_of_them() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_that_a_member_does_not_answer_goes_to_another_one_long_before_its_deadline() {
+    const DEADLINE: Duration = Duration::from_secs(60);
+    const BEFORE: Duration = Duration::from_secs(45);
+    let mut cluster = testing::EtcdCluster::start().await.unwrap();
+    let options = EtcdOptions::new(cluster.endpoints()).unwrap();
+    let store = Etcd::new(EtcdOptions { call_timeout: DEADLINE, ..options }, "test").unwrap();
+    store.put_txn(once("before", "x")).await.unwrap();
+    for member in 0..3 {
+        // One of them is the one that our calls go to.
+        cluster.members[member].pause().unwrap();
+        let txn = once(&format!("without-{member}"), "x");
+        let settled = async { while store.put_txn(txn.clone()).await.is_err() {} };
+        tokio::time::timeout(BEFORE, settled).await.expect("the next member is asked");
+        cluster.members[member].resume().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_etcd_says_that_it_is_full_and_is_read_still() {
     let etcd = testing::Etcd::start_with(&["--quota-backend-bytes=4194304"]).await.unwrap();
     let store = etcd.store("test");

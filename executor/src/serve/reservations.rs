@@ -23,7 +23,8 @@ pub(super) struct Reserver {
     core: Arc<Core>,
     /// None: it has not said who it is.
     scheduler: Option<Arc<str>>,
-    reserves: bool,
+    /// When it told the reservation that stands, if there is one.
+    reserved: Option<Instant>,
     changes: watch::Receiver<()>,
     /// When its reservation is looked at.
     look_at: Instant,
@@ -33,8 +34,8 @@ pub(super) struct Reserver {
 
 impl Drop for Reserver {
     fn drop(&mut self) {
-        if let Some(scheduler) = self.scheduler.take().filter(|_| self.reserves) {
-            self.core.table.set_reservation(&scheduler, None);
+        if let (Some(scheduler), Some(told)) = (&self.scheduler, self.reserved) {
+            self.core.table.end_reservation(scheduler, told);
         }
     }
 }
@@ -43,7 +44,7 @@ impl Reserver {
     pub(super) fn new(core: Arc<Core>) -> Self {
         let changes = core.table.room_changed.subscribe();
         let told = v1::Account::default();
-        Self { core, scheduler: None, reserves: false, changes, look_at: Instant::now(), told }
+        Self { core, scheduler: None, reserved: None, changes, look_at: Instant::now(), told }
     }
 
     /// Takes in what came with a message.
@@ -51,11 +52,17 @@ impl Reserver {
         let Some(reservation) = reservation else { return };
         let scheduler = normal(&reservation.scheduler);
         let now = Instant::now();
-        let reserved = reservation.need.as_ref().filter(|_| reservation.count > 0);
-        let reserved = reserved.map(|need| Reservation::of(Resources::from_wire(Some(need)), reservation.count, now));
-        if self.reserves || reserved.is_some() {
-            self.reserves = reserved.is_some();
-            self.core.table.set_reservation(&scheduler, reserved);
+        match reservation.need.as_ref().filter(|_| reservation.count > 0) {
+            Some(need) => {
+                let need = Resources::from_wire(Some(need));
+                self.core.table.reserve(&scheduler, Reservation::of(need, reservation.count, now));
+                self.reserved = Some(now);
+            }
+            None => {
+                if let Some(told) = self.reserved.take() {
+                    self.core.table.end_reservation(&scheduler, told);
+                }
+            }
         }
         self.scheduler = Some(scheduler);
         self.look_at = now + SETTLES_WITHIN;
@@ -72,7 +79,7 @@ impl Reserver {
     /// Waits until there is room for what it reserves of which it has not been told. Cancel safe.
     pub(super) async fn offered(&mut self) -> v1::LaunchTasksResponse {
         loop {
-            let Some(scheduler) = self.scheduler.clone().filter(|_| self.reserves) else {
+            let Some(scheduler) = self.scheduler.clone().filter(|_| self.reserved.is_some()) else {
                 std::future::pending::<()>().await;
                 continue;
             };
@@ -89,7 +96,7 @@ impl Reserver {
             let now = Instant::now();
             self.look_at = now + LOOK_EVERY;
             match self.core.table.offer(&scheduler, now) {
-                Err(()) => self.reserves = false,
+                Err(()) => self.reserved = None,
                 Ok(Some(account)) if account != self.told => {
                     self.told.clone_from(&account);
                     return v1::LaunchTasksResponse { sequence: 0, refused: Vec::new(), account: Some(account) };

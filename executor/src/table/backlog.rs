@@ -15,7 +15,7 @@ impl Table {
             account.give_back(&group.need, share);
             shares.gives_back(&entry.holder, &group.need);
         } else {
-            shares.stops_waiting(&entry.holder, key, &group.need);
+            shares.stops_waiting(&entry.holder, key);
         }
         inside.let_go_on();
         self.room_may_have_changed(&inside);
@@ -26,8 +26,7 @@ impl Table {
         let mut inside = self.inside();
         let Inside { entries, shares, .. } = &mut *inside;
         let Some(entry) = entries.get(&key) else { return false };
-        let Some(group) = &entry.group else { return false };
-        if !shares.stops_waiting(&entry.holder, key, &group.need) {
+        if !shares.stops_waiting(&entry.holder, key) {
             return false;
         }
         entry.control.stop(StopCause::GivenBack);

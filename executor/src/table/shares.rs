@@ -4,10 +4,11 @@
 //! and whoever takes jobs over has what these have from the moment at which the executor hears of it
 //! ([ADR 13](../../../docs/adr/0013-executors-keep-the-ledger.md)).
 //!
-//! A scheduler **reserves** room by having attempts wait here, or by saying that it has tasks for which it finds none. What is free
-//! is for the reserver that has the least of the machine, by dominant resource; for the others it is not there. Who reserves
-//! nothing is in nobody's way, and without reservations everything free is everybody's: two that take the same at the same time are
-//! told so by admission.
+//! A scheduler **reserves** room by having attempts wait here, or by saying that it has tasks for which it finds none. Those who reserve
+//! get what is free in turns: the next is always for who has least of the machine then, by dominant resource, and if it does not
+//! fit yet, room gathers for it (max-min fairness by progressive filling). What falls to others is no room for oneself. Who
+//! reserves nothing is in nobody's way, and without reservations everything free is everybody's: two that take the same at the
+//! same time are told so by admission.
 //!
 //! **Invariant:** a reservation does not hold up others for ever. It ends with the stream that brought it, if it is not repeated
 //! for [`RESERVATION_LIVES`], or if there was room for it for [`OFFER_LIVES`] and it was not taken.
@@ -29,6 +30,9 @@ use crate::resources::Resources;
 const RESERVATION_LIVES: Duration = Duration::from_secs(5);
 /// Room that is offered and not taken for so long, in spite of a slow store, is not wanted.
 const OFFER_LIVES: Duration = Duration::from_millis(500);
+
+/// Turns that are thought through: more than there are cores, mostly, and little enough to be done for each launch.
+const TURNS_MAX: usize = 1024;
 
 /// Tasks for which a scheduler finds no room.
 #[derive(Debug)]
@@ -54,13 +58,14 @@ impl Reservation {
 pub(super) struct Holder {
     /// What its attempts that do not wait have.
     used: Resources,
-    /// Its attempts that wait, oldest first.
-    pub(super) queue: VecDeque<AttemptKey>,
-    /// What these need, all together.
-    waiting: Resources,
+    /// Its attempts that wait, oldest first, with what they need.
+    pub(super) queue: VecDeque<(AttemptKey, Arc<Resources>)>,
     reservation: Option<Reservation>,
     /// Attempts of its jobs that are not finished.
     unfinished: usize,
+    /// Which of all shares that were given here its last one was. Of those who have equally little, who was given none for longest
+    /// is next: otherwise a task that needs all of the machine would never find it empty.
+    served: u64,
 }
 
 impl Holder {
@@ -68,8 +73,32 @@ impl Holder {
         self.unfinished == 0 && self.reservation.is_none()
     }
 
-    fn reserves(&self) -> bool {
-        !self.queue.is_empty() || self.reservation.is_some()
+    /// What it reserves room for, one after the other.
+    fn wants(&self) -> impl Iterator<Item = &Resources> {
+        let reserved = self.reservation.iter();
+        let reserved = reserved.flat_map(|told| std::iter::repeat_n(&told.need, told.count as usize));
+        self.queue.iter().map(|(_, need)| &**need).chain(reserved)
+    }
+}
+
+/// A scheduler that is given room in thought.
+struct Turn<'a, W> {
+    has: Resources,
+    /// Who is next: the least of these.
+    rank: (u64, u64, &'a str),
+    wants: W,
+}
+
+impl<'a, W> Turn<'a, W> {
+    fn new(name: &'a str, holder: Option<&Holder>, wants: W, total: &Resources) -> Self {
+        let has = holder.map(|holder| holder.used.clone()).unwrap_or_default();
+        let served = holder.map_or(0, |holder| holder.served);
+        Self { rank: (has.dominant_share(total), served, name), has, wants }
+    }
+
+    fn takes(&mut self, need: &Resources, given: u64, total: &Resources) {
+        self.has.add(need);
+        self.rank = (self.has.dominant_share(total), given, self.rank.2);
     }
 }
 
@@ -79,6 +108,8 @@ pub(super) struct Shares {
     holders: BTreeMap<Arc<str>, Holder>,
     /// Attempts that wait.
     waiting: usize,
+    /// Shares given so far.
+    given: u64,
 }
 
 impl Shares {
@@ -98,8 +129,11 @@ impl Shares {
 
     /// It has its share.
     pub(super) fn takes(&mut self, scheduler: &Arc<str>, need: &Resources) {
+        self.given += 1;
+        let given = self.given;
         let holder = self.holder(scheduler);
-        holder.used.add(need, 1);
+        holder.served = given;
+        holder.used.add(need);
         if let Some(reservation) = &mut holder.reservation {
             reservation.offered = None;
         }
@@ -110,19 +144,16 @@ impl Shares {
     }
 
     /// It waits for a share.
-    pub(super) fn waits(&mut self, scheduler: &Arc<str>, key: AttemptKey, need: &Resources) {
-        let holder = self.holder(scheduler);
-        holder.queue.push_back(key);
-        holder.waiting.add(need, 1);
+    pub(super) fn waits(&mut self, scheduler: &Arc<str>, key: AttemptKey, need: &Arc<Resources>) {
+        self.holder(scheduler).queue.push_back((key, Arc::clone(need)));
         self.waiting += 1;
     }
 
     /// It does not wait any more. False: it did not.
-    pub(super) fn stops_waiting(&mut self, scheduler: &Arc<str>, key: AttemptKey, need: &Resources) -> bool {
-        let holder = self.holder(scheduler);
-        let Some(place) = holder.queue.iter().position(|waiting| *waiting == key) else { return false };
+    pub(super) fn stops_waiting(&mut self, scheduler: &str, key: AttemptKey) -> bool {
+        let Some(holder) = self.holders.get_mut(scheduler) else { return false };
+        let Some(place) = holder.queue.iter().position(|(waiting, _)| *waiting == key) else { return false };
         holder.queue.remove(place);
-        holder.waiting.subtract(need);
         self.waiting -= 1;
         true
     }
@@ -139,28 +170,57 @@ impl Shares {
         }
     }
 
-    /// What of `free` is there for a scheduler: what is owed to others is not.
-    pub(super) fn room(&self, scheduler: &str, mut free: Resources, total: &Resources) -> Resources {
-        let mine = self.holders.get(scheduler).map_or(0, |holder| holder.used.dominant_share(total));
-        let reservers = self.holders.iter().filter(|(name, holder)| &***name != scheduler && holder.reserves());
-        for (_, holder) in reservers.filter(|(_, holder)| holder.used.dominant_share(total) < mine) {
-            free.subtract(&holder.waiting);
-            if let Some(reservation) = &holder.reservation {
-                let mut reserved = Resources::default();
-                reserved.add(&reservation.need, reservation.count);
-                free.subtract(&reserved);
+    /// What of `free` is there for a scheduler with tasks that need `one` each (`None`: unknown), however many.
+    pub(super) fn room(
+        &self,
+        scheduler: &str,
+        one: Option<&Resources>,
+        free: Resources,
+        total: &Resources,
+    ) -> Resources {
+        let others =
+            self.holders.iter().filter(|(name, holder)| &***name != scheduler && holder.wants().next().is_some());
+        let mut others: Vec<_> =
+            others.map(|(name, holder)| Turn::new(name, Some(holder), holder.wants().peekable(), total)).collect();
+        let smallest = others.iter_mut().filter_map(|turn| turn.wants.peek().copied()).min();
+        let Some(smallest) = smallest else { return free };
+        let holder = self.holders.get(scheduler);
+        let told = holder.and_then(|holder| holder.reservation.as_ref()).map(|told| &told.need);
+        let one = one.or(told).unwrap_or(smallest);
+        let mut mine = Turn::new(scheduler, holder, (), total);
+        let (mut room, mut left) = (Resources::default(), free);
+        for given in (self.given + 1..).take(TURNS_MAX) {
+            let Some(other) = others.iter_mut().min_by_key(|turn| turn.rank) else {
+                // Nobody else wants what is left.
+                room.add(&left);
+                return room;
+            };
+            let is_mine = mine.rank < other.rank;
+            let need = if is_mine { one } else { other.wants.peek().expect("who wants nothing is taken out") };
+            if !left.has(need) {
+                return room;
+            }
+            left.subtract(need);
+            if is_mine {
+                mine.takes(need, given, total);
+                room.add(need);
+            } else {
+                other.takes(need, given, total);
+                other.wants.next();
+                others.retain_mut(|turn| turn.wants.peek().is_some());
             }
         }
-        free
+        room
     }
 
     /// The oldest attempt that waits of each scheduler, of the one that has least first.
-    fn first_of_each(&self, total: &Resources) -> Vec<(Arc<str>, AttemptKey)> {
-        let waiting = self.holders.iter().filter_map(|(name, holder)| Some((name, holder, *holder.queue.front()?)));
-        let mut waiting: Vec<_> =
-            waiting.map(|(name, holder, key)| (holder.used.dominant_share(total), Arc::clone(name), key)).collect();
-        waiting.sort();
-        waiting.into_iter().map(|(_, name, key)| (name, key)).collect()
+    fn first_of_each(&self, total: &Resources) -> Vec<(Arc<str>, AttemptKey, Arc<Resources>)> {
+        let mut waiting: Vec<(&Arc<str>, &Holder)> = self.holders.iter().collect();
+        waiting.sort_by_key(|(_, holder)| (holder.used.dominant_share(total), holder.served));
+        let first = |(name, holder): (&Arc<str>, &Holder)| {
+            holder.queue.front().map(|(key, need)| (Arc::clone(name), *key, Arc::clone(need)))
+        };
+        waiting.into_iter().filter_map(first).collect()
     }
 
     fn has_reservations(&self) -> bool {
@@ -169,16 +229,27 @@ impl Shares {
 }
 
 impl Table {
-    /// A scheduler says for what it finds no room; `None`: for nothing.
-    pub(crate) fn set_reservation(&self, scheduler: &Arc<str>, reservation: Option<Reservation>) {
+    /// A scheduler says for what it finds no room.
+    pub(crate) fn reserve(&self, scheduler: &Arc<str>, reservation: Reservation) {
         let mut inside = self.inside();
         let holder = inside.shares.holder(scheduler);
         // Told once more, it is the same offer that was not taken yet.
         let offered = holder.reservation.as_ref().and_then(|known| known.offered);
-        holder.reservation = reservation.map(|reservation| Reservation { offered, ..reservation });
-        inside.shares.forget_if_nothing(scheduler);
+        holder.reservation = Some(Reservation { offered, ..reservation });
+        // It may be less than before.
         inside.let_go_on();
         self.room_may_have_changed(&inside);
+    }
+
+    /// It reserves nothing any more, unless that was told again since.
+    pub(crate) fn end_reservation(&self, scheduler: &Arc<str>, told: Instant) {
+        let mut inside = self.inside();
+        let Some(holder) = inside.shares.holders.get_mut(scheduler) else { return };
+        if holder.reservation.take_if(|known| known.told <= told).is_some() {
+            inside.shares.forget_if_nothing(scheduler);
+            inside.let_go_on();
+            self.room_may_have_changed(&inside);
+        }
     }
 
     /// What there is for a scheduler.
@@ -190,7 +261,7 @@ impl Table {
     /// reserves nothing (any more).
     pub(crate) fn offer(&self, scheduler: &Arc<str>, now: Instant) -> Result<Option<v1::Account>, ()> {
         let mut inside = self.inside();
-        let room = inside.room(scheduler);
+        let room = inside.room(scheduler, None);
         let Some(holder) = inside.shares.holders.get_mut(scheduler) else { return Err(()) };
         let Some(reservation) = &mut holder.reservation else { return Err(()) };
         let fits = room.has(&reservation.need);
@@ -198,10 +269,9 @@ impl Table {
         let had_time = reservation.offered.is_some_and(|since| now >= since + OFFER_LIVES)
             || now >= reservation.told + RESERVATION_LIVES;
         if had_time {
-            holder.reservation = None;
-            inside.shares.forget_if_nothing(scheduler);
-            inside.let_go_on();
-            self.room_may_have_changed(&inside);
+            let told = reservation.told;
+            drop(inside);
+            self.end_reservation(scheduler, told);
             return Err(());
         }
         Ok(fits.then(|| inside.account_for(scheduler)))
@@ -226,7 +296,7 @@ impl Table {
             if holds {
                 inside.shares.gives_back(&former, &need);
                 inside.shares.takes(scheduler, &need);
-            } else if inside.shares.stops_waiting(&former, key, &need) {
+            } else if inside.shares.stops_waiting(&former, key) {
                 inside.shares.waits(scheduler, key, &need);
             }
             inside.shares.leaves(&former);
@@ -235,7 +305,7 @@ impl Table {
         self.room_may_have_changed(inside);
     }
 
-    /// Those who reservation room look again.
+    /// Those who reserve room look again.
     pub(super) fn room_may_have_changed(&self, inside: &Inside) {
         if inside.shares.has_reservations() {
             self.room_changed.send_replace(());
@@ -244,15 +314,16 @@ impl Table {
 }
 
 impl Inside {
-    pub(super) fn room(&self, scheduler: &str) -> Resources {
-        self.shares.room(scheduler, self.account.free(), self.account.total())
+    /// What there is for a scheduler with tasks that need this each.
+    pub(super) fn room(&self, scheduler: &str, one: Option<&Resources>) -> Resources {
+        self.shares.room(scheduler, one, self.account.free(), self.account.total())
     }
 
     fn account_for(&self, scheduler: &str) -> v1::Account {
         let holder = self.shares.holders.get(scheduler);
         let others = self.unfinished - holder.map_or(0, |holder| holder.unfinished);
         v1::Account {
-            room: Some(self.room(scheduler).to_wire()),
+            room: Some(self.room(scheduler, None).to_wire()),
             yours: Some(holder.map(|holder| holder.used.to_wire()).unwrap_or_default()),
             others: u32::try_from(others).unwrap_or(u32::MAX),
         }
@@ -262,7 +333,7 @@ impl Inside {
     pub(super) fn has_room(&self, group: &Group) -> bool {
         let queue_is_empty = self.shares.holders.get(&group.owner_address).is_none_or(|holder| holder.queue.is_empty());
         // Nobody overtakes who comes first: otherwise small tasks would starve a large one.
-        queue_is_empty && self.room(&group.owner_address).has(&group.need)
+        queue_is_empty && self.room(&group.owner_address, Some(&group.need)).has(&group.need)
     }
 
     /// Gives those who wait their share as far as there is room: the scheduler that has least first, of each one in its order.
@@ -270,22 +341,14 @@ impl Inside {
     pub(super) fn let_go_on(&mut self) {
         while self.shares.waiting > 0 {
             let mut waiting = self.shares.first_of_each(self.account.total()).into_iter();
-            let Some((scheduler, key)) = waiting.find(|(scheduler, key)| self.room(scheduler).has(self.need(*key)))
-            else {
-                return;
-            };
+            let next = waiting.find(|(scheduler, _, need)| self.room(scheduler, Some(need)).has(need));
+            let Some((scheduler, key, need)) = next else { return };
             let entry = self.entries.get_mut(&key).expect("who waits is in the table");
-            let need = Arc::clone(&entry.group.as_ref().expect("who waits was launched in this life").need);
             entry.share = Some(self.account.take(&need).expect("there is room"));
             entry.control.go.cancel();
-            self.shares.stops_waiting(&scheduler, key, &need);
+            self.shares.stops_waiting(&scheduler, key);
             self.shares.takes(&scheduler, &need);
         }
-    }
-
-    fn need(&self, key: AttemptKey) -> &Resources {
-        let group = self.entries.get(&key).and_then(|entry| entry.group.as_ref());
-        &group.expect("who waits was launched in this life").need
     }
 }
 

@@ -43,7 +43,7 @@ fn reserve(table: &Table, scheduler: &str, cpu_milli: u32, count: u32) {
 }
 
 fn reserve_at(table: &Table, scheduler: &str, need: Resources, count: u32, now: Instant) {
-    table.set_reservation(&scheduler.into(), Some(Reservation::of(need, count, now)));
+    table.reserve(&scheduler.into(), Reservation::of(need, count, now));
 }
 
 fn room(table: &Table, scheduler: &str) -> u32 {
@@ -79,10 +79,29 @@ fn room_gathers_for_a_large_task_of_who_has_least() {
     end(&table, &one, 0);
     assert!(!waits.go.is_cancelled(), "the half that is free is kept");
     end(&table, &one, 1);
-    // With nothing left both have least; whoever waits goes first.
-    assert!(waits.go.is_cancelled());
-    end(&table, &one, 2);
+    // Both have nothing; the other one was given something before.
+    assert!(!waits.go.is_cancelled());
     assert!(launch(&table, &two, 0).go.is_cancelled());
+    end(&table, &two, 0);
+    table.end_reservation(&"two".into(), Instant::now());
+    assert!(waits.go.is_cancelled());
+}
+
+#[test]
+fn who_needs_all_of_the_machine_finds_it_empty_though_others_have_as_little() {
+    // By name, too, the other one would be first.
+    for names in [["one", "two"], ["two", "one"]] {
+        let table = table(8);
+        let (small, large) = (group(names[0], 1, 1000), group(names[1], 2, 2000));
+        launch(&table, &small, 0);
+        launch(&table, &small, 1);
+        reserve(&table, names[0], 1000, 100);
+        reserve(&table, names[1], 2000, 1);
+        end(&table, &small, 0);
+        end(&table, &small, 1);
+        assert_eq!((room(&table, names[0]), room(&table, names[1])), (0, 2000));
+        assert!(launch(&table, &large, 0).go.is_cancelled());
+    }
 }
 
 #[test]
@@ -159,8 +178,11 @@ proptest! {
                 _ => {
                     let wants = size > 1;
                     let need = Resources { cpu_milli: 500, ..Resources::default() };
-                    let reservation = wants.then(|| Reservation::of(need, index, Instant::now()));
-                    table.set_reservation(&scheduler.into(), reservation);
+                    let (now, scheduler) = (Instant::now(), scheduler.into());
+                    match wants {
+                        true => table.reserve(&scheduler, Reservation::of(need, index, now)),
+                        false => table.end_reservation(&scheduler, now),
+                    }
                 }
             }
             let accounts = names.map(|name| table.account_for(name));
@@ -170,10 +192,15 @@ proptest! {
             let started = live.values().filter(|control| control.go.is_cancelled()).count();
             prop_assert_eq!(live.len() - started, inside.shares.waiting());
             for (name, holder) in &inside.shares.holders {
-                if let Some(first) = holder.queue.front() {
-                    prop_assert!(!inside.room(name).has(inside.need(*first)), "{first} waits for nothing");
+                if let Some((first, need)) = holder.queue.front() {
+                    prop_assert!(!inside.room(name, Some(need)).has(need), "{first} waits for nothing");
                 }
             }
+            // What each could use is promised to one of them. (What all of them leave is anybody's.)
+            let wants_all = |told: &Reservation| told.count >= 4;
+            let all_reserve = inside.shares.holders.values().all(|holder| holder.reservation.as_ref().is_some_and(wants_all));
+            let told: u32 = inside.shares.holders.keys().map(|name| inside.room(name, None).cpu_milli).sum();
+            prop_assert!(!all_reserve || told <= inside.account.free().cpu_milli, "{told} told");
         }
     }
 }

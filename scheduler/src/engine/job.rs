@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use muster_graph::execution::{Effect, Event, ExecutionGraph, JobEvent};
-use muster_graph::ids::{JobId, Millis};
+use muster_graph::execution::{Effect, Event, ExecutionGraph, FailureNote, JobEvent};
+use muster_graph::ids::{Attempt, JobId, Millis, TaskId};
 use muster_proto::{storage, v1};
 use muster_state::{Op, Revision, SessionId};
 use tokio::sync::oneshot;
@@ -145,6 +145,15 @@ impl Job {
             _ => None,
         };
         self.waiting.effects.iter().rev().find_map(asked).unwrap_or(0)
+    }
+
+    /// How an attempt failed, if that is not in the job's log yet.
+    pub(crate) fn unwritten_failure(&self, task: TaskId, attempt: Attempt) -> Option<&FailureNote> {
+        let in_flight = self.in_flight.iter().flat_map(|(_, consequences)| &consequences.effects);
+        in_flight.chain(&self.waiting.effects).find_map(|effect| match effect {
+            Effect::Emit(JobEvent::AttemptFailed(note)) if note.task == task && note.attempt == attempt => Some(note),
+            _ => None,
+        })
     }
 
     pub(crate) fn token(&self) -> u64 {

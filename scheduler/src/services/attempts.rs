@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status};
 use super::tasks::stage_named;
 use super::{Api, forwarded, from_peer, is_forwarded, job_id, moved};
 use crate::accept::store;
-use crate::engine::view;
+use crate::engine::{Engine, view};
 
 /// Attempts in one answer.
 const ATTEMPTS_MAX: u32 = 10_000;
@@ -78,13 +78,18 @@ impl Api {
         }
     }
 
-    /// The log's word on one attempt.
+    /// The word on one attempt of its owner, which is about to write it into the log, or of the log.
     pub(super) async fn failed_attempt(
         &self,
         id: JobId,
         task: TaskId,
         attempt: Attempt,
     ) -> Result<Option<FailureNote>, Status> {
+        // In this order: what has left the owner's hands since is in the log.
+        let unwritten = move |engine: &mut Engine| engine.job(id)?.unwritten_failure(task, attempt).cloned();
+        if let Some(note) = self.shared.engine.read(unwritten).await.ok().flatten() {
+            return Ok(Some(note));
+        }
         let found = self.failed(id, 0, |note| note.task == task && note.attempt == attempt).await?;
         Ok(found.into_iter().next())
     }

@@ -1,5 +1,7 @@
 //! What may leave, and when: nothing before its commit.
 
+use muster_graph::execution::FailureClass;
+use muster_graph::ids::TaskId;
 use muster_proto::v1;
 use muster_state::Op;
 use tokio::sync::oneshot;
@@ -32,6 +34,23 @@ async fn a_status_is_acknowledged_when_it_is_committed_and_its_share_is_free_aga
     bench.commit_all().await;
     assert_eq!(answer.try_recv().unwrap().settled, [7]);
     assert_eq!(bench.launches(), [(id.to_string(), 0, 1, 1)], "in the same commit");
+}
+
+#[tokio::test]
+async fn how_an_attempt_failed_is_known_before_it_is_in_the_log() {
+    let mut bench = Bench::new().await;
+    bench.register(key("e", 1), 2);
+    let id = bench.submit(1, spec(&[("a", 2, &[])])).await;
+    bench.commit_all().await;
+    // The first commit is in flight while the second failure waits for it.
+    drop(bench.finish(&key("e", 1), &[ended(1, (id, 0, 0, 1), v1::Outcome::Failed)]));
+    drop(bench.finish(&key("e", 1), &[ended(2, (id, 0, 1, 1), v1::Outcome::Failed)]));
+    let unwritten = |bench: &Bench, index| {
+        bench.engine.job(id).and_then(|job| job.unwritten_failure(TaskId::new(0, index), 1)).map(|note| note.class)
+    };
+    assert_eq!([0, 1].map(|index| unwritten(&bench, index)), [Some(FailureClass::Failed); 2]);
+    bench.commit_all().await;
+    assert_eq!([0, 1].map(|index| unwritten(&bench, index)), [None; 2]);
 }
 
 #[tokio::test]
