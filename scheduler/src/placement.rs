@@ -7,10 +7,17 @@
 //!
 //! What finds no room may wait on an executor, as far as that one's [`Backlog`] allows: never while another has room for it,
 //! and never where an earlier demand waits for room, which would not come if the backlog were filled again and again.
+//!
+//! What finds no room because it is large is not starved by what is small: room gathers for it ([`Gathering`]).
+
+mod gathering;
 
 use std::cmp::Reverse;
 
 use muster_graph::spec::{Policy, Resources};
+
+use gathering::Keeping;
+pub use gathering::{End, Gathered, Gathering, Kept};
 
 /// Tasks that want the same.
 #[derive(Debug, Clone)]
@@ -56,6 +63,10 @@ pub struct Offer {
     pub backlog: Backlog,
     /// A demand that found no room would fit here: nothing later waits here before it.
     pub is_owed: bool,
+    /// Room has gathered here before.
+    pub gathered: Option<Gathered>,
+    /// What is taken out of `free` so that room gathers.
+    pub kept: Option<Kept>,
 }
 
 impl Offer {
@@ -114,14 +125,27 @@ pub fn take(free: &mut Resources, wanted: &Resources, count: u32) {
     }
 }
 
-/// Assigns demands, in order, to offers; what was assigned is taken out of the offers.
-pub fn solve(demands: &[Demand<'_>], offers: &mut [Offer]) -> Vec<Assignment> {
+/// Adds to what is free.
+pub fn give(free: &mut Resources, more: &Resources) {
+    free.cpu_milli = free.cpu_milli.saturating_add(more.cpu_milli);
+    free.memory_bytes = free.memory_bytes.saturating_add(more.memory_bytes);
+    for (name, amount) in &more.named {
+        let free = free.named.entry(name.clone()).or_default();
+        *free = free.saturating_add(*amount);
+    }
+}
+
+/// Assigns demands, in order, to offers; what was assigned, and what is kept for those that are large, is taken out of the offers.
+pub fn solve(demands: &[Demand<'_>], offers: &mut [Offer], gathering: &Gathering<'_>) -> Vec<Assignment> {
     let mut assignments = Vec::new();
     let mut left: Vec<u32> = demands.iter().map(|demand| demand.count).collect();
     let has_room = |offer: &Offer| offer.window > 0 && offer.free.cpu_milli > 0;
     let mut open = offers.iter().filter(|offer| has_room(offer)).count();
+    let mut keeping = Keeping::new(gathering);
+    // Where room has gathered already it may go on, though nothing can be sent there just now.
+    let mut gathered = offers.iter().filter(|offer| offer.gathered.is_some()).count();
     for (demand, wanted) in demands.iter().enumerate() {
-        if open == 0 {
+        if open == 0 && gathered == 0 {
             break;
         }
         let rooms = rooms(offers, wanted, |offer| fits(wanted.resources, &offer.free).min(offer.window));
@@ -131,6 +155,11 @@ pub fn solve(demands: &[Demand<'_>], offers: &mut [Offer]) -> Vec<Assignment> {
             offer.window -= count;
             open -= usize::from(!has_room(offer));
             assignments.push(Assignment { demand, offer: at, count });
+        }
+        if left[demand] > 0 && (gathered > 0 || open > 0 && keeping.chooses()) {
+            keeping.keep(offers, (demand, wanted), left[demand]);
+            open = offers.iter().filter(|offer| has_room(offer)).count();
+            gathered = offers.iter().filter(|offer| offer.gathered.is_some() && offer.kept.is_none()).count();
         }
     }
     for (demand, wanted) in demands.iter().enumerate() {
@@ -142,7 +171,13 @@ pub fn solve(demands: &[Demand<'_>], offers: &mut [Offer]) -> Vec<Assignment> {
             offers[at].wait(wanted, count);
             assignments.push(Assignment { demand, offer: at, count });
         }
-        if *left > 0 {
+        let kept = offers.iter_mut().filter(|offer| offer.is_kept_for(demand));
+        if *left == 0 {
+            kept.for_each(Offer::give_up);
+        } else if kept.count() >= *left as usize {
+            // It will run where room gathers for it.
+            offers.iter_mut().for_each(|offer| offer.is_owed |= offer.is_kept_for(demand));
+        } else {
             for (at, offer) in offers.iter_mut().enumerate() {
                 offer.is_owed |= wanted.rank(at).is_some() && fits(wanted.resources, &offer.total) > 0;
             }

@@ -95,7 +95,7 @@ impl Executor {
         if booking.waits {
             self.ahead.enter(key, &booking);
         } else {
-            add(&mut self.used, &booking.resources);
+            placement::give(&mut self.used, &booking.resources);
             self.ahead.runs(&booking);
         }
         self.held.insert(key, booking);
@@ -123,7 +123,7 @@ impl Executor {
         if let Some(booking) = self.held.get_mut(key).filter(|booking| booking.waits) {
             self.ahead.leave(key, booking);
             booking.waits = false;
-            add(&mut self.used, &booking.resources);
+            placement::give(&mut self.used, &booking.resources);
             self.ahead.runs(booking);
         }
     }
@@ -188,15 +188,6 @@ impl Executor {
         self.foreign = minus(&minus(&self.total, room), ours);
         self.full_until = 0;
         self.go_on();
-    }
-}
-
-fn add(sum: &mut Resources, more: &Resources) {
-    sum.cpu_milli = sum.cpu_milli.saturating_add(more.cpu_milli);
-    sum.memory_bytes = sum.memory_bytes.saturating_add(more.memory_bytes);
-    for (name, amount) in &more.named {
-        let sum = sum.named.entry(name.clone()).or_default();
-        *sum = sum.saturating_add(*amount);
     }
 }
 

@@ -52,6 +52,11 @@ impl Pace {
         *expected = if took_us >= *expected { took_us } else { *expected - (*expected - took_us) / 8 };
     }
 
+    /// How long a task of the stage is expected to take, if any has ended.
+    pub(super) fn expected(&self, stage: StageIndex) -> Option<Millis> {
+        self.expected_us.get(&stage).map(|us| us.div_ceil(1000))
+    }
+
     /// What a task of the stage is expected to keep busy, in thousandths of a core times microseconds, if that is short.
     pub(super) fn work(&self, stage: StageIndex, resources: &Resources, now: Millis) -> Option<u64> {
         let expected_us = *self.expected_us.get(&stage)?;

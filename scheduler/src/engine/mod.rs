@@ -16,6 +16,7 @@ mod commit;
 mod counts;
 mod executors;
 pub(crate) mod explain;
+mod gathering;
 mod handover;
 mod inputs;
 mod job;
@@ -97,6 +98,7 @@ pub struct Engine {
     outputs: Vec<Output>,
     counts: Counts,
     reservations: reservations::Reservations,
+    room_gathers: gathering::RoomGathers,
     /// Told to those who watch a job's life from outside; rises with everything.
     watchers: HashMap<JobId, tokio::sync::watch::Sender<Changed>>,
 }
@@ -131,6 +133,7 @@ impl Engine {
             outputs: Vec::new(),
             counts: Counts::default(),
             reservations: reservations::Reservations::default(),
+            room_gathers: gathering::RoomGathers::default(),
             watchers: HashMap::new(),
         }
     }

@@ -1,5 +1,6 @@
 //! Ready tasks to free resources: states the present as a [`placement`] problem, and carries the answer out.
 
+use std::cell::Cell;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
@@ -10,9 +11,10 @@ use muster_graph::ids::{JobId, Millis, StageIndex};
 use muster_graph::plan::StagePlan;
 use muster_graph::spec::{Placement, Placing, Resources};
 
+use super::gathering::Places;
 use super::{Engine, Executor, Job};
 use crate::options::LAUNCH_WINDOW;
-use crate::placement::{self, Backlog, Demand, Offer};
+use crate::placement::{self, Backlog, Demand, Gathering, Offer};
 
 /// Demands stated as one problem, or a few more: all stages of a job are in one round. Whoever comes first in the order
 /// is in an earlier round.
@@ -61,6 +63,17 @@ impl Short {
             work: job.pace.work(stage, resources, now),
         });
     }
+}
+
+/// What the rounds of one placing leave to those that follow.
+#[derive(Default)]
+struct SoFar {
+    /// Executors that somebody before waits for.
+    owed: BTreeSet<String>,
+    /// What found no more room.
+    short: Short,
+    /// Where room had gathered when it began.
+    before: Places,
 }
 
 /// So many tasks of a stage wait to be placed.
@@ -114,7 +127,12 @@ impl Executor {
         if free.cpu_milli == 0 && backlog == Backlog::default() {
             return Err(Closed::Full);
         }
-        Ok(Offer { free, window, total: self.total.clone(), backlog, is_owed })
+        Ok(Offer { is_owed, ..self.offer_of(window, backlog) })
+    }
+
+    pub(super) fn offer_of(&self, window: u32, backlog: Backlog) -> Offer {
+        let (free, total) = (self.free(), self.total.clone());
+        Offer { free, window, total, backlog, is_owed: false, gathered: None, kept: None }
     }
 }
 
@@ -123,11 +141,10 @@ impl Engine {
         let mut wanted: Vec<Wanted> = Vec::with_capacity(DEMANDS_PER_ROUND);
         // Where the last round ended. Demands that fit nowhere must not keep those behind them from being looked at.
         let mut after = None;
-        let mut owed = BTreeSet::new();
-        let mut short = Short::default();
+        let mut so_far = SoFar { before: std::mem::take(&mut self.room_gathers.places), ..SoFar::default() };
         loop {
-            after = self.next_round(after, &mut wanted, |job, stage| !short.has(job, stage, now));
-            if wanted.is_empty() || !self.place_round(&wanted, &mut owed, &mut short, now) {
+            after = self.next_round(after, &mut wanted, |job, stage| !so_far.short.has(job, stage, now));
+            if wanted.is_empty() || !self.place_round(&wanted, &mut so_far, now) {
                 return;
             }
         }
@@ -185,15 +202,20 @@ impl Engine {
         wanted.iter().map(demand).collect()
     }
 
-    /// Places what fits of some demands. False: no executor takes anything more. `owed`: executors that somebody before
-    /// these waits for. `short`: what found no more room.
-    fn place_round(&mut self, wanted: &[Wanted], owed: &mut BTreeSet<String>, short: &mut Short, now: Millis) -> bool {
+    /// Places what fits of some demands. False: no executor takes anything more.
+    fn place_round(&mut self, wanted: &[Wanted], so_far: &mut SoFar, now: Millis) -> bool {
+        let SoFar { owed, short, before } = so_far;
         let schedulers = self.schedulers_sharing();
+        let kept = &self.room_gathers.places;
+        let gathered = self.gathered(before, wanted, now);
         let mut ids = Vec::new();
         let mut labels = Vec::new();
         let mut offers = Vec::new();
         for (id, executor) in &self.executors {
-            if let Ok(offer) = executor.offer(owed.contains(id), schedulers, now) {
+            let offer = executor.offer(owed.contains(id), schedulers, now);
+            let has_gathered = before.contains_key(id);
+            if let Ok(mut offer) = executor.offer_beside(offer, kept.get(id), has_gathered) {
+                offer.gathered = gathered.get(id).copied();
                 ids.push(id.clone());
                 labels.push(&executor.labels);
                 offers.push(offer);
@@ -204,7 +226,14 @@ impl Engine {
         }
         let ranks = self.ranks(wanted, &labels);
         let demands = self.demands(wanted, &ranks, now);
-        let assignments = placement::solve(&demands, &mut offers);
+        let has_chosen = Cell::new(false);
+        let ends = |at: usize| {
+            has_chosen.set(true);
+            self.executors.get(&ids[at]).map_or_else(Vec::new, |executor| self.ends(executor, now))
+        };
+        let most = self.may_keep().saturating_sub(kept.len());
+        let gathering = Gathering { most, chooses: self.may_choose(now), ends: &ends };
+        let assignments = placement::solve(&demands, &mut offers, &gathering);
         let mut left: Vec<u32> = demands.iter().map(|demand| demand.count).collect();
         assignments.iter().for_each(|assignment| left[assignment.demand] -= assignment.count);
         for ((id, stage, _), _) in wanted.iter().zip(left).filter(|(_, left)| *left > 0) {
@@ -212,6 +241,12 @@ impl Engine {
         }
         let works: Vec<Option<u64>> = demands.iter().map(|demand| demand.work).collect();
         owed.extend(ids.iter().zip(&offers).filter(|(_, offer)| offer.is_owed).map(|(id, _)| id.clone()));
+        let for_whom = |(executor, offer): (&String, &Offer)| {
+            let (id, stage, _) = wanted[offer.kept.as_ref()?.by?];
+            Some((executor.clone(), id, stage))
+        };
+        let kept = ids.iter().zip(&offers).filter_map(for_whom).collect();
+        self.keep(kept, before, has_chosen.get(), now);
         let mut shared: BTreeMap<usize, Arc<Resources>> = BTreeMap::new();
         for assignment in assignments {
             let (id, stage, _) = wanted[assignment.demand];

@@ -110,8 +110,11 @@ impl Engine {
     /// For each executor that is to be asked: for how many tasks of which need.
     fn reservations_wanted(&self) -> BTreeMap<String, (Resources, u32)> {
         let mut open: Vec<&Executor> = self.executors.values().filter(|executor| executor.may_reserve()).collect();
-        // Where most is left room gathers soonest.
-        open.sort_by_key(|executor| std::cmp::Reverse(executor.left().cpu_milli));
+        // Where it gathers already, and then where most is left, there is room soonest.
+        let kept = &self.room_gathers.places;
+        open.sort_by_key(|executor| {
+            (!kept.contains_key(&executor.key.id), std::cmp::Reverse(executor.left().cpu_milli))
+        });
         let mut wanted = BTreeMap::new();
         let ready = self.ready.iter().flat_map(|(_, id)| {
             let (graph, plan) = (&self.jobs[id].graph, self.jobs[id].graph.plan());

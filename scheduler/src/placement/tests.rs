@@ -1,14 +1,22 @@
 //! Placement by examples, and on random problems.
 
+mod gathering;
+
 use super::*;
 use proptest::prelude::*;
+
+/// Room gathers for nobody.
+fn solve(demands: &[Demand<'_>], offers: &mut [Offer]) -> Vec<Assignment> {
+    super::solve(demands, offers, &Gathering::NONE)
+}
 
 fn cpu(milli: u32) -> Resources {
     Resources { cpu_milli: milli, ..Resources::default() }
 }
 
 fn offer(milli: u32) -> Offer {
-    Offer { free: cpu(milli), window: 100, total: cpu(milli), backlog: Backlog::default(), is_owed: false }
+    let backlog = Backlog::default();
+    Offer { free: cpu(milli), window: 100, total: cpu(milli), backlog, is_owed: false, gathered: None, kept: None }
 }
 
 fn demand(resources: &Resources, count: u32) -> Demand<'_> {

@@ -11,7 +11,7 @@ use muster_proto::v1;
 use super::words::count_of;
 use crate::engine::place::Closed;
 use crate::engine::{Engine, Job};
-use crate::placement::{self, Backlog, Offer};
+use crate::placement::{self, Backlog, Gathering, Offer};
 
 /// Jobs of a task's own namespace that are named among those before it.
 const JOBS_NAMED: usize = 5;
@@ -26,6 +26,8 @@ pub(super) struct Rehearsal {
     pub(super) given: BTreeMap<StageIndex, u32>,
     /// Executors where one of those before it waits for room.
     pub(super) owed: BTreeSet<String>,
+    /// Executors where room gathers for a task of its own, of which stage.
+    pub(super) gathers: BTreeMap<String, StageIndex>,
     /// Somebody comes after it.
     pub(super) is_followed: bool,
     /// What each executor has to offer after them, or why it offers nothing.
@@ -34,6 +36,15 @@ pub(super) struct Rehearsal {
 }
 
 impl Rehearsal {
+    /// What an executor has left for tasks of a stage: what is kept for one of them is theirs.
+    pub(super) fn left_for(&self, stage: StageIndex, executor: &str) -> Option<Result<Offer, Closed>> {
+        let mut left = self.left.get(executor).cloned()?;
+        if let (Ok(offer), Some(_)) = (&mut left, self.gathers.get(executor).filter(|by| **by == stage)) {
+            offer.give_up();
+        }
+        Some(left)
+    }
+
     /// What is said of the tasks of a stage, which is the same for all of them.
     pub(super) fn told_once(&self, stage: StageIndex, tell: impl FnOnce() -> v1::Reason) -> v1::Reason {
         if let Some(told) = self.told.borrow().get(&stage) {
@@ -120,8 +131,9 @@ impl Engine {
         let is_followed = self.ready.last() != Some(&place);
         let mut rehearsal = Rehearsal { is_followed, ..Rehearsal::default() };
         let (mut ids, mut labels, mut offers) = (Vec::new(), Vec::new(), Vec::new());
+        let kept = &self.room_gathers.places;
         for (id, executor) in &self.executors {
-            match executor.offer(false, schedulers, now) {
+            match executor.offer_beside(executor.offer(false, schedulers, now), None, kept.contains_key(id)) {
                 Ok(offer) => {
                     ids.push(id.clone());
                     labels.push(&executor.labels);
@@ -130,6 +142,8 @@ impl Engine {
                 Err(closed) => drop(rehearsal.left.insert(id.clone(), Err(closed))),
             }
         }
+        // Who is asked changes nobody's mind.
+        let as_it_is = Gathering { most: usize::MAX, ..Gathering::NONE };
         // Most want the same as others.
         let mut known: HashMap<Placing<'_>, BTreeMap<&Resources, bool>> = HashMap::new();
         let mut fits_somewhere = |job: &'a Job, stage: StageIndex| {
@@ -160,9 +174,16 @@ impl Engine {
             for some in [&wanted[..before], &own] {
                 let is_own = some.first().is_some_and(|(id, ..)| *id == job.id);
                 let ranks = self.ranks(some, &labels);
-                for assignment in placement::solve(&self.demands(some, &ranks, now), &mut offers) {
+                let gathered = self.gathered(kept, some, now);
+                ids.iter().zip(&mut offers).for_each(|(id, offer)| offer.gathered = gathered.get(id).copied());
+                for assignment in placement::solve(&self.demands(some, &ranks, now), &mut offers, &as_it_is) {
                     if is_own {
                         *rehearsal.given.entry(some[assignment.demand].1).or_default() += assignment.count;
+                    }
+                }
+                for (id, kept) in ids.iter().zip(&mut offers).filter_map(|(id, offer)| Some((id, offer.kept.as_mut()?))) {
+                    if let Some(by) = kept.by.take().filter(|_| is_own) {
+                        rehearsal.gathers.insert(id.clone(), some[by].1);
                     }
                 }
                 if !is_own {

@@ -13,7 +13,7 @@ use super::order::Rehearsal;
 use super::standing::{Reluctance, Standing, remedy, told};
 use super::words::{LISTED_MAX, Thing, count_of, in_a_line, listed, reason, wants};
 use crate::engine::{Engine, Executor, Job};
-use crate::placement::{self, Demand, Offer};
+use crate::placement::{self, Demand, Gathering, Offer};
 
 impl Engine {
     /// Why so many ready tasks of a stage are not assigned; so many of the stage are before them.
@@ -42,7 +42,8 @@ impl Engine {
         let (wanted, placing) = (&plan.stages[stage.0 as usize].resources, plan.placing(stage));
         let mut by_standing: BTreeMap<Standing, Vec<&Executor>> = BTreeMap::new();
         for executor in self.executors().filter(|executor| executor.key.incarnation > 0) {
-            let standing = Standing::of(executor, (wanted, placing), rehearsal.left.get(&executor.key.id));
+            let left = rehearsal.left_for(stage, &executor.key.id);
+            let standing = Standing::of(executor, (wanted, placing), left.as_ref());
             by_standing.entry(standing).or_default().push(executor);
         }
         let in_touch = by_standing.range(..Standing::TooSmall);
@@ -57,11 +58,14 @@ impl Engine {
             Some(text) => self.too_large((wanted, placing), reason(Kind::TooLarge, 0, text)),
             None => {
                 let open = by_standing.range(..Standing::Closed(Reluctance::Refused)).map(|(_, some)| some.len());
-                let (kind, text) = in_words(open.sum(), large.len(), small);
+                let kept = by_standing.get(&Standing::Kept).map_or(0, Vec::len);
+                let (kind, text) = in_words((open.sum(), kept), large.len(), small);
+                let mut evidence = self.gathers(stage, wanted, rehearsal);
+                evidence.extend(sent_ahead(&large, rehearsal));
                 v1::Reason {
                     executors: listed(large.iter().map(|executor| executor.key.id.as_str())),
-                    evidence: kept(&large, rehearsal).into_iter().collect(),
-                    remedies: self.smaller_now((wanted, placing), rehearsal),
+                    evidence,
+                    remedies: self.smaller_now(stage, (wanted, placing), rehearsal),
                     ..reason(kind, 0, text)
                 }
             }
@@ -71,6 +75,18 @@ impl Engine {
             why.remedies.extend(remedy(*standing, some));
         }
         why
+    }
+
+    /// Where room gathers for one of the tasks, and how much there is.
+    fn gathers(&self, stage: StageIndex, wanted: &Resources, rehearsal: &Rehearsal) -> Vec<String> {
+        let here = rehearsal.gathers.iter().filter(|(_, by)| **by == stage).take(LISTED_MAX);
+        let told = |(id, _): (&String, _)| {
+            let free = rehearsal.left_for(stage, id)?.ok()?.free;
+            let missing = Thing::all(wanted).filter(|thing| thing.of(&free) < thing.of(wanted));
+            let parts: Vec<String> = missing.map(|thing| thing.part(thing.of(&free), thing.of(wanted))).collect();
+            Some(format!("room gathers on {id} ({} free)", parts.join(", ")))
+        };
+        here.filter_map(told).collect()
     }
 
     /// Who is before the tasks.
@@ -122,23 +138,28 @@ impl Engine {
     }
 
     /// What would start at once if it wanted less, as the same solver says.
-    fn smaller_now(&self, (wanted, placing): (&Resources, Placing<'_>), rehearsal: &Rehearsal) -> Vec<String> {
+    fn smaller_now(
+        &self,
+        stage: StageIndex,
+        (wanted, placing): (&Resources, Placing<'_>),
+        rehearsal: &Rehearsal,
+    ) -> Vec<String> {
         let admitted = |id: &str| self.executor(id).is_some_and(|executor| placing.admits(&executor.labels));
-        let open = rehearsal.left.iter().filter(|(id, _)| admitted(id));
-        let open: Vec<&Offer> = open.filter_map(|(_, offer)| offer.as_ref().ok()).collect();
+        let open = rehearsal.left.keys().filter(|id| admitted(id));
+        let open: Vec<Offer> = open.filter_map(|id| rehearsal.left_for(stage, id)?.ok()).collect();
         let free: Vec<&Resources> = open.iter().map(|offer| &offer.free).collect();
         let starts = |variant: &Resources| {
-            let mut offers: Vec<Offer> = open.iter().map(|offer| (*offer).clone()).collect();
+            let mut offers = open.clone();
             let one = Demand { resources: variant, count: 1, work: None, ranks: None, policy: placing.policy() };
-            !placement::solve(&[one], &mut offers).is_empty()
+            !placement::solve(&[one], &mut offers, &Gathering::NONE).is_empty()
         };
         let starting = relaxed(wanted, &free).into_iter().filter(|(_, variant)| starts(variant));
         starting.map(|(less, _)| format!("one would start now if {less}")).collect()
     }
 }
 
-/// Executors that are kept from being filled up because a larger task waits for room there.
-fn kept(large: &[&Executor], rehearsal: &Rehearsal) -> Option<String> {
+/// Executors to which nothing is sent ahead because a larger task waits for room there.
+fn sent_ahead(large: &[&Executor], rehearsal: &Rehearsal) -> Option<String> {
     let ids = large.iter().map(|executor| executor.key.id.as_str());
     let others: Vec<&str> = ids.clone().filter(|id| rehearsal.owed.contains(*id)).collect();
     if !others.is_empty() {
@@ -153,13 +174,19 @@ fn kept(large: &[&Executor], rehearsal: &Rehearsal) -> Option<String> {
     (!own.is_empty()).then(|| format!("{names}: no task after it is sent ahead to wait there, until it has found room"))
 }
 
-/// So many executors are large enough, of which so many are busy, and so many are too small.
-fn in_words(busy: usize, large: usize, small: usize) -> (Kind, String) {
+/// So many executors are large enough, of which so many are busy, some of these with what is kept for others, and so many are
+/// too small.
+fn in_words((busy, kept): (usize, usize), large: usize, small: usize) -> (Kind, String) {
     let total = large + small;
+    let how = match kept {
+        0 => "busy",
+        _ if kept == busy => "kept for a larger task",
+        _ => "busy or kept for a larger task",
+    };
     if busy > 0 && busy < large {
         let (busy, closed) = (count_of(number(busy), "is", "are"), count_of(number(large - busy), "takes", "take"));
         let text =
-            format!("no room: of {large} executors that are large enough {busy} busy, and {closed} no tasks now");
+            format!("no room: of {large} executors that are large enough {busy} {how}, and {closed} no tasks now");
         return (Kind::NoRoom, text);
     }
     let which = match (large, small) {
@@ -171,8 +198,8 @@ fn in_words(busy: usize, large: usize, small: usize) -> (Kind, String) {
     match (busy, large) {
         (0, 1) => (Kind::Unavailable, format!("{which} takes no tasks now")),
         (0, _) => (Kind::Unavailable, format!("{which} take no tasks now")),
-        (_, 1) => (Kind::NoRoom, format!("no room: {which} is busy")),
-        _ => (Kind::NoRoom, format!("no room: {which} are busy")),
+        (_, 1) => (Kind::NoRoom, format!("no room: {which} is {how}")),
+        _ => (Kind::NoRoom, format!("no room: {which} are {how}")),
     }
 }
 

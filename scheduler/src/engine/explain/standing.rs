@@ -16,6 +16,8 @@ pub(super) enum Standing {
     Busy,
     /// Large enough, and what is free of it is for tasks that wait there.
     Queueing,
+    /// Large enough, with enough room but for what is kept for an earlier task.
+    Kept,
     /// Large enough, and takes nothing now.
     Closed(Reluctance),
     /// It has no room for such a task, however idle it is.
@@ -56,6 +58,7 @@ impl Standing {
             Link::Home | Link::Peer => {}
         }
         match left {
+            Some(Ok(offer)) if offer.has_room_but_for_what_is_kept(wanted) => Self::Kept,
             Some(Ok(offer)) if offer.window == 0 => Self::Closed(Reluctance::Window),
             Some(Ok(_)) | Some(Err(Closed::Full)) if executor.waiting() > 0 => Self::Queueing,
             Some(Ok(_)) | Some(Err(Closed::Full)) => Self::Busy,
@@ -91,6 +94,7 @@ pub(super) fn told(standing: Standing, some: &[&Executor], wanted: &Resources, n
             let wait: usize = some.iter().map(|executor| executor.waiting()).sum();
             vec![format!("{}: busy, {}, of which {wait} wait for what becomes free next", names(), run())]
         }
+        Standing::Kept => vec![format!("{}: kept for a larger task that was before it in line", names())],
         Standing::Closed(Reluctance::Refused) => {
             vec![format!("{}: refused a task for lack of room a moment ago", names())]
         }

@@ -98,6 +98,15 @@ impl<'a> Thing<'a> {
             Self::Named(name) => format!("{name}: {amount}"),
         }
     }
+
+    /// `1 of 2 cores`, `512 MiB of 2 GiB of memory`, `gpu: 1 of 2`: so much is free of what is wanted.
+    pub(super) fn part(self, free: u64, wanted: u64) -> String {
+        match self {
+            Self::Cpu => format!("{} of {}", cores(free), self.amount(wanted, true)),
+            Self::Memory => format!("{} of {}", memory(free, false), self.amount(wanted, true)),
+            Self::Named(name) => format!("{name}: {free} of {wanted}"),
+        }
+    }
 }
 
 /// `2 cores, 1.5 GiB of memory, gpu: 1`.
