@@ -148,7 +148,8 @@ pub fn solve(demands: &[Demand<'_>], offers: &mut [Offer], gathering: &Gathering
         if open == 0 && gathered == 0 {
             break;
         }
-        let rooms = rooms(offers, wanted, |offer| fits(wanted.resources, &offer.free).min(offer.window));
+        let room = |offer: &Offer| fits(wanted.resources, &offer.free).min(offer.window);
+        let rooms = if open > 0 { rooms(offers, wanted, room) } else { Vec::new() };
         for (at, count) in fill(rooms, wanted.policy, &mut left[demand]) {
             let offer = &mut offers[at];
             take(&mut offer.free, wanted.resources, count);

@@ -2,8 +2,8 @@
 //! change one's mind wastes what has gathered.
 //!
 //! Room gathers where it will be soonest, by a guess. A guess may be wrong: who has waited for longer than [`PATIENCE_MS`] looks
-//! whether it is sooner elsewhere, and then stays for as long again as it has waited in all. So the time between two changes of
-//! mind doubles, and sooner or later one of them lasts longer than whatever runs there.
+//! whether it is sooner elsewhere; if so it moves, and stays there for as long again as it has waited in all. So the time between
+//! two changes of mind doubles, and sooner or later it is longer than whatever runs there lasts.
 //!
 //! **Invariant:** nothing here outlives its reason. What is kept is found anew by each placing: of a demand that has got its room or
 //! is gone, and of an executor that is, nothing is left. It is in no store: whoever takes a job over begins anew.
@@ -23,7 +23,7 @@ use crate::placement::{Backlog, End, Gathered, Offer};
 /// One executor of so many may be kept, and one in any case: what is kept stands idle.
 const KEPT_ONE_OF: usize = 4;
 /// To choose takes a look at everything that runs, so it is not done for each placing.
-const CHOOSE_AGAIN_MS: Millis = 250;
+pub(super) const CHOOSE_AGAIN_MS: Millis = 250;
 /// Who waits for longer looks whether room gathers sooner elsewhere.
 pub(super) const PATIENCE_MS: Millis = 60_000;
 /// A task of a stage of which none has ended yet is expected to run for so long, or for as long again as it has.
@@ -119,11 +119,16 @@ impl Engine {
     }
 
     /// A round of placing keeps executors for these. `has_chosen`: it has looked for the best ones.
-    pub(super) fn keep(&mut self, kept: Vec<(String, JobId, StageIndex)>, before: &Places, has_chosen: bool, now: Millis) {
+    pub(super) fn keep(
+        &mut self,
+        kept: Vec<(String, JobId, StageIndex)>,
+        before: &Places,
+        has_chosen: bool,
+        now: Millis,
+    ) {
         for (executor, id, stage) in kept {
             let by = (id, stage);
-            let known = before.get(&executor).filter(|known| known.by == by);
-            let place = match known.filter(|known| !has_chosen || now < known.patient_until) {
+            let place = match before.get(&executor).filter(|known| known.by == by) {
                 Some(known) => known.clone(),
                 None => {
                     let same = before.values().filter(|known| known.by == by);

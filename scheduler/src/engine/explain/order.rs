@@ -26,8 +26,8 @@ pub(super) struct Rehearsal {
     pub(super) given: BTreeMap<StageIndex, u32>,
     /// Executors where one of those before it waits for room.
     pub(super) owed: BTreeSet<String>,
-    /// Executors where room gathers for a task of its own, of which stage.
-    pub(super) gathers: BTreeMap<String, StageIndex>,
+    /// Executors where room gathers for a task of its own: of which stage, and what is there of what it needs.
+    pub(super) gathers: BTreeMap<String, (StageIndex, Resources)>,
     /// Somebody comes after it.
     pub(super) is_followed: bool,
     /// What each executor has to offer after them, or why it offers nothing.
@@ -39,7 +39,7 @@ impl Rehearsal {
     /// What an executor has left for tasks of a stage: what is kept for one of them is theirs.
     pub(super) fn left_for(&self, stage: StageIndex, executor: &str) -> Option<Result<Offer, Closed>> {
         let mut left = self.left.get(executor).cloned()?;
-        if let (Ok(offer), Some(_)) = (&mut left, self.gathers.get(executor).filter(|by| **by == stage)) {
+        if let (Ok(offer), Some(_)) = (&mut left, self.gathers.get(executor).filter(|(by, _)| *by == stage)) {
             offer.give_up();
         }
         Some(left)
@@ -133,13 +133,14 @@ impl Engine {
         let (mut ids, mut labels, mut offers) = (Vec::new(), Vec::new(), Vec::new());
         let kept = &self.room_gathers.places;
         for (id, executor) in &self.executors {
-            match executor.offer_beside(executor.offer(false, schedulers, now), None, kept.contains_key(id)) {
-                Ok(offer) => {
-                    ids.push(id.clone());
-                    labels.push(&executor.labels);
-                    offers.push(offer);
-                }
-                Err(closed) => drop(rehearsal.left.insert(id.clone(), Err(closed))),
+            let offer = executor.offer(false, schedulers, now);
+            if let Err(closed) = offer {
+                rehearsal.left.insert(id.clone(), Err(closed));
+            }
+            if let Ok(offer) = executor.offer_beside(offer, None, kept.contains_key(id)) {
+                ids.push(id.clone());
+                labels.push(&executor.labels);
+                offers.push(offer);
             }
         }
         // Who is asked changes nobody's mind.
@@ -181,9 +182,10 @@ impl Engine {
                         *rehearsal.given.entry(some[assignment.demand].1).or_default() += assignment.count;
                     }
                 }
-                for (id, kept) in ids.iter().zip(&mut offers).filter_map(|(id, offer)| Some((id, offer.kept.as_mut()?))) {
+                for (id, offer) in ids.iter().zip(&mut offers) {
+                    let Some(kept) = &mut offer.kept else { continue };
                     if let Some(by) = kept.by.take().filter(|_| is_own) {
-                        rehearsal.gathers.insert(id.clone(), some[by].1);
+                        rehearsal.gathers.insert(id.clone(), (some[by].1, kept.free.clone()));
                     }
                 }
                 if !is_own {
@@ -198,7 +200,9 @@ impl Engine {
                 break;
             }
         }
-        rehearsal.left.extend(ids.into_iter().zip(offers.into_iter().map(Ok)));
+        for (id, offer) in ids.into_iter().zip(offers) {
+            rehearsal.left.entry(id).or_insert(Ok(offer));
+        }
         Some(rehearsal)
     }
 }

@@ -60,7 +60,7 @@ impl Engine {
                 let open = by_standing.range(..Standing::Closed(Reluctance::Refused)).map(|(_, some)| some.len());
                 let kept = by_standing.get(&Standing::Kept).map_or(0, Vec::len);
                 let (kind, text) = in_words((open.sum(), kept), large.len(), small);
-                let mut evidence = self.gathers(stage, wanted, rehearsal);
+                let mut evidence = gathers(stage, wanted, rehearsal);
                 evidence.extend(sent_ahead(&large, rehearsal));
                 v1::Reason {
                     executors: listed(large.iter().map(|executor| executor.key.id.as_str())),
@@ -75,18 +75,6 @@ impl Engine {
             why.remedies.extend(remedy(*standing, some));
         }
         why
-    }
-
-    /// Where room gathers for one of the tasks, and how much there is.
-    fn gathers(&self, stage: StageIndex, wanted: &Resources, rehearsal: &Rehearsal) -> Vec<String> {
-        let here = rehearsal.gathers.iter().filter(|(_, by)| **by == stage).take(LISTED_MAX);
-        let told = |(id, _): (&String, _)| {
-            let free = rehearsal.left_for(stage, id)?.ok()?.free;
-            let missing = Thing::all(wanted).filter(|thing| thing.of(&free) < thing.of(wanted));
-            let parts: Vec<String> = missing.map(|thing| thing.part(thing.of(&free), thing.of(wanted))).collect();
-            Some(format!("room gathers on {id} ({} free)", parts.join(", ")))
-        };
-        here.filter_map(told).collect()
     }
 
     /// Who is before the tasks.
@@ -156,6 +144,17 @@ impl Engine {
         let starting = relaxed(wanted, &free).into_iter().filter(|(_, variant)| starts(variant));
         starting.map(|(less, _)| format!("one would start now if {less}")).collect()
     }
+}
+
+/// Where room gathers for one of the tasks, and how much of what is missing there is free.
+fn gathers(stage: StageIndex, wanted: &Resources, rehearsal: &Rehearsal) -> Vec<String> {
+    let here = rehearsal.gathers.iter().filter(|(_, (by, _))| *by == stage).take(LISTED_MAX);
+    let told = |(id, (_, free)): (&String, &(StageIndex, Resources))| {
+        let missing = Thing::all(wanted).filter(|thing| thing.of(free) < thing.of(wanted));
+        let parts: Vec<String> = missing.map(|thing| thing.part(thing.of(free), thing.of(wanted))).collect();
+        (!parts.is_empty()).then(|| format!("room gathers on {id} ({} free)", parts.join(", ")))
+    };
+    here.filter_map(told).collect()
 }
 
 /// Executors to which nothing is sent ahead because a larger task waits for room there.

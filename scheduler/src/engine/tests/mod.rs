@@ -6,6 +6,7 @@ mod cancel_marks;
 mod counts;
 mod executors;
 mod explain;
+mod gathering;
 mod handover;
 mod losses;
 mod ownership;

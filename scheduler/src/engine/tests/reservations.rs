@@ -127,3 +127,21 @@ async fn demands_that_fit_nowhere_do_not_keep_those_behind_them_from_asking() {
     bench.later(20);
     assert_eq!(bench.reserved(), [("e".to_owned(), 1000, 1)]);
 }
+
+#[tokio::test]
+async fn room_for_a_large_task_is_asked_for_where_it_gathers_already() {
+    let mut bench = Bench::new().await;
+    bench.input(live(&["one", "two"]));
+    for id in ["d", "e"] {
+        bench.register(key(id, 1), 8);
+        bench.accounts(&key(id, 1), 0, 0);
+    }
+    bench.accounts(&key("e", 1), 2000, 0);
+    let mut large = spec(&[("a", 1, &[])]);
+    large.stages[0].resources = cpu(6000);
+    bench.submit(1, large).await;
+    bench.commit_all().await;
+    bench.accounts(&key("d", 1), 4000, 0);
+    bench.later(20);
+    assert_eq!(bench.reserved(), [("e".to_owned(), 6000, 1)]);
+}

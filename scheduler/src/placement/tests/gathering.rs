@@ -65,7 +65,9 @@ fn no_more_is_kept_than_there_are_tasks_nor_than_may_be() {
 fn it_gathers_where_it_will_be_soonest() {
     let large = cpu(4000);
     let mut offers = [partly_free(3000, 4000), partly_free(1000, 4000), partly_free(1000, 4000)];
-    let ends = |at: usize| [vec![end(90, 1000)], vec![end(10, 1000), end(50, 2000)], vec![end(9, 2000), end(60, 1000)]][at].clone();
+    let ends = |at: usize| {
+        [vec![end(90, 1000)], vec![end(10, 1000), end(50, 2000)], vec![end(9, 2000), end(60, 1000)]][at].clone()
+    };
     gather(&[demand(&large, 1)], &mut offers, &gathering(1, &ends));
     assert_eq!(kept(&offers), [(1, Some(0), 1000)]);
 }

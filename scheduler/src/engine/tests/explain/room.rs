@@ -194,3 +194,39 @@ async fn a_large_task_keeps_what_it_waits_for_from_being_sent_work_ahead() {
     says(&why.evidence, &format!("before it: 1 task of job {large} (job)"));
     says(&bench.only(large, 0).evidence, "e: no task after it is sent ahead to wait there");
 }
+
+#[tokio::test]
+async fn a_large_task_says_where_room_gathers_and_small_ones_for_whom_it_is_kept() {
+    let mut bench = Bench::new().await;
+    bench.register_offering("node-1", sized(4, 8));
+    bench.register_offering("node-2", sized(2, 8));
+    let small = bench.submit(20, wanting(sized(1, 1), 50)).await;
+    bench.commit_all().await;
+    let large = bench.submit(10, wanting(sized(4, 5), 1)).await;
+    bench.commit_all().await;
+    let why = bench.only(large, 0);
+    let text = "no room: the one of 2 executors that is large enough is busy; it is first in line";
+    assert_eq!((why.kind(), why.text.as_str()), (Kind::NoRoom, text));
+    assert!(!why.evidence.iter().any(|line| line.contains("gathers")), "nothing is free there yet: {why:?}");
+    let on_first = |index: &u32| {
+        let task = bench.engine.job(small).unwrap().graph.task(muster_graph::ids::TaskId::new(0, *index)).unwrap();
+        matches!(task.state, muster_graph::execution::TaskState::Assigned { on, .. }
+            if bench.engine.job(small).unwrap().graph.executor(on).unwrap().id == "node-1")
+    };
+    let there: Vec<u32> = (0..6).filter(on_first).collect();
+    bench.ends(small, "node-1", (0, there[0], 1), v1::Outcome::Succeeded).await;
+    let why = bench.only(large, 0);
+    assert_eq!(why.text, text);
+    says(&why.evidence, "room gathers on node-1 (1 of 4 cores free)");
+    assert_eq!(why.remedies, ["one would start now if cpu <= 1"]);
+    let why = &bench.stage(small, 0)[0];
+    let text = "no room: all 2 executors are busy or kept for a larger task; 1 task is before it in line";
+    assert_eq!((why.kind(), why.text.as_str()), (Kind::NoRoom, text));
+    says(&why.evidence, "node-1: kept for a larger task that was before it in line");
+    says(&why.evidence, "node-2: busy, 2 tasks are there; free at most: 0 cores, 6 GiB of memory");
+    bench.ends(small, "node-1", (0, there[1], 1), v1::Outcome::Succeeded).await;
+    says(&bench.only(large, 0).evidence, "room gathers on node-1 (2 of 4 cores free)");
+    let before = bench.engine.room_gathers.places.len();
+    let (_, commits) = bench.engine.settle(bench.now);
+    assert_eq!((before, bench.engine.room_gathers.places.len(), commits.len()), (1, 1, 0), "to ask changes nothing");
+}
