@@ -160,3 +160,40 @@ stages:
     assert_lines(&explain(at, failing, ""), &["State: failed", "Why: fetch/1: exit code 1"]);
     assert_lines(&explain(at, failing, "/join"), &["- join: `muster retry ID` runs it, together with what failed"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_task_says_where_room_gathers_and_small_ones_for_whom_it_is_kept() {
+    let world = World::new();
+    let etcd = Etcd::start().await.unwrap();
+    let scheduler = world.scheduler("one", &etcd.url(), &[]).await;
+    let _executor = world.executor("node-1", "push", &[scheduler.address()], &["--cpus", "4"]).await;
+    let client = client(&[scheduler.address()]).await;
+    ready(&client, 1).await;
+    let at = scheduler.address();
+    let small = r#"
+name: small
+stages:
+  small: {tasks: 6, run: 'eval "$NOTE"; gate=go-$MUSTER_TASK_INDEX; eval "$WAIT"'}
+"#;
+    let small = submit(&world, &client, small).await;
+    world.started("small", 4).await;
+    let large = submit(&world, &client, "{name: large, priority: 1, resources: {cpu: 4}, run: 'true'}").await;
+    says(at, large, "/main/0", "it is first in line").await;
+    world.open("go-0");
+    says(at, large, "/main/0", "room gathers on node-1 (1 of 4 cores free)").await;
+    let said = explain(at, small, "/small/4");
+    let why = "no room: the only executor is kept for a larger task; 1 task is before it in line";
+    assert_lines(
+        &said,
+        &[
+            &format!("small/4 pending - {why}"),
+            "- small/4: node-1: kept for a larger task that was before it in line",
+        ],
+    );
+    ["go-1", "go-2"].iter().for_each(|gate| world.open(gate));
+    says(at, large, "/main/0", "room gathers on node-1 (3 of 4 cores free)").await;
+    assert_eq!(world.starts_of("small"), 4, "what becomes free is kept");
+    ["go-3", "go-4", "go-5"].iter().for_each(|gate| world.open(gate));
+    succeeded(&client, large).await;
+    succeeded(&client, small).await;
+}

@@ -35,7 +35,7 @@ pub(super) struct Place {
     by: (JobId, StageIndex),
     /// What the task needs.
     need: Arc<Resources>,
-    /// Since when room gathers for the stage, here or elsewhere.
+    /// Since when room gathers for it, here or elsewhere.
     since: Millis,
     /// When it may look elsewhere.
     patient_until: Millis,
@@ -131,8 +131,9 @@ impl Engine {
             let place = match before.get(&executor).filter(|known| known.by == by) {
                 Some(known) => known.clone(),
                 None => {
-                    let same = before.values().filter(|known| known.by == by);
-                    let since = same.map(|known| known.since).min().unwrap_or(now);
+                    // It has moved if one of its stage was due to.
+                    let moved = before.values().filter(|known| known.by == by && now >= known.patient_until);
+                    let since = moved.map(|known| known.since).min().unwrap_or(now);
                     let need = &self.jobs[&id].graph.plan().stages[stage.0 as usize].resources;
                     let patience = PATIENCE_MS.max(now.saturating_sub(since));
                     Place { by, need: Arc::new(need.clone()), since, patient_until: now + patience }
