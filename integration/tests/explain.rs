@@ -185,10 +185,7 @@ stages:
     let why = "no room: the only executor is kept for a larger task; 1 task is before it in line";
     assert_lines(
         &said,
-        &[
-            &format!("small/4 pending - {why}"),
-            "- small/4: node-1: kept for a larger task that was before it in line",
-        ],
+        &[&format!("small/4 pending - {why}"), "- small/4: node-1: kept for a larger task that was before it in line"],
     );
     ["go-1", "go-2"].iter().for_each(|gate| world.open(gate));
     says(at, large, "/main/0", "room gathers on node-1 (3 of 4 cores free)").await;
