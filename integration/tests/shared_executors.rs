@@ -113,3 +113,35 @@ async fn room_gathers_for_another_schedulers_large_task() {
     shared.clients[0].cancel_job(small, "enough").await.unwrap();
     shared.stop().await;
 }
+
+/// Small tasks of both schedulers, and before its own ones in line a large task of the second.
+async fn room_gathers_among_small_ones_of_both(waits: bool) {
+    let shared = Shared::start(Mode::Push, waits).await;
+    let small = [shared.submit(0, 5000, 1.0, "sleep 0.1").await, shared.submit(1, 5000, 1.0, "sleep 0.1").await];
+    for job in small {
+        shared.started(job, 8).await;
+    }
+    let large = "{name: large, priority: 1, tasks: 2, run: 'true', resources: {cpu: 4}}";
+    let large = shared.clients[1].submit(shared.world.job(large), None).await.unwrap().job;
+    succeeded(&shared.clients[1], large).await;
+    for (client, job) in shared.clients.iter().zip(small) {
+        let view = client.get_job(job).await.unwrap();
+        assert_eq!(
+            view.state(),
+            muster_proto::v1::JobState::Running,
+            "it did not have to wait for the end of the others"
+        );
+        client.cancel_job(job, "enough").await.unwrap();
+    }
+    shared.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn room_gathers_among_small_tasks_of_its_own_scheduler_and_of_another() {
+    room_gathers_among_small_ones_of_both(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn room_gathers_among_small_tasks_that_are_sent_ahead() {
+    room_gathers_among_small_ones_of_both(true).await;
+}
