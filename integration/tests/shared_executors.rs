@@ -117,7 +117,9 @@ async fn room_gathers_for_another_schedulers_large_task() {
 /// Small tasks of both schedulers, and before its own ones in line a large task of the second.
 async fn room_gathers_among_small_ones_of_both(waits: bool) {
     let shared = Shared::start(Mode::Push, waits).await;
-    let small = [shared.submit(0, 5000, 1.0, "sleep 0.1").await, shared.submit(1, 5000, 1.0, "sleep 0.1").await];
+    // They do not end together, but by chance.
+    let uneven = "sleep 0.$((MUSTER_TASK_INDEX * 7 % 3 + 1))$((MUSTER_TASK_INDEX % 10))";
+    let small = [shared.submit(0, 5000, 1.0, uneven).await, shared.submit(1, 5000, 1.0, uneven).await];
     for job in small {
         shared.started(job, 8).await;
     }
