@@ -158,7 +158,22 @@ impl<'a> Keeping<'a> {
                 others.push((wait, missing(wanted.resources, offer), Reverse(wanted.rank(at)), at));
             }
             others.sort_unstable();
-            chosen.extend(others.into_iter().map(|(.., at)| at));
+            // What has gathered is not wasted because another one is first now: it may take it over, and not choose instead of it.
+            let is_others = |at: usize| {
+                let offer = &offers[at];
+                offer.kept.is_none() && offer.gathered.is_some_and(|known| known.by != demand && !known.may_move)
+            };
+            let theirs = (0..offers.len()).filter(|at| is_others(*at)).count();
+            let mut may_begin = self.most.saturating_sub(theirs + chosen.len());
+            for (.., at) in others {
+                if !is_others(at) {
+                    if may_begin == 0 {
+                        continue;
+                    }
+                    may_begin -= 1;
+                }
+                chosen.push(at);
+            }
         }
         chosen.truncate(most);
         chosen.iter().for_each(|at| offers[*at].keep(Some(demand), wanted.resources));
