@@ -73,6 +73,7 @@ pub(crate) async fn accept(shared: &Arc<Shared>, job: JobSpec, key: String) -> R
         {
             return same_key(&entry, &namespace, &key, &request_digest, None);
         }
+        check_quota(shared, &namespace).await?;
         // Too large for the accepting transaction, and of no effect without it.
         load::write_blobs(&*shared.options.state, &[], blobs).await.map_err(store)?;
         let head = storage::JobHead {
@@ -101,6 +102,18 @@ pub(crate) async fn accept(shared: &Arc<Shared>, job: JobSpec, key: String) -> R
         }
     }
     Err(retry_later("no free job id was found: submit again".to_owned()))
+}
+
+/// A namespace with as many jobs as it may have gets no more. What peers have of it is known as of a moment ago.
+async fn check_quota(shared: &Shared, namespace: &str) -> Result<(), Status> {
+    let name = namespace.to_owned();
+    let full = shared.engine.read(move |engine| engine.quota_reached(&name)).await.map_err(unavailable)?;
+    full.map_or(Ok(()), |(jobs, most)| {
+        Err(Status::failed_precondition(format!(
+            "namespace: {namespace} has {jobs} jobs that are not over, and may have {most} (`max_jobs`): submit when some are, or \
+             see `muster namespaces set --help`"
+        )))
+    })
 }
 
 enum Outcome {

@@ -143,7 +143,8 @@ pub fn solve(demands: &[Demand<'_>], offers: &mut [Offer], gathering: &Gathering
     let mut open = offers.iter().filter(|offer| has_room(offer)).count();
     let mut keeping = Keeping::new(gathering);
     // Where room has gathered already it may go on, though nothing can be sent there just now.
-    let mut gathered = offers.iter().filter(|offer| offer.gathered.is_some()).count();
+    let is_looked_for = |offer: &Offer| offer.kept.is_none() && offer.gathered.is_some_and(|known| known.by.is_some());
+    let mut gathered = offers.iter().filter(|offer| is_looked_for(offer)).count();
     for (demand, wanted) in demands.iter().enumerate() {
         if open == 0 && gathered == 0 {
             break;
@@ -160,7 +161,7 @@ pub fn solve(demands: &[Demand<'_>], offers: &mut [Offer], gathering: &Gathering
         if left[demand] > 0 && (gathered > 0 || open > 0 && keeping.chooses()) {
             keeping.keep(offers, (demand, wanted), left[demand]);
             open = offers.iter().filter(|offer| has_room(offer)).count();
-            gathered = offers.iter().filter(|offer| offer.gathered.is_some() && offer.kept.is_none()).count();
+            gathered = offers.iter().filter(|offer| is_looked_for(offer)).count();
         }
     }
     for (demand, wanted) in demands.iter().enumerate() {

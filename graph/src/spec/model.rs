@@ -22,6 +22,8 @@ pub struct JobSpec {
     pub timeout: Option<Duration>,
     /// When what an executor had is run elsewhere because it is out of reach; `None`: as the cluster says.
     pub lost_after: Option<LostAfter>,
+    /// How many of its tasks may run at the same time, of all stages; `None`: as many as there is room for.
+    pub max_running: Option<u32>,
     /// On which executors its tasks may run; a stage's own word wins.
     pub placement: Placement,
     /// In any order; names are unique.

@@ -24,7 +24,8 @@ impl Engine {
             self.forget_job(id, "it was claimed anew");
         }
         let fresh = loaded.fresh;
-        let mut job = Job::new(loaded, now);
+        let namespace = self.queues.name(&loaded.head.namespace);
+        let mut job = Job::new(loaded, namespace, now);
         job.graph.number_attempts_above(first_attempt_of(self.identity.epoch));
         self.jobs.insert(id, job);
         if fresh {

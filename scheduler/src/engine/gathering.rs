@@ -16,7 +16,8 @@ use muster_graph::spec::Resources;
 
 use super::account::Booking;
 use super::executors::HeldKey;
-use super::place::{Closed, Wanted};
+use super::place::Closed;
+use super::turns::Wanted;
 use super::{Engine, Executor};
 use crate::placement::{Backlog, End, Gathered, Offer};
 
@@ -76,16 +77,21 @@ impl Executor {
 }
 
 impl Engine {
-    /// The demand of these for which room has gathered, by executor.
+    /// For which demand of these room has gathered, or that it has for another one that still waits, by executor.
     pub(super) fn gathered(&self, before: &Places, wanted: &[Wanted], now: Millis) -> BTreeMap<String, Gathered> {
         if before.is_empty() {
             return BTreeMap::new();
         }
         let demands = wanted.iter().enumerate();
         let positions: HashMap<_, _> = demands.map(|(at, (id, stage, _))| ((*id, *stage), at)).collect();
+        let is_done = |(id, stage): &(JobId, StageIndex)| {
+            let waits = self.jobs.get(id).is_some_and(|job| job.graph.ready_count(*stage) > 0);
+            !waits || self.room_gathers.places.values().any(|place| place.by == (*id, *stage))
+        };
         let gathered = |(id, place): (&String, &Place)| {
-            let by = *positions.get(&place.by)?;
-            Some((id.clone(), Gathered { by, may_move: now >= place.patient_until }))
+            let by = positions.get(&place.by).copied();
+            let may_move = now >= place.patient_until;
+            (by.is_some() || !is_done(&place.by)).then(|| (id.clone(), Gathered { by, may_move }))
         };
         before.iter().filter_map(gathered).collect()
     }

@@ -25,6 +25,7 @@ mod losses;
 mod messages;
 mod place;
 mod polls;
+mod queues;
 mod reach;
 mod requests;
 mod reservations;
@@ -32,6 +33,7 @@ mod statuses;
 mod takeover;
 #[cfg(test)]
 pub(crate) mod tests;
+mod turns;
 pub(crate) mod view;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -40,6 +42,7 @@ use muster_graph::execution::Event;
 use muster_graph::ids::{Attempt, JobId, Millis};
 use muster_state::Revision;
 
+use crate::fairness::Use;
 use crate::faults;
 use crate::options::ATTEMPTS_PER_EPOCH;
 pub(crate) use commit::commit_id_of;
@@ -76,8 +79,8 @@ pub struct Engine {
     /// An executor at home here that has not been heard of for so long is out of reach.
     silent_after: Millis,
     jobs: BTreeMap<JobId, Job>,
-    /// Jobs with ready tasks, in the order in which they are owed: priority, then age.
-    ready: BTreeSet<(std::cmp::Reverse<i32>, JobId)>,
+    /// Jobs with ready tasks, and what each namespace has.
+    queues: queues::Queues,
     /// When jobs want to be woken.
     timers: BTreeSet<(Millis, JobId)>,
     /// When jobs give up executors that are away, each after its own time.
@@ -118,7 +121,7 @@ impl Engine {
             lost_after,
             silent_after,
             jobs: BTreeMap::new(),
-            ready: BTreeSet::new(),
+            queues: queues::Queues::default(),
             timers: BTreeSet::new(),
             absences: BTreeSet::new(),
             dirty: BTreeSet::new(),
@@ -169,6 +172,8 @@ impl Engine {
                     self.commit_came_back(name, result, now);
                 }
             }
+            Input::Usage(peers) => self.queues.set_elsewhere(peers),
+            Input::Rules(rules) => self.queues.set_rules(rules),
             Input::SessionLost => self.drop_all_jobs("this scheduler lost its session"),
             Input::StoreDoubted => self.drop_all_jobs("the store may have been restored from a backup"),
             Input::Tick => self.tick(now),
@@ -327,11 +332,16 @@ impl Engine {
     /// Puts the job into the indices where it belongs now.
     fn refresh(&mut self, id: JobId) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        let place = (std::cmp::Reverse(job.head.priority), id);
-        if job.leaving.is_none() && job.graph.ready().next().is_some() {
-            self.ready.insert(place);
+        let place = job.place();
+        if job.leaving.is_none() && job.may_run() > 0 && job.graph.ready().next().is_some() {
+            self.queues.enter(&job.namespace, place);
         } else {
-            self.ready.remove(&place);
+            self.queues.leave(&job.namespace, place);
+        }
+        let standing = job.count_use();
+        if standing != job.standing {
+            self.queues.changed(&job.namespace, &job.standing, &standing);
+            job.standing = standing;
         }
         let timer = job.graph.next_timer();
         if timer != job.timer {
@@ -365,7 +375,8 @@ impl Engine {
     fn forget_job(&mut self, id: JobId, why: &str) {
         let Some(job) = self.jobs.remove(&id) else { return };
         tracing::info!(job = %id, why, "job dropped from memory");
-        self.ready.remove(&(std::cmp::Reverse(job.head.priority), id));
+        self.queues.leave(&job.namespace, job.place());
+        self.queues.changed(&job.namespace, &job.standing, &Use::default());
         if let Some(at) = job.timer {
             self.timers.remove(&(at, id));
         }

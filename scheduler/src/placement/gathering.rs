@@ -48,8 +48,8 @@ impl Gathering<'_> {
 /// Room has gathered on an offer before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gathered {
-    /// For which demand, by its position.
-    pub by: usize,
+    /// For which demand, by its position. `None`: for one that is none of these.
+    pub by: Option<usize>,
     /// For so long that it is time to look whether it gathers sooner elsewhere.
     pub may_move: bool,
 }
@@ -130,7 +130,7 @@ impl<'a> Keeping<'a> {
         };
         let looks = self.chooses();
         let stays = |at: usize| {
-            let gathered = offers[at].gathered.filter(|known| known.by == demand);
+            let gathered = offers[at].gathered.filter(|known| known.by == Some(demand));
             gathered.is_some_and(|known| !(looks && known.may_move))
         };
         let could: Vec<usize> = (0..offers.len()).filter(could_run).collect();
@@ -152,7 +152,7 @@ impl<'a> Keeping<'a> {
                     self.awaited.insert(at);
                     continue;
                 };
-                if offer.gathered.is_some_and(|known| known.by == demand) {
+                if offer.gathered.is_some_and(|known| known.by == Some(demand)) {
                     wait /= SOONER_BY;
                 }
                 others.push((wait, missing(wanted.resources, offer), Reverse(wanted.rank(at)), at));
@@ -161,7 +161,7 @@ impl<'a> Keeping<'a> {
             // What has gathered is not wasted because another one is first now: it may take it over, and not choose instead of it.
             let is_others = |at: usize| {
                 let offer = &offers[at];
-                offer.kept.is_none() && offer.gathered.is_some_and(|known| known.by != demand && !known.may_move)
+                offer.kept.is_none() && offer.gathered.is_some_and(|known| known.by != Some(demand) && !known.may_move)
             };
             let theirs = (0..offers.len()).filter(|at| is_others(*at)).count();
             let mut may_begin = self.most.saturating_sub(theirs + chosen.len());

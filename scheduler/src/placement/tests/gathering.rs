@@ -90,7 +90,7 @@ fn nothing_is_kept_where_one_end_makes_room_as_soon() {
 fn it_stays_where_it_gathers_until_it_is_told_to_look_again() {
     let large = cpu(4000);
     let at_first = |may_move| {
-        let gathered = Some(Gathered { by: 0, may_move });
+        let gathered = Some(Gathered { by: Some(0), may_move });
         [Offer { gathered, ..partly_free(2000, 4000) }, partly_free(3000, 4000)]
     };
     let where_now = |mut offers: [Offer; 2], ends: &dyn Fn(usize) -> Vec<End>, chooses| {
@@ -116,7 +116,7 @@ fn it_stays_where_it_gathers_until_it_is_told_to_look_again() {
 #[test]
 fn an_earlier_demand_takes_what_is_kept_for_a_later_one() {
     let (large, small) = (cpu(4000), cpu(1000));
-    let gathered = Some(Gathered { by: 1, may_move: false });
+    let gathered = Some(Gathered { by: Some(1), may_move: false });
     let mut offers = [Offer { gathered, ..partly_free(3000, 4000) }];
     let got = gather(&[demand(&small, 2), demand(&large, 1)], &mut offers, &gathering(1, &unknown));
     assert_eq!(got, [Assignment { demand: 0, offer: 0, count: 2 }]);
@@ -128,7 +128,7 @@ fn what_has_gathered_for_a_later_demand_is_taken_over_and_not_given_up() {
     let (large, larger) = (cpu(4000), cpu(5000));
     let demands = [demand(&larger, 1), demand(&large, 1)];
     let run = |demands: &[Demand<'_>], may_move, most| {
-        let gathered = Some(Gathered { by: 1, may_move });
+        let gathered = Some(Gathered { by: Some(1), may_move });
         let mut offers = [Offer { gathered, ..partly_free(2000, 8000) }, partly_free(3000, 8000)];
         gather(demands, &mut offers, &gathering(most, &|at| vec![end([90, 10][at], 3000)]));
         kept(&offers)
@@ -208,7 +208,7 @@ fn stream(
         }
         for (offer, by) in offers.iter_mut().zip(&gathers) {
             let by = by.and_then(|by| larges.iter().position(|(which, _)| *which == by));
-            offer.gathered = by.map(|by| Gathered { by, may_move: false });
+            offer.gathered = by.map(|by| Gathered { by: Some(by), may_move: false });
         }
         let next: Vec<(u32, u64, u64)> = (0..40).filter_map(|_| stream.next().copied()).collect();
         let sizes = larges.iter().map(|(_, milli)| *milli).chain(next.iter().map(|(milli, ..)| *milli));
@@ -268,7 +268,7 @@ proptest! {
         let before: Vec<Offer> = frees
             .iter()
             .map(|(free, used, window, by)| {
-                let gathered = by.filter(|by| *by < demands.len()).map(|by| Gathered { by, may_move: false });
+                let gathered = by.filter(|by| *by < demands.len()).map(|by| Gathered { by: Some(by), may_move: false });
                 Offer { gathered, window: *window, ..partly_free(free * 500, (free + used) * 500) }
             })
             .collect();
@@ -285,7 +285,7 @@ proptest! {
             let Some(by) = after[at].kept.as_ref().and_then(|kept| kept.by) else { continue };
             let need = demands[by].resources;
             prop_assert!(given(by) < demands[by].count && fits(need, &offer.total) > 0);
-            prop_assert!(chooses || offer.gathered.is_some_and(|known| known.by == by));
+            prop_assert!(chooses || offer.gathered.is_some_and(|known| known.by == Some(by)));
             prop_assert!(kept <= need.cpu_milli);
             // All that is free beyond what earlier ones took, up to the need.
             let earlier = |a: &&Assignment| a.offer == at && a.demand <= by;
