@@ -33,7 +33,7 @@ const UNKNOWN_MS: Millis = 60_000;
 /// An executor is kept for a task of this stage.
 #[derive(Debug, Clone)]
 pub(super) struct Place {
-    by: (JobId, StageIndex),
+    pub(super) by: (JobId, StageIndex),
     /// What the task needs.
     need: Arc<Resources>,
     /// Since when room gathers for it, here or elsewhere.

@@ -129,7 +129,11 @@ impl Engine {
     pub(super) fn place(&mut self, now: Millis) {
         let mut turns = self.turns();
         let mut so_far = SoFar { before: std::mem::take(&mut self.room_gathers.places), ..SoFar::default() };
-        while let Some(round) = self.next_round(&mut turns, now, |job, stage| !so_far.short.has(job, stage, now)) {
+        let holders: BTreeSet<_> = so_far.before.values().map(|place| place.by).collect();
+        // One for which room gathers has more to say than that it finds none.
+        let counts =
+            |short: &Short, job: &Job, stage| !short.has(job, stage, now) || holders.contains(&(job.id, stage));
+        while let Some(round) = self.next_round(&mut turns, now, |job, stage| counts(&so_far.short, job, stage)) {
             match self.place_round(&round, &mut so_far, now) {
                 Some(left) => turns.found_no_room(&round, &left),
                 None => return,

@@ -11,7 +11,12 @@ type Sent = (String, JobId, u32);
 impl Bench {
     /// A job of tasks that want so many cores each.
     async fn wants(&mut self, number: u64, cores: u32, tasks: u32) -> JobId {
+        self.wants_in("default", number, cores, tasks).await
+    }
+
+    async fn wants_in(&mut self, namespace: &str, number: u64, cores: u32, tasks: u32) -> JobId {
         let mut wanted = spec(&[("a", tasks, &[])]);
+        wanted.namespace = namespace.to_owned();
         wanted.stages[0].resources = cpu(cores * 1000);
         let id = self.submit(number, wanted).await;
         self.commit_all().await;
@@ -185,6 +190,33 @@ async fn one_that_has_been_patient_for_long_looks_for_room_that_gathers_sooner()
     assert_eq!(bench.sent(), [sent("d", small, 3)], "what was kept is everybody's");
     bench.ended_on("f", small, 2).await;
     assert_eq!(bench.sent(), [sent("f", large, 0)]);
+}
+
+#[tokio::test]
+async fn a_namespace_that_has_the_first_turn_takes_over_what_gathered_for_another_one() {
+    let mut bench = Bench::new().await;
+    bench.register(key("d", 1), 4);
+    bench.register(key("e", 1), 4);
+    let small = bench.wants_in("small", 5, 1, 100).await;
+    let running = bench.sent();
+    let on =
+        |id: &str| -> Vec<u32> { running.iter().filter(|(on, ..)| on == id).map(|(_, _, index)| *index).collect() };
+    bench.wants_in("large", 10, 4, 1).await;
+    bench.ended_on("d", small, on("d")[0]).await;
+    let first = bench.wants_in("first", 20, 4, 1).await;
+    assert_eq!(bench.kept(), ["d"]);
+    bench.now += CHOOSE_AGAIN_MS;
+    // More is free on the other one.
+    let two = [0, 1].map(|at| ended(1, (small, 0, on("e")[at], 1), v1::Outcome::Succeeded));
+    drop(bench.finish(&key("e", 1), &two));
+    bench.commit_all().await;
+    assert_eq!(bench.kept(), ["d"]);
+    assert_eq!(bench.sent().len(), 2, "that is the small ones'");
+    for index in &on("d")[1..] {
+        assert_eq!(bench.sent(), []);
+        bench.ended_on("d", small, *index).await;
+    }
+    assert_eq!(bench.sent(), [sent("d", first, 0)]);
 }
 
 #[tokio::test]
