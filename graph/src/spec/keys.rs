@@ -36,7 +36,7 @@ pub(super) const JOB: &[Key] = &[
     },
     Key {
         name: "priority",
-        about: "Higher goes first inside a namespace. Default: 0.",
+        about: "Higher goes first inside a namespace: a point is worth an hour of waiting. Default: 0.",
         shape: || json!({"type": "integer", "minimum": i32::MIN, "maximum": i32::MAX}),
     },
     Key { name: "env", about: "Environment of every task of every stage.", shape: || reference("env") },

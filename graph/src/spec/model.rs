@@ -14,7 +14,7 @@ pub struct JobSpec {
     pub namespace: String,
     /// Free to use.
     pub labels: BTreeMap<String, String>,
-    /// Higher goes first inside a namespace.
+    /// Higher goes first inside a namespace; a point is worth an hour of waiting.
     pub priority: i32,
     /// For every task of every stage; a stage's own `env` wins.
     pub env: BTreeMap<String, String>,

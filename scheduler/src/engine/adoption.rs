@@ -27,6 +27,7 @@ impl Engine {
         let namespace = self.queues.name(&loaded.head.namespace);
         let mut job = Job::new(loaded, namespace, now);
         job.graph.number_attempts_above(first_attempt_of(self.identity.epoch));
+        self.tasks += u64::from(job.graph.counts().total());
         self.jobs.insert(id, job);
         if fresh {
             self.apply(id, Event::Submitted, now);

@@ -1,6 +1,5 @@
 //! One job that this scheduler owns: its graph, where its next write goes, and what waits for that write.
 
-use std::cmp::Reverse;
 use std::sync::Arc;
 
 use muster_graph::execution::{Effect, Event, ExecutionGraph, FailureNote, JobEvent, Ready};
@@ -11,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::Successor;
 use super::ahead::Pace;
-use super::queues::Place;
+use super::queues::{POINT_MS, Place};
 use crate::fairness::Use;
 use crate::persist::Cursor;
 
@@ -171,7 +170,7 @@ impl Job {
 
     /// Its place in its namespace's queue.
     pub(super) fn place(&self) -> Place {
-        (Reverse(self.head.priority), self.id)
+        (i128::from(self.head.submitted_at_ms) - i128::from(self.head.priority) * POINT_MS, self.id)
     }
 
     /// How many more of its tasks may be with executors.

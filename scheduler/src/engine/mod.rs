@@ -79,6 +79,8 @@ pub struct Engine {
     /// An executor at home here that has not been heard of for so long is out of reach.
     silent_after: Millis,
     jobs: BTreeMap<JobId, Job>,
+    /// Of all these jobs.
+    tasks: u64,
     /// Jobs with ready tasks, and what each namespace has.
     queues: queues::Queues,
     /// When jobs want to be woken.
@@ -121,6 +123,7 @@ impl Engine {
             lost_after,
             silent_after,
             jobs: BTreeMap::new(),
+            tasks: 0,
             queues: queues::Queues::default(),
             timers: BTreeSet::new(),
             absences: BTreeSet::new(),
@@ -211,6 +214,12 @@ impl Engine {
     #[must_use]
     pub fn jobs_owned(&self) -> usize {
         self.jobs.len()
+    }
+
+    /// Their tasks, in whichever state.
+    #[must_use]
+    pub fn tasks_owned(&self) -> u64 {
+        self.tasks
     }
 
     /// The ids of the jobs owned now.
@@ -375,6 +384,7 @@ impl Engine {
     fn forget_job(&mut self, id: JobId, why: &str) {
         let Some(job) = self.jobs.remove(&id) else { return };
         tracing::info!(job = %id, why, "job dropped from memory");
+        self.tasks -= u64::from(job.graph.counts().total());
         self.queues.leave(&job.namespace, job.place());
         self.queues.changed(&job.namespace, &job.standing, &Use::default());
         if let Some(at) = job.timer {

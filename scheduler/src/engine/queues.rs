@@ -1,6 +1,6 @@
 //! Ready jobs, in a queue for each namespace, and whose turn it is.
 //!
-//! Inside a namespace the order is priority, then age. Among namespaces the next is the one that has least of the cluster for
+//! Inside a namespace the order is age, and a point of priority is worth an hour of it. Among namespaces the next is the one that has least of the cluster for
 //! its weight ([`crate::fairness`]), with what its jobs have at all schedulers; of those that have equally little, the one that was
 //! given something longest ago, so that a task that needs everything finds its time. What a namespace cannot use now, since
 //! nothing of it fits, goes to the next one: no executor stands idle for the sake of a share.
@@ -8,7 +8,6 @@
 //! **Invariant:** what is known of peers decides who goes first, and how far limits are used up; never whether a job gets on at all
 //! when nobody else wants anything and no limit is reached.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -19,8 +18,13 @@ use muster_graph::spec::Resources;
 use super::Engine;
 use crate::fairness::{Amount, Rules, Use, WEIGHT_DEFAULT, WHOLE};
 
-/// A job's place in its namespace's queue.
-pub(super) type Place = (Reverse<i32>, JobId);
+/// A job's place in its namespace's queue: it is as old as it is, and older by [`POINT_MS`] for each point of its priority.
+///
+/// Jobs grow old at one pace, so who is before whom does not change with time, and nothing has to be sorted anew.
+pub(super) type Place = (i128, JobId);
+
+/// What a point of priority is worth in waiting: a stream of jobs of a higher priority does not keep others waiting for ever.
+pub(super) const POINT_MS: i128 = 3_600_000;
 
 /// A namespace that has the turn goes on until it is so much ahead of the next one, so that large free clusters are given out in
 /// some hundred steps.

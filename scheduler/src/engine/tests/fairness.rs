@@ -198,6 +198,22 @@ async fn no_more_of_a_jobs_tasks_run_than_it_wants() {
     }
 }
 
+#[tokio::test]
+async fn a_point_of_priority_is_worth_an_hour_of_waiting() {
+    let mut bench = Bench::new().await;
+    for (number, (hours, priority)) in [(0, 0), (3, 2), (3, 4), (0, 1)].into_iter().enumerate() {
+        let id = bench.submit(number as u64, tasks(1)).await;
+        let engine = &mut bench.engine;
+        let job = &engine.jobs[&id];
+        engine.queues.leave(&job.namespace, job.place());
+        let head = &mut engine.jobs.get_mut(&id).unwrap().head;
+        (head.submitted_at_ms, head.priority) = (hours * 3_600_000, priority);
+        engine.refresh(id);
+    }
+    let order: Vec<u64> = bench.engine.queues.ready_after("default", None).map(|(_, id)| id.0).collect();
+    assert_eq!(order, [2, 3, 0, 1]);
+}
+
 proptest! {
     /// Namespaces of tasks of one size: what an idle cluster gives out is divided as max-min fairness says, and all of it is
     /// given out as long as somebody wants it.
