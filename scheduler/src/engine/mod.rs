@@ -42,7 +42,6 @@ use muster_graph::execution::Event;
 use muster_graph::ids::{Attempt, JobId, Millis};
 use muster_state::Revision;
 
-use crate::fairness::Use;
 use crate::faults;
 use crate::options::ATTEMPTS_PER_EPOCH;
 pub(crate) use commit::commit_id_of;
@@ -365,41 +364,6 @@ impl Engine {
         if let Some(watcher) = self.watchers.get(&id) {
             // Not modified in value: every send wakes the watchers, who look for themselves.
             watcher.send_replace(Changed::Now);
-        }
-    }
-
-    fn drop_all_jobs(&mut self, why: &str) {
-        let jobs: Vec<JobId> = self.jobs.keys().copied().collect();
-        for job in jobs {
-            self.drop_job(job, why);
-        }
-    }
-
-    /// The job is not ours any more.
-    fn drop_job(&mut self, id: JobId, why: &str) {
-        self.forget_job(id, why);
-        self.watchers.remove(&id);
-    }
-
-    fn forget_job(&mut self, id: JobId, why: &str) {
-        let Some(job) = self.jobs.remove(&id) else { return };
-        tracing::info!(job = %id, why, "job dropped from memory");
-        self.tasks -= u64::from(job.graph.counts().total());
-        self.queues.leave(&job.namespace, job.place());
-        self.queues.changed(&job.namespace, &job.standing, &Use::default());
-        if let Some(at) = job.timer {
-            self.timers.remove(&(at, id));
-        }
-        self.dirty.remove(&id);
-        for executor in self.executors.values_mut() {
-            executor.ask.remove(&id);
-            executor.release_where(|(held, ..)| *held == id);
-            let name = id.to_string();
-            executor.to_fetch.launches.retain(|group| group.job_id != name);
-        }
-        self.abandon(job.waiting);
-        if let Some((_, consequences)) = job.in_flight {
-            self.abandon(consequences);
         }
     }
 }
