@@ -24,10 +24,12 @@ mod losses;
 mod messages;
 mod place;
 mod polls;
+mod quarantine;
 mod reach;
 mod requests;
 mod reservations;
 mod statuses;
+mod suspects;
 mod takeover;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -97,6 +99,8 @@ pub struct Engine {
     outputs: Vec<Output>,
     counts: Counts,
     reservations: reservations::Reservations,
+    ends: quarantine::Ends,
+    suspects: suspects::Suspects,
     /// Told to those who watch a job's life from outside; rises with everything.
     watchers: HashMap<JobId, tokio::sync::watch::Sender<Changed>>,
 }
@@ -131,6 +135,8 @@ impl Engine {
             outputs: Vec::new(),
             counts: Counts::default(),
             reservations: reservations::Reservations::default(),
+            ends: quarantine::Ends::default(),
+            suspects: suspects::Suspects::default(),
             watchers: HashMap::new(),
         }
     }
@@ -190,7 +196,8 @@ impl Engine {
         let waiting = self.executors.values().filter_map(|e| e.ask_back_at(self.schedulers_sharing())).min();
         let absence = self.absences.first().map(|(at, ..)| *at);
         let reservation = self.reservations.look_at();
-        job.into_iter().chain(executor).chain(waiting).chain(absence).chain(reservation).min()
+        let tried = self.executors.values().filter_map(Executor::try_at).min().filter(|_| !self.ready.is_empty());
+        job.into_iter().chain(executor).chain(waiting).chain(absence).chain(reservation).chain(tried).min()
     }
 
     /// Whether so much waits to be committed that nothing more should be taken in.
@@ -307,6 +314,7 @@ impl Engine {
             }
         }
         self.end_absences(now);
+        self.executors.values_mut().for_each(|executor| executor.looked_at(now));
     }
 
     /// Moves a job and keeps everything that depends on it up to date.
@@ -367,6 +375,8 @@ impl Engine {
             self.timers.remove(&(at, id));
         }
         self.dirty.remove(&id);
+        self.ends.forget(id);
+        self.suspects.forget(id);
         for executor in self.executors.values_mut() {
             executor.ask.remove(&id);
             executor.release_where(|(held, ..)| *held == id);

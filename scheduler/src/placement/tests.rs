@@ -8,7 +8,14 @@ fn cpu(milli: u32) -> Resources {
 }
 
 fn offer(milli: u32) -> Offer {
-    Offer { free: cpu(milli), window: 100, total: cpu(milli), backlog: Backlog::default(), is_owed: false }
+    Offer {
+        free: cpu(milli),
+        window: 100,
+        total: cpu(milli),
+        backlog: Backlog::default(),
+        is_owed: false,
+        is_doubted: false,
+    }
 }
 
 fn demand(resources: &Resources, count: u32) -> Demand<'_> {
