@@ -168,7 +168,10 @@ fn what_is_held_to_have_taken_its_executor_down_waits_or_ends_whatever_its_budge
     job.lose("a");
     assert_eq!(job.phases(0), [TaskPhase::Failed, TaskPhase::Pending, TaskPhase::Pending]);
     let failure = &job.graph.job().failures[0];
-    assert_eq!((failure.class, failure.message.as_str(), failure.is_final), (FailureClass::ExecutorLost, "again", true));
+    assert_eq!(
+        (failure.class, failure.message.as_str(), failure.is_final),
+        (FailureClass::ExecutorLost, "again", true)
+    );
     assert_eq!(job.graph.ready_count(StageIndex(0)), 1, "the other one is held back");
     assert_eq!(job.apply(down(1, Verdict::GivenUp)), ignored(Why::Superseded), "it is not there any more");
     assert_eq!(job.graph.next_timer(), Some(job.at + 500));

@@ -140,9 +140,9 @@ pub(super) fn remedy(standing: Standing, some: &[&Executor]) -> Option<String> {
         Standing::Closed(Reluctance::Draining) => {
             Some(format!("`muster executors drain {first} --undo` has {first} take tasks again"))
         }
-        Standing::Closed(Reluctance::Quarantined) => {
-            Some(format!("once {first} is mended, one task that succeeds there ends its quarantine; so does a restart of it"))
-        }
+        Standing::Closed(Reluctance::Quarantined) => Some(format!(
+            "once {first} is mended, one task that succeeds there ends its quarantine; so does a restart of it"
+        )),
         Standing::Away | Standing::Lost => Some(format!("fits on {first}, if that comes back")),
         _ => None,
     }
