@@ -4,12 +4,13 @@ use std::path::PathBuf;
 
 use prost::Message as _;
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     "muster/v1/admin.proto",
     "muster/v1/job.proto",
     "muster/v1/jobs.proto",
     "muster/v1/executor.proto",
     "muster/v1/explain.proto",
+    "muster/v1/namespace.proto",
     "muster/v1/scheduler.proto",
     "muster/storage.proto",
 ];

@@ -84,6 +84,7 @@ pub(crate) enum Command {
     Executor(commands::executor::Executor),
     Executors(commands::executors::Executors),
     Schedulers(commands::schedulers::Schedulers),
+    Namespaces(commands::namespaces::Namespaces),
     Admin(commands::admin::Admin),
     Bench(commands::bench::Bench),
     Completions(commands::completions::Completions),

@@ -66,6 +66,10 @@ pub(crate) struct SchedulerSection {
     pub(crate) lost_after: Option<Duration>,
     #[serde(deserialize_with = "memory")]
     pub(crate) store_quota: Option<u64>,
+    /// Unfinished jobs.
+    pub(crate) max_jobs: Option<usize>,
+    /// Their tasks.
+    pub(crate) max_tasks: Option<u64>,
     pub(crate) metrics: Option<SocketAddr>,
     pub(crate) allow_remote: Option<bool>,
 }

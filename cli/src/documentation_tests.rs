@@ -76,6 +76,8 @@ fn documentation_of_the_configuration_is_complete() {
         scheduler.session_ttl.is_some(),
         scheduler.lost_after.is_some(),
         scheduler.allow_remote.is_some(),
+        scheduler.max_jobs.is_some(),
+        scheduler.max_tasks.is_some(),
         executor.id.is_some(),
         executor.mode.is_some(),
         executor.listen.is_some(),
@@ -87,5 +89,5 @@ fn documentation_of_the_configuration_is_complete() {
         !executor.devices.is_empty(),
         !executor.labels.is_empty(),
     ];
-    assert_eq!(set, [true; 23], "a key is not in the sample");
+    assert_eq!(set, [true; 25], "a key is not in the sample");
 }

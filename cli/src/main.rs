@@ -100,6 +100,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<Exit, Failure> 
         Command::Executor(executor) => Box::pin(executor.run(context)).await,
         Command::Executors(executors) => Box::pin(executors.run(context)).await,
         Command::Schedulers(schedulers) => Box::pin(schedulers.run(context)).await,
+        Command::Namespaces(namespaces) => Box::pin(namespaces.run(context)).await,
         Command::Admin(admin) => Box::pin(admin.run(context)).await,
         Command::Bench(bench) => Box::pin(bench.run(context)).await,
         Command::Lint(lint) => lint.run(context),

@@ -314,6 +314,30 @@ impl Client {
         .await
     }
 
+    /// The namespaces that have jobs or rules.
+    ///
+    /// # Errors
+    /// What any call can meet.
+    pub async fn list_namespaces(&self) -> Result<Vec<v1::NamespaceView>, Error> {
+        self.call("read", Repeat::Read, self.options().call_timeout, async |channel| {
+            Ok(cluster(channel).list_namespaces(v1::ListNamespacesRequest {}).await?.into_inner().namespaces)
+        })
+        .await
+    }
+
+    /// Replaces the rules of a namespace.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for rules that cannot be meant, and what any call can meet.
+    pub async fn set_namespace(&self, namespace: &str, rules: v1::NamespaceRules) -> Result<(), Error> {
+        let request = v1::SetNamespaceRequest { namespace: namespace.to_owned(), rules: Some(rules) };
+        self.call("set", Repeat::Idempotent, self.options().call_timeout, async |channel| {
+            cluster(channel).set_namespace(request.clone()).await?;
+            Ok(())
+        })
+        .await
+    }
+
     async fn list_schedulers_within(&self, patience: Duration) -> Result<Vec<v1::SchedulerView>, Error> {
         self.call("read", Repeat::Read, patience, async |channel| {
             Ok(cluster(channel).list_schedulers(v1::ListSchedulersRequest {}).await?.into_inner().schedulers)

@@ -12,7 +12,6 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use muster_graph::ids::JobId;
 use muster_proto::v1;
@@ -81,6 +80,8 @@ pub struct FakeState {
     pub executors: Vec<v1::ExecutorView>,
     /// What the list of schedulers answers.
     pub schedulers: Vec<v1::SchedulerView>,
+    /// What the list of namespaces answers.
+    pub namespaces: Vec<v1::NamespaceView>,
     /// How often each job was retried.
     pub retries: u32,
     /// Reasons of the cancels received.
@@ -357,31 +358,7 @@ impl Jobs for Service {
         &self,
         request: Request<v1::ReadTaskLogRequest>,
     ) -> Result<Response<Self::ReadLogStream>, Status> {
-        self.begin("read_log").await?;
-        let request = request.into_inner();
-        let mut state = self.cluster.state();
-        let stderr = request.stream() == v1::Stream::Stderr;
-        let key = (request.stage.clone(), request.index, request.attempt, stderr);
-        let Some(log) = state.logs.get(&key).cloned() else {
-            return Err(Status::not_found(format!("{}/{} has no attempt {}", key.0, key.1, key.2)));
-        };
-        let from = usize::try_from(request.offset).unwrap_or(usize::MAX).min(log.len());
-        let (stop, breaks) = match state.break_log_after.take() {
-            Some(after) => ((from + after).min(log.len()), true),
-            None => (log.len(), false),
-        };
-        // Small chunks, and the first one begins before the offset: a client must cope with both.
-        let early = from.saturating_sub(2);
-        let mut chunks: Vec<Result<v1::LogChunk, Status>> = Vec::new();
-        for (place, piece) in log[early..stop].chunks(5).enumerate() {
-            let offset = (early + place * 5) as u64;
-            let data = Bytes::copy_from_slice(piece);
-            chunks.push(Ok(v1::LogChunk { stream: request.stream, offset, data, truncated: false }));
-        }
-        if breaks {
-            chunks.push(Err(broken_off()));
-        }
-        Ok(answers(chunks))
+        self.log(request.into_inner()).await
     }
 
     async fn list_outputs(

@@ -23,6 +23,8 @@ pub struct Plan {
     pub lost_after: LossPolicy,
     /// Higher goes first inside a namespace.
     pub priority: i32,
+    /// How many of its tasks may be with executors at the same time; `None`: any number.
+    pub max_running: Option<u32>,
     /// Of every stage; read it with [`Plan::placing`].
     pub placement: Placement,
 }
@@ -142,6 +144,7 @@ impl Plan {
                 Some(LostAfter::Never) => LossPolicy::Never,
             },
             priority: spec.priority,
+            max_running: spec.max_running,
             placement: spec.placement.clone(),
         })
     }

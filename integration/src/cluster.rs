@@ -32,15 +32,19 @@ pub fn executor_options(
     options
 }
 
-/// Starts a scheduler over a store, with short times.
-pub async fn scheduler(name: &str, state: Arc<dyn StateBackend>) -> anyhow::Result<Handle> {
-    let options = Options {
+/// What a scheduler over a store is told here: short times.
+pub fn scheduler_options(name: &str, state: Arc<dyn StateBackend>) -> Options {
+    Options {
         scheduler_id: name.to_owned(),
         session_ttl: Duration::from_secs(2),
         lost_after: Duration::from_secs(3),
         heartbeat: Duration::from_millis(300),
         scan_every: Duration::from_millis(200),
         ..Options::new(state)
-    };
-    Ok(Scheduler::start(options).await?)
+    }
+}
+
+/// Starts a scheduler over a store, with short times.
+pub async fn scheduler(name: &str, state: Arc<dyn StateBackend>) -> anyhow::Result<Handle> {
+    Ok(Scheduler::start(scheduler_options(name, state)).await?)
 }

@@ -89,14 +89,17 @@ stages:
         &said,
         &[
             "State: queued",
-            "count resolved 3 no room: the only executor is busy; 2 tasks are before it in line",
+            "count resolved 3 no room: the only executor is busy; it is first in line",
             "sum unresolved 1 waits for count (0 of 3 tasks done)",
         ],
     );
     let said = explain(owner.address(), chain, "/count/2");
-    let line = "count/2 pending - no room: the only executor is busy; 4 tasks are before it in line";
-    assert_lines(&said, &[line, "- count/2: before it: 2 tasks of 1 job of another namespace"]);
-    assert!(!said.contains(&long.to_string()), "another namespace's job is named: {said}");
+    let line = "count/2 pending - no room: the only executor is busy; 2 tasks are before it in line";
+    assert_lines(&said, &[line, "- count/2: before it: 2 tasks of its own job"]);
+    let said = explain(owner.address(), long, "/main/3");
+    let share = "- main/3: namespace default has 100.0 % of the cluster, with a weight of 100; who goes first has less";
+    assert_lines(&said, &[share]);
+    assert!(!said.contains(&chain.to_string()), "another namespace's job is named: {said}");
     assert_lines(&explain(owner.address(), chain, "/sum"), &["- sum: count: 3 pending, 0 assigned or running"]);
 
     let huge = submit(&world, &client, "{name: huge, resources: {memory: 64GiB}, run: 'true'}").await;

@@ -9,6 +9,8 @@ use muster_integration::{cluster, eventually};
 use muster_proto::storage::ExecutorRecord;
 use muster_proto::v1;
 use muster_proto::v1::cluster_client::ClusterClient;
+use muster_scheduler::options::OwnedMax;
+use muster_scheduler::{Options, Scheduler};
 use muster_state::faults::{Fault, Faulty, Operation};
 use muster_state::{Keyspace, Memory, StateBackend, codec, keys};
 
@@ -34,6 +36,31 @@ async fn a_job_runs_through_all_of_its_stages() -> anyhow::Result<()> {
     let again = client.get_job(v1::GetJobRequest { job_id: id }).await?.into_inner();
     assert_eq!(again.stages.len(), 3);
     assert_eq!(again.tasks.map(|counts| counts.successful), Some(21));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scheduler_takes_no_more_than_it_may_own_until_something_is_over() -> anyhow::Result<()> {
+    let owned_max = OwnedMax { jobs: 3, tasks: 10 };
+    let options = Options { owned_max, ..cluster::scheduler_options("one", memory()) };
+    let scheduler = Scheduler::start(options).await?;
+    let mut client = client(scheduler.address()).await?;
+    let first = submit(&mut client, job("first", &[("a", 8, &[])]), "").await?;
+    // It counts as soon as it is in memory.
+    let refused = eventually("a second one is refused", 20, async || {
+        submit(&mut client.clone(), job("second", &[("a", 3, &[])]), "").await.err()
+    })
+    .await;
+    assert_eq!(refused.code(), tonic::Code::ResourceExhausted, "{refused}");
+    assert!(refused.message().contains("of 10 tasks (--max-jobs, --max-tasks)"), "{refused}");
+    let refused = submit(&mut client, job("large", &[("a", 11, &[])]), "").await.expect_err("it never fits");
+    assert_eq!(refused.code(), tonic::Code::FailedPrecondition, "{refused}");
+    let _executor = Simulated::start("e1", scheduler.address(), 8, succeed()).await?;
+    finished(&mut client, &first, 20).await?;
+    eventually("there is room again", 20, async || {
+        submit(&mut client.clone(), job("third", &[("a", 3, &[])]), "").await.ok()
+    })
+    .await;
     Ok(())
 }
 

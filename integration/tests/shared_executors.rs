@@ -39,8 +39,13 @@ impl Shared {
     }
 
     async fn submit(&self, to: usize, tasks: u32, cpu: f64, run: &str) -> JobId {
-        let yaml =
-            format!("name: j{to}\nstages: [{{name: a, run: '{run}', tasks: {tasks}, resources: {{cpu: {cpu}}}}}]");
+        self.submit_in("default", to, tasks, cpu, run).await
+    }
+
+    async fn submit_in(&self, namespace: &str, to: usize, tasks: u32, cpu: f64, run: &str) -> JobId {
+        let yaml = format!(
+            "name: j{to}\nnamespace: {namespace}\nstages: [{{name: a, run: '{run}', tasks: {tasks}, resources: {{cpu: {cpu}}}}}]"
+        );
         self.clients[to].submit(self.world.job(&yaml), None).await.unwrap().job
     }
 
@@ -112,4 +117,41 @@ async fn room_gathers_for_another_schedulers_large_task() {
     assert_eq!(view.state(), muster_proto::v1::JobState::Running, "it did not have to wait for the end of the others");
     shared.clients[0].cancel_job(small, "enough").await.unwrap();
     shared.stop().await;
+}
+
+/// One namespace has jobs at both schedulers, another one at one of them: each gets its part of the executor, by weight.
+async fn a_namespace_gets_its_part(weight: u32, most_others: usize) {
+    const SLOW: &str = "sleep 0.1";
+    const ITS: u32 = 60;
+    let shared = Shared::start(Mode::Push, true).await;
+    let rules = muster_client::v1::NamespaceRules { weight: Some(weight), ..Default::default() };
+    shared.clients[0].set_namespace("late", rules).await.unwrap();
+    let many = [shared.submit(0, 1000, 1.0, SLOW).await, shared.submit(1, 1000, 1.0, SLOW).await];
+    for job in many {
+        shared.started(job, 8).await;
+    }
+    let late = shared.submit_in("late", 1, ITS, 1.0, SLOW).await;
+    shared.started(late, 1).await;
+    let before = shared.starts().len();
+    succeeded(&shared.clients[1], late).await;
+    let starts = shared.starts();
+    let last = starts.iter().rposition(|job| *job == late.to_string()).unwrap();
+    let others = starts[before..last].iter().filter(|job| **job != late.to_string()).count();
+    assert!(others <= most_others, "{others} of the others' tasks were started before the last of {ITS}");
+    for (client, job) in shared.clients.iter().zip(many) {
+        client.cancel_job(job, "enough").await.unwrap();
+    }
+    shared.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_gets_its_part_at_whichever_schedulers_others_have_jobs() {
+    // As many as its own, and what waited there already or began before its reservation was told. By schedulers, it would be three
+    // times as many.
+    a_namespace_gets_its_part(100, 60 + 40).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_of_three_times_the_weight_gets_three_times_as_much() {
+    a_namespace_gets_its_part(300, 20 + 40).await;
 }

@@ -21,6 +21,7 @@ impl From<&Plan> for storage::StoredPlan {
             priority: plan.priority,
             never_lost: plan.lost_after == LossPolicy::Never,
             placement: convert::to_placement(&plan.placement),
+            max_running: plan.max_running,
         }
     }
 }
@@ -83,6 +84,7 @@ impl TryFrom<storage::StoredPlan> for Plan {
             },
             priority: stored.priority,
             placement: convert::placement(stored.placement, "plan.placement")?,
+            max_running: stored.max_running,
         })
     }
 }

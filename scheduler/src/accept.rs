@@ -11,9 +11,9 @@ use muster_state::{Entry, Guard, Op, SessionId, Txn, TxnOutcome, keys};
 use prost::Message as _;
 use tonic::Status;
 
-use crate::engine::{Identity, Input};
+use crate::engine::{Engine, Identity, Input};
 use crate::load;
-use crate::options::{IDEMPOTENCY_KEY_BYTES_MAX, JOBS_OWNED_MAX};
+use crate::options::IDEMPOTENCY_KEY_BYTES_MAX;
 use crate::shared::{Shared, Transit};
 
 /// What became of a submit.
@@ -40,15 +40,10 @@ pub(crate) async fn accept(shared: &Arc<Shared>, job: JobSpec, key: String) -> R
         return Err(Status::invalid_argument(texts.join("\n")));
     }
     shared.check_not_draining()?;
-    let owned = shared.engine.read(|engine| engine.jobs_owned()).await.map_err(unavailable)?;
-    if owned >= JOBS_OWNED_MAX {
-        return Err(retry_later(format!(
-            "this scheduler owns {owned} unfinished jobs, JOBS_OWNED_MAX = {JOBS_OWNED_MAX}: submit again later, or to another one"
-        )));
-    }
+    let task_total = job.stages.iter().map(|stage| u64::from(stage.tasks.count())).sum();
+    check_room(shared, task_total).await?;
     let (namespace, name, labels, priority) =
         (job.namespace.clone(), job.name.clone(), job.labels.clone(), job.priority);
-    let task_total = job.stages.iter().map(|stage| u64::from(stage.tasks.count())).sum();
     // Hashing and encoding a large job takes long enough to be in the way of everything else on this thread.
     let (stored, items, bytes, request_digest) = crate::blocking::run(move || {
         let (stored, items) = blob::take_apart(job);
@@ -73,6 +68,7 @@ pub(crate) async fn accept(shared: &Arc<Shared>, job: JobSpec, key: String) -> R
         {
             return same_key(&entry, &namespace, &key, &request_digest, None);
         }
+        check_quota(shared, &namespace).await?;
         // Too large for the accepting transaction, and of no effect without it.
         load::write_blobs(&*shared.options.state, &[], blobs).await.map_err(store)?;
         let head = storage::JobHead {
@@ -101,6 +97,39 @@ pub(crate) async fn accept(shared: &Arc<Shared>, job: JobSpec, key: String) -> R
         }
     }
     Err(retry_later("no free job id was found: submit again".to_owned()))
+}
+
+/// A scheduler that owns as much as it may takes no more.
+async fn check_room(shared: &Shared, tasks: u64) -> Result<(), Status> {
+    let most = shared.options.owned_max;
+    if tasks > most.tasks {
+        return Err(Status::failed_precondition(format!(
+            "stages: {tasks} tasks are more than the {} that this scheduler takes (--max-tasks): split the job",
+            most.tasks
+        )));
+    }
+    let owned = |engine: &mut Engine| (engine.jobs_owned(), engine.tasks_owned());
+    let (jobs, owned) = shared.engine.read(owned).await.map_err(unavailable)?;
+    if jobs < most.jobs && owned + tasks <= most.tasks {
+        return Ok(());
+    }
+    Err(retry_later(format!(
+        "this scheduler has {jobs} unfinished jobs of {owned} tasks and takes up to {} jobs of {} tasks (--max-jobs, --max-tasks): \
+         submit again later, or to another one",
+        most.jobs, most.tasks
+    )))
+}
+
+/// A namespace with as many jobs as it may have gets no more. What peers have of it is known as of a moment ago.
+async fn check_quota(shared: &Shared, namespace: &str) -> Result<(), Status> {
+    let name = namespace.to_owned();
+    let full = shared.engine.read(move |engine| engine.quota_reached(&name)).await.map_err(unavailable)?;
+    full.map_or(Ok(()), |(jobs, most)| {
+        Err(Status::failed_precondition(format!(
+            "namespace: {namespace} has {jobs} jobs that are not over, and may have {most} (`max_jobs`): submit when some are, or \
+             see `muster namespaces set --help`"
+        )))
+    })
 }
 
 enum Outcome {

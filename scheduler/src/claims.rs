@@ -12,9 +12,9 @@ use muster_graph::ids::JobId;
 use muster_proto::storage::OwnerRecord;
 use muster_state::{Entry, Error, Guard, Keyspace, Op, Revision, SessionId, Txn, TxnOutcome, codec, keys};
 
-use crate::engine::Identity;
+use crate::engine::{Engine, Identity};
 use crate::load::{self, send_until_known};
-use crate::options::{CLAIM_BATCH, JOBS_OWNED_MAX};
+use crate::options::CLAIM_BATCH;
 use crate::shared::Shared;
 use crate::{ownership, self_fencing};
 
@@ -38,11 +38,21 @@ pub(crate) fn heir<'a>(job: JobId, sessions: impl IntoIterator<Item = &'a Sessio
     sessions.into_iter().max_by_key(|session| weight(job, session))
 }
 
+/// How many more jobs this scheduler may own. How large orphans are is not known before they are claimed, so the last one may be one
+/// too many.
+async fn room(shared: &Shared) -> usize {
+    let most = shared.options.owned_max;
+    let room = move |engine: &mut Engine| {
+        if engine.tasks_owned() < most.tasks { most.jobs.saturating_sub(engine.jobs_owned()) } else { 0 }
+    };
+    shared.engine.read(room).await.unwrap_or(0)
+}
+
 /// Claims jobs, some dozens in one transaction, and brings them into memory.
 pub(crate) async fn claim_all(shared: &Arc<Shared>, orphans: Vec<Orphan>) -> Result<(), Error> {
-    let owned = shared.engine.read(|engine| engine.jobs_owned()).await.unwrap_or(usize::MAX);
+    let room = room(shared).await;
     let mut by_owner: BTreeMap<SessionId, Vec<(JobId, Revision)>> = BTreeMap::new();
-    for Orphan { job, owner } in orphans.into_iter().take(JOBS_OWNED_MAX.saturating_sub(owned)) {
+    for Orphan { job, owner } in orphans.into_iter().take(room) {
         match owner {
             Some((session, revision)) => by_owner.entry(session).or_default().push((job, revision)),
             None => claim(shared, job).await,
@@ -129,8 +139,7 @@ pub(crate) async fn claim(shared: &Arc<Shared>, id: JobId) {
 }
 
 async fn try_claim(shared: &Shared, id: JobId) -> Result<bool, Error> {
-    let jobs = shared.engine.read(|engine| engine.jobs_owned()).await.unwrap_or(usize::MAX);
-    if jobs >= JOBS_OWNED_MAX || !shared.health.is_trusted() || self_fencing::stuck(shared).is_some() {
+    if room(shared).await == 0 || !shared.health.is_trusted() || self_fencing::stuck(shared).is_some() {
         return Ok(false);
     }
     let state = &*shared.options.state;

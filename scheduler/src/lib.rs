@@ -15,6 +15,7 @@ mod committer;
 mod demand;
 mod draining;
 mod executor_records;
+pub mod fairness;
 mod faults;
 mod handover;
 mod isolation;
@@ -38,6 +39,7 @@ mod shell;
 mod store_health;
 mod store_watch;
 mod unreachable;
+mod usage;
 mod ways;
 
 pub use options::Options;

@@ -32,6 +32,24 @@ pub struct Options {
     pub network: Network,
     /// Bytes beyond which the store takes no writes, where it does not say so itself (etcd before 3.6).
     pub store_quota: u64,
+    /// What it owns at most: memory is used by that, and by little else.
+    pub owned_max: OwnedMax,
+}
+
+/// What a scheduler owns at most. Beyond it submits are answered with RESOURCE_EXHAUSTED, and no orphans are claimed: peers do, or
+/// they wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OwnedMax {
+    /// Jobs that are not over.
+    pub jobs: usize,
+    /// Tasks of theirs, in whichever state. A million takes some hundred megabytes.
+    pub tasks: u64,
+}
+
+impl Default for OwnedMax {
+    fn default() -> Self {
+        Self { jobs: 20_000, tasks: 5_000_000 }
+    }
 }
 
 /// etcd's own, if it is not told another one (`--quota-backend-bytes`).
@@ -53,12 +71,11 @@ impl Options {
             allow_remote: false,
             network: Network::Tcp,
             store_quota: STORE_QUOTA_DEFAULT,
+            owned_max: OwnedMax::default(),
         }
     }
 }
 
-/// Jobs that one scheduler owns at a time. Beyond it submits are answered with RESOURCE_EXHAUSTED: each costs memory.
-pub const JOBS_OWNED_MAX: usize = 20_000;
 /// Jobs that are read from the store at once: enough to keep it busy, few enough to leave room for commits.
 pub const LOADS_AT_ONCE: usize = 32;
 /// Jobs claimed in one transaction: each takes a guard of at most 128, and one bad one holds up no more than these.

@@ -18,6 +18,7 @@ use crate::shared::{Presence, Shared};
 use crate::shell::{EngineHandle, Shell};
 use crate::{
     demand, draining, isolation, janitor, membership, ownership, requests, safety, self_fencing, services, store_watch,
+    usage,
 };
 
 /// A scheduler could not start, or ended early.
@@ -180,6 +181,9 @@ impl Running {
         let mut trusting = tokio::spawn(safety::keep_following(Arc::clone(&shared)));
         let mut telling = tokio::spawn(demand::keep_telling(Arc::clone(&shared)));
         let mut demands = tokio::spawn(demand::follow(Arc::clone(&shared)));
+        let mut telling_use = tokio::spawn(usage::keep_telling(Arc::clone(&shared)));
+        let mut uses = tokio::spawn(usage::follow(Arc::clone(&shared)));
+        let mut rules = tokio::spawn(usage::follow_rules(Arc::clone(&shared)));
         let mut requests = tokio::spawn(requests::follow(Arc::clone(&shared)));
         let mut fencing = tokio::spawn(self_fencing::keep(Arc::clone(&shared)));
         let mut isolation = tokio::spawn(isolation::keep(Arc::clone(&shared)));
@@ -201,6 +205,9 @@ impl Running {
             _ = &mut trusting => Err(Error::Ended("the watch of the store's epoch")),
             _ = &mut telling => Err(Error::Ended("the telling of demand")),
             _ = &mut demands => Err(Error::Ended("the watch of the peers' demand")),
+            _ = &mut telling_use => Err(Error::Ended("the telling of what namespaces use")),
+            _ = &mut uses => Err(Error::Ended("the watch of what namespaces use")),
+            _ = &mut rules => Err(Error::Ended("the watch of the namespaces' rules")),
             _ = &mut requests => Err(Error::Ended("the watch of requests")),
             _ = &mut fencing => Err(Error::Ended("the watch of the engine's pulse")),
             _ = &mut isolation => Err(Error::Ended("the watch of the ways to executors")),

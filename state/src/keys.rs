@@ -67,6 +67,18 @@ pub fn cancel_mark_of(name: &str) -> Option<JobId> {
     name.strip_suffix("/cancel")?.parse().ok()
 }
 
+/// What an operator has set for a namespace.
+#[must_use]
+pub fn namespace(name: &str) -> Key {
+    Key::new(Keyspace::Namespaces, name)
+}
+
+/// What the jobs of a scheduler's session have and want, by namespace.
+#[must_use]
+pub fn usage(id: &SessionId) -> Key {
+    Key::new(Keyspace::Usage, id.0.clone())
+}
+
 /// An executor's registration.
 #[must_use]
 pub fn executor(id: &str) -> Key {

@@ -9,8 +9,10 @@ pub enum Keyspace {
     Schedulers,
     /// session id → unmet demand; leased.
     Demand,
-    /// session id → resources in use by namespace; leased.
+    /// session id → what the jobs of each namespace have and want there; leased.
     Usage,
+    /// namespace → its weight and limits.
+    Namespaces,
     /// executor id → registration.
     Executors,
     /// job id → head.
@@ -39,11 +41,12 @@ pub enum Keyspace {
 
 impl Keyspace {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Meta,
         Self::Schedulers,
         Self::Demand,
         Self::Usage,
+        Self::Namespaces,
         Self::Executors,
         Self::ActiveJobs,
         Self::CompletedJobs,
@@ -66,6 +69,7 @@ impl Keyspace {
             Self::Schedulers => "schedulers",
             Self::Demand => "demand",
             Self::Usage => "usage",
+            Self::Namespaces => "namespaces",
             Self::Executors => "executors",
             Self::ActiveJobs => "active",
             Self::CompletedJobs => "completed",

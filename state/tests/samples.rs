@@ -15,8 +15,9 @@ use muster_graph::execution::{
 };
 use muster_graph::ids::{ExecutorKey, StageIndex, TaskId};
 use muster_proto::storage::{
-    CancelMark, Content, ExecutorRecord, IdempotencyRecord, JanitorRecord, JobHead, OwnerRecord, SafeModeRecord,
-    SchedulerRecord, StageItems, StoredEdge, StoredPlan, StoredSpec, StoredStage, StoredUpstream,
+    CancelMark, Content, ExecutorRecord, IdempotencyRecord, JanitorRecord, JobHead, NamespaceRecord, OwnerRecord,
+    SafeModeRecord, SchedulerRecord, StageItems, StoredEdge, StoredPlan, StoredSpec, StoredStage, StoredUpstream,
+    UsageRecord,
 };
 use muster_proto::v1;
 use muster_state::codec::blob::Chunk;
@@ -212,6 +213,23 @@ fn samples_of_every_kind_and_version_are_read_as_they_were_written() {
     placed_plan.stages[0].placement = Some(v1::Placement { policy: 1, ..v1::Placement::default() });
     placed_plan.placement = Some(placement);
     assert_eq!((check(&placed_spec), check(&placed_plan)), (Kind::JobSpec, Kind::JobPlan), "versions of their own");
+    let mut limited_spec = placed_spec.clone();
+    limited_spec.spec.as_mut().unwrap().max_running = Some(10);
+    let limited_plan = StoredPlan { max_running: Some(10), ..placed_plan.clone() };
+    assert_eq!((check(&limited_spec), check(&limited_plan)), (Kind::JobSpec, Kind::JobPlan), "versions of their own");
+    let amount =
+        || v1::Amount { cpu_milli: Some(64_000), memory_bytes: Some(1 << 40), named: [("gpu".to_owned(), 8)].into() };
+    let namespace = NamespaceRecord {
+        rules: Some(v1::NamespaceRules {
+            weight: Some(300),
+            max_running: Some(1000),
+            max_jobs: Some(50),
+            max_in_use: Some(amount()),
+        }),
+        set_at_ms: 1_800_000_000_000,
+    };
+    let used = v1::NamespaceUse { jobs: 3, running: 64, ready: 9, in_use: Some(amount()), wanted: Some(amount()) };
+    let usage = UsageRecord { namespaces: [("etl".to_owned(), used)].into() };
     let cancel =
         CancelMark { request_id: "0123456789abcdef".to_owned(), reason: "enough".to_owned(), at_ms: 1_800_000_000_000 };
     let safe_mode = SafeModeRecord {
@@ -242,6 +260,8 @@ fn samples_of_every_kind_and_version_are_read_as_they_were_written() {
         check(&cancel),
         check(&safe_mode),
         check(&janitor),
+        check(&namespace),
+        check(&usage),
     ];
     assert_eq!(seen, Kind::ALL, "every kind has its sample");
 }

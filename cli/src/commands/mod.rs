@@ -14,6 +14,7 @@ pub(crate) mod jobs;
 pub(crate) mod lint;
 pub(crate) mod logs;
 pub(crate) mod man;
+pub(crate) mod namespaces;
 pub(crate) mod outputs;
 pub(crate) mod retry;
 pub(crate) mod run;

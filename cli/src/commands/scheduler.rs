@@ -46,6 +46,12 @@ pub(crate) struct Scheduler {
     /// The store's quota, where it does not tell it itself (etcd before 3.6: --quota-backend-bytes) [default: 2GiB]
     #[arg(long, env = "MUSTER_STORE_QUOTA", hide_env_values = true, value_parser = quantity::memory, value_name = "BYTES")]
     store_quota: Option<u64>,
+    /// Unfinished jobs that it owns at most; each costs memory [default: 20000]
+    #[arg(long, value_name = "NUMBER")]
+    max_jobs: Option<usize>,
+    /// Tasks of its jobs at most; a million takes some hundred megabytes of memory [default: 5000000]
+    #[arg(long, value_name = "NUMBER")]
+    max_tasks: Option<u64>,
     /// Serve metrics for Prometheus at http://ADDRESS/metrics [default: not at all]
     #[arg(long, env = "MUSTER_METRICS", hide_env_values = true, value_name = "ADDRESS")]
     metrics: Option<SocketAddr>,
@@ -73,6 +79,9 @@ impl Scheduler {
         options.session_ttl = self.session_ttl.or(file.session_ttl).unwrap_or(options.session_ttl);
         options.lost_after = self.lost_after.or(file.lost_after).unwrap_or(options.lost_after);
         options.store_quota = self.store_quota.or(file.store_quota).unwrap_or(options.store_quota);
+        let owned_max = &mut options.owned_max;
+        owned_max.jobs = self.max_jobs.or(file.max_jobs).unwrap_or(owned_max.jobs);
+        owned_max.tasks = self.max_tasks.or(file.max_tasks).unwrap_or(owned_max.tasks);
         let id = options.scheduler_id.clone();
         let port = metrics::Port::open(self.metrics.or(file.metrics), options.allow_remote).await?;
         let handle =

@@ -256,6 +256,8 @@ fn kind(kind: v1::ReasonKind) -> &'static str {
         v1::ReasonKind::Unavailable => "unavailable",
         v1::ReasonKind::NoRoom => "no_room",
         v1::ReasonKind::Starting => "starting",
+        v1::ReasonKind::JobLimit => "job_limit",
+        v1::ReasonKind::NamespaceLimit => "namespace_limit",
         v1::ReasonKind::Committing => "committing",
         v1::ReasonKind::Launching => "launching",
         v1::ReasonKind::WaitsThere => "waits_there",

@@ -8,6 +8,7 @@ pub(crate) mod bench;
 pub(crate) mod detail;
 pub(crate) mod executor;
 pub(crate) mod explain;
+pub(crate) mod namespace;
 pub(crate) mod scheduler;
 pub(crate) mod store;
 mod table;

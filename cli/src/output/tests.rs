@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use muster_client::v1;
 
 use super::executor::Executor;
+use super::namespace::Namespace;
 use super::scheduler::Scheduler;
 use super::store::{Recovered, Store};
 use super::views::{Cancellation, Downloaded, Job, JobAtLength, Retry, Started, Submission, Task, TaskOutput};
@@ -251,10 +252,33 @@ pub(crate) fn documented_views() -> Vec<(&'static str, String)> {
         ("executors", json(&Executor::from(ready_executor()))),
         ("explain", json(&explain::explanation())),
         ("schedulers", json(&Scheduler::from(scheduler()))),
+        ("namespaces", json(&Namespace::from(namespace()))),
         ("store", json(&Store::from(full_store()))),
         ("recovered", json(&recovered())),
         ("started", json(&started())),
     ]
+}
+
+fn namespace() -> v1::NamespaceView {
+    let max_in_use =
+        v1::Amount { cpu_milli: Some(64_000), memory_bytes: Some(1 << 40), named: [("gpu".to_owned(), 8)].into() };
+    v1::NamespaceView {
+        namespace: "etl".to_owned(),
+        rules: Some(v1::NamespaceRules {
+            weight: Some(300),
+            max_running: Some(1000),
+            max_jobs: Some(50),
+            max_in_use: Some(max_in_use),
+        }),
+        usage: Some(v1::NamespaceUse { jobs: 3, running: 64, ready: 1200, ..Default::default() }),
+        share_ppm: 312_500,
+    }
+}
+
+#[test]
+fn namespaces() {
+    let nothing_set = v1::NamespaceView { namespace: "default".to_owned(), ..Default::default() };
+    insta::assert_snapshot!(lists(&[Namespace::from(namespace()), Namespace::from(nothing_set)]));
 }
 
 #[test]

@@ -126,11 +126,11 @@ fn a_retry_of_unknown_outcome_is_said_to_be_unknown() {
 #[test]
 fn a_busy_cluster_is_told_apart_from_a_missing_one() {
     let world = World::new();
-    let busy = || Fault::Refuse(tonic::Status::resource_exhausted("JOBS_OWNED_MAX = 20000 reached"));
+    let busy = || Fault::Refuse(tonic::Status::resource_exhausted("this scheduler has 20000 unfinished jobs"));
     world.cluster.state().faults.insert("list_jobs", (0..1000).map(|_| busy()).collect());
     let answer = world.say(&["jobs", "--call-timeout", "300ms"]);
     assert_eq!(answer.code, Some(6));
-    assert!(answer.err.contains("JOBS_OWNED_MAX"), "{}", answer.err);
+    assert!(answer.err.contains("20000 unfinished jobs"), "{}", answer.err);
 }
 
 #[test]
@@ -217,4 +217,28 @@ fn members_of_the_cluster_are_listed() {
     let schedulers = json(&world.say(&["schedulers", "-o", "json"]).out);
     assert_eq!(schedulers[0]["address"], world.scheduler.address());
     assert_eq!(schedulers[0]["answered"], true);
+}
+
+#[test]
+fn what_is_set_for_a_namespace_stays_until_it_is_set_anew() {
+    let world = World::new();
+    let set = |arguments: &[&str]| {
+        let answer = world.say(&[&["namespaces", "set", "etl", "-o", "json"], arguments].concat());
+        assert_eq!(answer.code, Some(0), "{}", answer.err);
+        json(&answer.out)[0].clone()
+    };
+    let first = set(&["--weight", "300", "--max-running", "10", "--max-cpus", "4.5", "--max-resource", "gpu=2"]);
+    assert_eq!(
+        (&first["weight"], &first["max_running"], &first["max_cpu_milli"]),
+        (&300.into(), &10.into(), &4500.into())
+    );
+    let second = set(&["--max-running", "none", "--max-memory", "1GiB", "--max-resource", "gpu=none"]);
+    assert_eq!((&second["weight"], &second["max_running"]), (&300.into(), &serde_json::Value::Null));
+    assert_eq!((&second["max_memory_bytes"], &second["max_named"]), (&(1u64 << 30).into(), &serde_json::json!({})));
+    let listed = world.say(&["namespaces"]);
+    assert!(listed.out.contains("cpus=4.5 memory=1.0 GiB"), "{}", listed.out);
+    assert_eq!(set(&["--reset"])["weight"], 100);
+    let wrong = world.say(&["namespaces", "set", "etl", "--max-resource", "gpu"]);
+    assert_eq!(wrong.code, Some(2));
+    assert!(wrong.err.contains("'gpu' is not NAME=NUMBER"), "{}", wrong.err);
 }

@@ -28,6 +28,26 @@ impl Cluster for Service {
         Ok(Response::new(v1::ListSchedulersResponse { schedulers }))
     }
 
+    async fn list_namespaces(
+        &self,
+        _: Request<v1::ListNamespacesRequest>,
+    ) -> Result<Response<v1::ListNamespacesResponse>, Status> {
+        self.begin("list_namespaces").await?;
+        Ok(Response::new(v1::ListNamespacesResponse { namespaces: self.cluster.state().namespaces.clone() }))
+    }
+
+    async fn set_namespace(
+        &self,
+        request: Request<v1::SetNamespaceRequest>,
+    ) -> Result<Response<v1::SetNamespaceResponse>, Status> {
+        self.begin("set_namespace").await?;
+        let v1::SetNamespaceRequest { namespace, rules } = request.into_inner();
+        let mut state = self.cluster.state();
+        state.namespaces.retain(|view| view.namespace != namespace);
+        state.namespaces.push(v1::NamespaceView { namespace, rules, ..Default::default() });
+        Ok(Response::new(v1::SetNamespaceResponse {}))
+    }
+
     async fn drain_executor(
         &self,
         _: Request<v1::DrainExecutorRequest>,

@@ -55,7 +55,9 @@ impl Reserver {
         match reservation.need.as_ref().filter(|_| reservation.count > 0) {
             Some(need) => {
                 let need = Resources::from_wire(Some(need));
-                self.core.table.reserve(&scheduler, Reservation::of(need, reservation.count, now));
+                self.core
+                    .table
+                    .reserve(&scheduler, Reservation::of(need, (reservation.count, reservation.weight), now));
                 self.reserved = Some(now);
             }
             None => {

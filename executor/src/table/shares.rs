@@ -5,8 +5,8 @@
 //! ([ADR 13](../../../docs/adr/0013-executors-keep-the-ledger.md)).
 //!
 //! A scheduler **reserves** room by having attempts wait here, or by saying that it has tasks for which it finds none. Those who reserve
-//! get what is free in turns: the next is always for who has least of the machine then, by dominant resource, and if it does not
-//! fit yet, room gathers for it (max-min fairness by progressive filling). What falls to others is no room for oneself. Who
+//! get what is free in turns: the next is always for who has least of the machine then, for its weight, by dominant resource, and if it
+//! does not fit yet, room gathers for it (max-min fairness by progressive filling). What falls to others is no room for oneself. Who
 //! reserves nothing is in nobody's way, and without reservations everything free is everybody's: two that take the same at the
 //! same time are told so by admission.
 //!
@@ -34,6 +34,9 @@ const OFFER_LIVES: Duration = Duration::from_millis(500);
 /// Turns that are thought through: more than there are cores, mostly, and little enough to be done for each launch.
 const TURNS_MAX: usize = 1024;
 
+/// How much a scheduler counts that has not said so.
+const WEIGHT_DEFAULT: u32 = 1000;
+
 /// Tasks for which a scheduler finds no room.
 #[derive(Debug)]
 pub(crate) struct Reservation {
@@ -41,6 +44,8 @@ pub(crate) struct Reservation {
     pub(crate) need: Resources,
     /// How many.
     pub(crate) count: u32,
+    /// How much its scheduler counts beside others.
+    weight: u32,
     /// When it was told last.
     pub(crate) told: Instant,
     /// Since when there has been room for one of them.
@@ -48,8 +53,10 @@ pub(crate) struct Reservation {
 }
 
 impl Reservation {
-    pub(crate) fn of(need: Resources, count: u32, told: Instant) -> Self {
-        Self { need, count, told, offered: None }
+    /// `weight` as it is told: 0 is what is usual.
+    pub(crate) fn of(need: Resources, (count, weight): (u32, u32), told: Instant) -> Self {
+        let weight = if weight == 0 { WEIGHT_DEFAULT } else { weight };
+        Self { need, count, weight, told, offered: None }
     }
 }
 
@@ -63,6 +70,8 @@ pub(super) struct Holder {
     reservation: Option<Reservation>,
     /// Attempts of its jobs that are not finished.
     unfinished: usize,
+    /// As its last reservation said.
+    weight: Option<u32>,
     /// Which of all shares that were given here its last one was. Of those who have equally little, who was given none for longest
     /// is next: otherwise a task that needs all of the machine would never find it empty.
     served: u64,
@@ -73,6 +82,11 @@ impl Holder {
         self.unfinished == 0 && self.reservation.is_none()
     }
 
+    /// How much of the machine it has, for its weight.
+    fn share(&self, total: &Resources) -> u64 {
+        weighted(self.used.dominant_share(total), self.weight.unwrap_or(WEIGHT_DEFAULT))
+    }
+
     /// What it reserves room for, one after the other.
     fn wants(&self) -> impl Iterator<Item = &Resources> {
         let reserved = self.reservation.iter();
@@ -81,9 +95,14 @@ impl Holder {
     }
 }
 
+fn weighted(share: u64, weight: u32) -> u64 {
+    u64::try_from(u128::from(share) * u128::from(WEIGHT_DEFAULT) / u128::from(weight)).unwrap_or(u64::MAX)
+}
+
 /// A scheduler that is given room in thought.
 struct Turn<'a, W> {
     has: Resources,
+    weight: u32,
     /// Who is next: the least of these.
     rank: (u64, u64, &'a str),
     wants: W,
@@ -92,13 +111,14 @@ struct Turn<'a, W> {
 impl<'a, W> Turn<'a, W> {
     fn new(name: &'a str, holder: Option<&Holder>, wants: W, total: &Resources) -> Self {
         let has = holder.map(|holder| holder.used.clone()).unwrap_or_default();
+        let weight = holder.and_then(|holder| holder.weight).unwrap_or(WEIGHT_DEFAULT);
         let served = holder.map_or(0, |holder| holder.served);
-        Self { rank: (has.dominant_share(total), served, name), has, wants }
+        Self { rank: (weighted(has.dominant_share(total), weight), served, name), weight, has, wants }
     }
 
     fn takes(&mut self, need: &Resources, given: u64, total: &Resources) {
         self.has.add(need);
-        self.rank = (self.has.dominant_share(total), given, self.rank.2);
+        self.rank = (weighted(self.has.dominant_share(total), self.weight), given, self.rank.2);
     }
 }
 
@@ -216,7 +236,7 @@ impl Shares {
     /// The oldest attempt that waits of each scheduler, of the one that has least first.
     fn first_of_each(&self, total: &Resources) -> Vec<(Arc<str>, AttemptKey, Arc<Resources>)> {
         let mut waiting: Vec<(&Arc<str>, &Holder)> = self.holders.iter().collect();
-        waiting.sort_by_key(|(_, holder)| (holder.used.dominant_share(total), holder.served));
+        waiting.sort_by_key(|(_, holder)| (holder.share(total), holder.served));
         let first = |(name, holder): (&Arc<str>, &Holder)| {
             holder.queue.front().map(|(key, need)| (Arc::clone(name), *key, Arc::clone(need)))
         };
@@ -235,6 +255,7 @@ impl Table {
         let holder = inside.shares.holder(scheduler);
         // Told once more, it is the same offer that was not taken yet.
         let offered = holder.reservation.as_ref().and_then(|known| known.offered);
+        holder.weight = Some(reservation.weight);
         holder.reservation = Some(Reservation { offered, ..reservation });
         // It may be less than before.
         inside.let_go_on();

@@ -43,7 +43,7 @@ fn reserve(table: &Table, scheduler: &str, cpu_milli: u32, count: u32) {
 }
 
 fn reserve_at(table: &Table, scheduler: &str, need: Resources, count: u32, now: Instant) {
-    table.reserve(&scheduler.into(), Reservation::of(need, count, now));
+    table.reserve(&scheduler.into(), Reservation::of(need, (count, 0), now));
 }
 
 fn room(table: &Table, scheduler: &str) -> u32 {
@@ -85,6 +85,17 @@ fn room_gathers_for_a_large_task_of_who_has_least() {
     end(&table, &two, 0);
     table.end_reservation(&"two".into(), Instant::now());
     assert!(waits.go.is_cancelled());
+}
+
+#[test]
+fn who_counts_twice_as_much_gets_twice_as_much() {
+    let table = table(8);
+    for (name, weight) in [("one", 500), ("two", 1000)] {
+        let need = Resources { cpu_milli: 100, ..Resources::default() };
+        table.reserve(&name.into(), Reservation::of(need, (100, weight), Instant::now()));
+    }
+    let all = (room(&table, "one"), room(&table, "two"));
+    assert!(all == (700, 1300) || all == (600, 1400), "{all:?}");
 }
 
 #[test]
@@ -180,7 +191,7 @@ proptest! {
                     let need = Resources { cpu_milli: 500, ..Resources::default() };
                     let (now, scheduler) = (Instant::now(), scheduler.into());
                     match wants {
-                        true => table.reserve(&scheduler, Reservation::of(need, index, now)),
+                        true => table.reserve(&scheduler, Reservation::of(need, (index, 1000 * (index % 3)), now)),
                         false => table.end_reservation(&scheduler, now),
                     }
                 }

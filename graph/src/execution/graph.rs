@@ -34,6 +34,8 @@ pub struct ExecutionGraph {
     pub(super) stranded: u32,
     /// Stages with ready tasks.
     pub(super) ready_stages: BitSet,
+    /// Stages with tasks that are assigned or running.
+    pub(super) held_stages: BitSet,
     /// Ends of backoffs; an entry that its task does not bear out any more is dropped when it comes up.
     pub(super) backoffs: BinaryHeap<Reverse<(Millis, TaskId)>>,
     /// The latest time heard of.
@@ -152,6 +154,7 @@ impl ExecutionGraph {
             executor_refs: BTreeMap::new(),
             stranded: 0,
             ready_stages: BitSet::new(total),
+            held_stages: BitSet::new(total),
             backoffs: BinaryHeap::new(),
             clock: 0,
             work: VecDeque::new(),
@@ -263,6 +266,11 @@ impl ExecutionGraph {
         self.ready_stages
             .iter()
             .map(|stage| Ready { stage: StageIndex(stage), count: self.stages[stage as usize].ready.len() })
+    }
+
+    /// The stages with tasks that executors have, assigned or running, and how many. Costs no more than their number.
+    pub fn held(&self) -> impl Iterator<Item = (StageIndex, u32)> + '_ {
+        self.held_stages.iter().map(|stage| (StageIndex(stage), self.stages[stage as usize].counts.held()))
     }
 
     /// When the next [`Event::TimerFired`] is due. After a restore it may be in the past.

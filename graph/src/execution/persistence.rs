@@ -147,6 +147,9 @@ impl ExecutionGraph {
                 }
             }
             self.stages[stage].counts = counts;
+            if counts.held() > 0 {
+                self.held_stages.insert(stage as u32);
+            }
             self.stages_over += u32::from(self.stages[stage].record.state.is_over());
         }
         let all_over = self.submitted && self.stages_over as usize == self.stages.len();

@@ -1,7 +1,7 @@
 //! The only code that changes a task or a stage.
 //!
 //! Everything that follows from tasks and stages is brought up to date here and nowhere else: counts (promise C6), what is
-//! ready, what executors hold, how upstreams stand, what the next delta must carry. Each change costs what it touches.
+//! ready, what executors hold, of which stages, how upstreams stand, what the next delta must carry. Each change costs what it touches.
 //!
 //! Invariants, checked after every event by the property tests: counts equal a recount; a task is in `ready` if and only
 //! if it is pending, its backoff is over and [`ExecutionGraph::is_allowed`]; `Upstreams` equal a recount.
@@ -105,7 +105,13 @@ impl ExecutionGraph {
                 *counts.of(was) -= 1;
                 *counts.of(is) += 1;
             }
-            if value.counts.live() == 0 {
+            let (held, live) = (value.counts.held(), value.counts.live());
+            if held > 0 {
+                self.held_stages.insert(stage);
+            } else {
+                self.held_stages.remove(stage);
+            }
+            if live == 0 {
                 self.look_at(stage);
             }
         }

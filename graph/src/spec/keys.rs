@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::limits::{
     CPU_MILLI_MAX, LABELS_MAX, NAMED_RESOURCE_COUNT_MAX, NAMESPACE_CHARS_MAX, PREFERENCE_WEIGHT_MAX, STAGES_MAX,
-    TASKS_PER_STAGE_MAX,
+    TASKS_PER_JOB_MAX, TASKS_PER_STAGE_MAX,
 };
 
 /// A key, what it is for, and the shape of its value.
@@ -36,7 +36,7 @@ pub(super) const JOB: &[Key] = &[
     },
     Key {
         name: "priority",
-        about: "Higher goes first inside a namespace. Default: 0.",
+        about: "Higher goes first inside a namespace: a point is worth an hour of waiting. Default: 0.",
         shape: || json!({"type": "integer", "minimum": i32::MIN, "maximum": i32::MAX}),
     },
     Key { name: "env", about: "Environment of every task of every stage.", shape: || reference("env") },
@@ -50,6 +50,11 @@ pub(super) const JOB: &[Key] = &[
         about: "How long an executor may be out of reach before its tasks run elsewhere; never: they wait for it. \
                 Default: the cluster's.",
         shape: || reference("duration_or_never"),
+    },
+    Key {
+        name: "max_running",
+        about: "How many of its tasks may run at the same time, of all stages. Default: as many as there is room for.",
+        shape: || json!({"type": "integer", "minimum": 1, "maximum": TASKS_PER_JOB_MAX}),
     },
     Key {
         name: "placement",

@@ -29,8 +29,8 @@ mod suggest;
 
 use std::path::Path;
 
-pub use check::check;
 pub(crate) use check::{Edge as SpecEdge, Names};
+pub use check::{check, is_namespace};
 pub use draft::{Draft, Files, ForEach, NoFiles};
 pub use model::*;
 pub use placement::{LabelRule, Placement, Placing, Policy, Preference};

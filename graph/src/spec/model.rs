@@ -14,7 +14,7 @@ pub struct JobSpec {
     pub namespace: String,
     /// Free to use.
     pub labels: BTreeMap<String, String>,
-    /// Higher goes first inside a namespace.
+    /// Higher goes first inside a namespace; a point is worth an hour of waiting.
     pub priority: i32,
     /// For every task of every stage; a stage's own `env` wins.
     pub env: BTreeMap<String, String>,
@@ -22,6 +22,8 @@ pub struct JobSpec {
     pub timeout: Option<Duration>,
     /// When what an executor had is run elsewhere because it is out of reach; `None`: as the cluster says.
     pub lost_after: Option<LostAfter>,
+    /// How many of its tasks may run at the same time, of all stages; `None`: as many as there is room for.
+    pub max_running: Option<u32>,
     /// On which executors its tasks may run; a stage's own word wins.
     pub placement: Placement,
     /// In any order; names are unique.

@@ -149,6 +149,8 @@ impl Witness {
             assert_eq!(graph.stage_counts(stage), counts, "{stage:?}");
             assert_eq!(record.finished_at > 0, record.state.is_over(), "{stage:?} {record:?}");
             assert!(!record.state.is_over() || counts.live() == 0, "{stage:?} is over with {counts:?}");
+            let listed = graph.held().find(|(held, _)| *held == stage).map_or(0, |(_, count)| count);
+            assert_eq!(listed, counts.held(), "{stage:?}: what executors have of it");
             let may_hold = record.state == StageState::Running;
             assert!(may_hold || counts.held() == 0, "{stage:?} {record:?} has {counts:?}");
         }

@@ -44,7 +44,14 @@ pub(crate) fn plan(stages: impl IntoIterator<Item = StagePlan>) -> Plan {
             stages[upstream.stage.0 as usize].downstreams.push(StageIndex(index as u32));
         }
     }
-    Plan { stages, timeout_ms: None, lost_after: LossPolicy::Cluster, priority: 0, placement: Placement::default() }
+    Plan {
+        stages,
+        timeout_ms: None,
+        lost_after: LossPolicy::Cluster,
+        priority: 0,
+        max_running: None,
+        placement: Placement::default(),
+    }
 }
 
 /// The same, shared.

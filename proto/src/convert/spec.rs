@@ -30,6 +30,7 @@ impl From<&spec::JobSpec> for v1::JobSpec {
             }),
             stages: job.stages.iter().map(v1::StageSpec::from).collect(),
             placement: to_placement(&job.placement),
+            max_running: job.max_running,
         }
     }
 }
@@ -177,6 +178,7 @@ impl TryFrom<v1::JobSpec> for spec::JobSpec {
                 .map(|(place, stage)| stage_spec(stage, &format!("stages[{place}]")))
                 .collect::<Result<_, _>>()?,
             placement: placement(job.placement, "placement")?,
+            max_running: job.max_running,
         })
     }
 }

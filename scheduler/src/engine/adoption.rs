@@ -1,10 +1,11 @@
-//! Jobs that come into memory, and go from it to be read again.
+//! Jobs that come into memory, and go from it, some of them to be read again.
 
 use muster_graph::execution::Event;
 use muster_graph::ids::{JobId, Millis};
 use muster_state::Revision;
 
 use super::{Engine, Job, Loaded, Output, first_attempt_of};
+use crate::fairness::Use;
 
 impl Engine {
     pub(super) fn adopted(&mut self, mut loaded: Loaded, now: Millis) {
@@ -24,8 +25,10 @@ impl Engine {
             self.forget_job(id, "it was claimed anew");
         }
         let fresh = loaded.fresh;
-        let mut job = Job::new(loaded, now);
+        let namespace = self.queues.name(&loaded.head.namespace);
+        let mut job = Job::new(loaded, namespace, now);
         job.graph.number_attempts_above(first_attempt_of(self.identity.epoch));
+        self.tasks += u64::from(job.graph.counts().total());
         self.jobs.insert(id, job);
         if fresh {
             self.apply(id, Event::Submitted, now);
@@ -73,5 +76,42 @@ impl Engine {
     pub(super) fn read_again(&mut self, id: JobId, why: &str, after_ms: Millis) {
         self.forget_job(id, why);
         self.outputs.push(Output::Reload { job: id, after_ms });
+    }
+
+    pub(super) fn drop_all_jobs(&mut self, why: &str) {
+        let jobs: Vec<JobId> = self.jobs.keys().copied().collect();
+        for job in jobs {
+            self.drop_job(job, why);
+        }
+    }
+
+    /// The job is not ours any more.
+    pub(super) fn drop_job(&mut self, id: JobId, why: &str) {
+        self.forget_job(id, why);
+        self.watchers.remove(&id);
+    }
+
+    pub(super) fn forget_job(&mut self, id: JobId, why: &str) {
+        let Some(job) = self.jobs.remove(&id) else { return };
+        tracing::info!(job = %id, why, "job dropped from memory");
+        self.tasks -= u64::from(job.graph.counts().total());
+        self.queues.leave(&job.namespace, job.place());
+        self.queues.changed(&job.namespace, &job.standing, &Use::default());
+        if let Some(at) = job.timer {
+            self.timers.remove(&(at, id));
+        }
+        self.dirty.remove(&id);
+        self.ends.forget(id);
+        self.suspects.forget(id);
+        for executor in self.executors.values_mut() {
+            executor.ask.remove(&id);
+            executor.release_where(|(held, ..)| *held == id);
+            let name = id.to_string();
+            executor.to_fetch.launches.retain(|group| group.job_id != name);
+        }
+        self.abandon(job.waiting);
+        if let Some((_, consequences)) = job.in_flight {
+            self.abandon(consequences);
+        }
     }
 }

@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
-use muster_graph::execution::{Effect, Event, ExecutionGraph, FailureNote, JobEvent};
-use muster_graph::ids::{Attempt, JobId, Millis, TaskId};
+use muster_graph::execution::{Effect, Event, ExecutionGraph, FailureNote, JobEvent, Ready};
+use muster_graph::ids::{Attempt, JobId, Millis, StageIndex, TaskId};
 use muster_proto::{storage, v1};
 use muster_state::{Op, Revision, SessionId};
 use tokio::sync::oneshot;
 
 use super::Successor;
 use super::ahead::Pace;
+use super::queues::{POINT_MS, Place};
+use crate::fairness::Use;
 use crate::persist::Cursor;
 
 /// A job as it was claimed and read, or just accepted.
@@ -90,6 +92,10 @@ pub struct Job {
     /// The number of the commit in flight, and what waits for it.
     pub(crate) in_flight: Option<(u64, Consequences)>,
     pub(crate) timer: Option<Millis>,
+    /// Its namespace's name.
+    pub(super) namespace: Arc<str>,
+    /// What its namespace's queue knows of it.
+    pub(super) standing: Use,
     /// The peer that it is to be handed over to.
     pub(crate) leaving: Option<Arc<Successor>>,
     /// Since when this copy is in memory.
@@ -101,7 +107,7 @@ pub struct Job {
 }
 
 impl Job {
-    pub(crate) fn new(loaded: Loaded, now: Millis) -> Self {
+    pub(crate) fn new(loaded: Loaded, namespace: Arc<str>, now: Millis) -> Self {
         let Loaded { id, head, graph, cursor, with_first_commit, .. } = loaded;
         Self {
             id,
@@ -112,6 +118,8 @@ impl Job {
             waiting: Consequences::default(),
             in_flight: None,
             timer: None,
+            namespace,
+            standing: Use::default(),
             leaving: None,
             held_since: now,
             pace: Pace::default(),
@@ -158,6 +166,31 @@ impl Job {
 
     pub(crate) fn token(&self) -> u64 {
         self.cursor.token
+    }
+
+    /// Its place in its namespace's queue.
+    pub(super) fn place(&self) -> Place {
+        (i128::from(self.head.submitted_at_ms) - i128::from(self.head.priority) * POINT_MS, self.id)
+    }
+
+    /// How many more of its tasks may be with executors.
+    pub(super) fn may_run(&self) -> u32 {
+        self.graph.plan().max_running.map_or(u32::MAX, |most| most.saturating_sub(self.graph.counts().held()))
+    }
+
+    /// What it has and wants.
+    pub(super) fn count_use(&self) -> Use {
+        let mut standing = Use { jobs: 1, ..Use::default() };
+        let need = |stage: StageIndex| &self.graph.plan().stages[stage.0 as usize].resources;
+        for (stage, count) in self.graph.held() {
+            standing.running += count;
+            standing.in_use.add(need(stage), count);
+        }
+        for Ready { stage, count } in self.graph.ready().filter(|_| self.leaving.is_none()) {
+            standing.ready += count;
+            standing.wanted.add(need(stage), count);
+        }
+        standing
     }
 
     pub(crate) fn is_full(&self) -> bool {

@@ -1,5 +1,6 @@
 //! What comes into the engine, and what it wants done.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use muster_graph::ids::{Attempt, ExecutorKey, JobId, TaskId};
@@ -7,6 +8,7 @@ use muster_proto::v1;
 use muster_state::Revision;
 use tokio::sync::oneshot;
 
+use crate::fairness::{Rules, Use};
 use crate::ways::Way;
 
 use super::{CommitName, CommitResult, Departing, Engine, Loaded, Loss, Registration, StatusAnswer, Successor};
@@ -107,6 +109,10 @@ pub enum Input {
         /// Answered when there is work, or by [`Input::PollExpired`].
         reply: oneshot::Sender<v1::PollWorkResponse>,
     },
+    /// What the jobs of peers have and want: by session, and by namespace.
+    Usage(BTreeMap<String, BTreeMap<String, Use>>),
+    /// What is set for namespaces: for all that have rules.
+    Rules(BTreeMap<String, Rules>),
     /// The poll has waited long enough.
     PollExpired {
         /// Whose.

@@ -25,6 +25,7 @@ mod messages;
 mod place;
 mod polls;
 mod quarantine;
+mod queues;
 mod reach;
 mod requests;
 mod reservations;
@@ -33,6 +34,7 @@ mod suspects;
 mod takeover;
 #[cfg(test)]
 pub(crate) mod tests;
+mod turns;
 pub(crate) mod view;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -77,8 +79,10 @@ pub struct Engine {
     /// An executor at home here that has not been heard of for so long is out of reach.
     silent_after: Millis,
     jobs: BTreeMap<JobId, Job>,
-    /// Jobs with ready tasks, in the order in which they are owed: priority, then age.
-    ready: BTreeSet<(std::cmp::Reverse<i32>, JobId)>,
+    /// Of all these jobs.
+    tasks: u64,
+    /// Jobs with ready tasks, and what each namespace has.
+    queues: queues::Queues,
     /// When jobs want to be woken.
     timers: BTreeSet<(Millis, JobId)>,
     /// When jobs give up executors that are away, each after its own time.
@@ -120,7 +124,8 @@ impl Engine {
             lost_after,
             silent_after,
             jobs: BTreeMap::new(),
-            ready: BTreeSet::new(),
+            tasks: 0,
+            queues: queues::Queues::default(),
             timers: BTreeSet::new(),
             absences: BTreeSet::new(),
             dirty: BTreeSet::new(),
@@ -172,6 +177,8 @@ impl Engine {
                     self.commit_came_back(name, result, now);
                 }
             }
+            Input::Usage(peers) => self.queues.set_elsewhere(peers),
+            Input::Rules(rules) => self.queues.set_rules(rules),
             Input::SessionLost => self.drop_all_jobs("this scheduler lost its session"),
             Input::StoreDoubted => self.drop_all_jobs("the store may have been restored from a backup"),
             Input::Tick => self.tick(now),
@@ -196,7 +203,7 @@ impl Engine {
         let waiting = self.executors.values().filter_map(|e| e.ask_back_at(self.schedulers_sharing())).min();
         let absence = self.absences.first().map(|(at, ..)| *at);
         let reservation = self.reservations.look_at();
-        let tried = self.executors.values().filter_map(Executor::try_at).min().filter(|_| !self.ready.is_empty());
+        let tried = self.executors.values().filter_map(Executor::try_at).min().filter(|_| !self.queues.is_empty());
         job.into_iter().chain(executor).chain(waiting).chain(absence).chain(reservation).chain(tried).min()
     }
 
@@ -210,6 +217,12 @@ impl Engine {
     #[must_use]
     pub fn jobs_owned(&self) -> usize {
         self.jobs.len()
+    }
+
+    /// Their tasks, in whichever state.
+    #[must_use]
+    pub fn tasks_owned(&self) -> u64 {
+        self.tasks
     }
 
     /// The ids of the jobs owned now.
@@ -332,11 +345,16 @@ impl Engine {
     /// Puts the job into the indices where it belongs now.
     fn refresh(&mut self, id: JobId) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        let place = (std::cmp::Reverse(job.head.priority), id);
-        if job.leaving.is_none() && job.graph.ready().next().is_some() {
-            self.ready.insert(place);
+        let place = job.place();
+        if job.leaving.is_none() && job.may_run() > 0 && job.graph.ready().next().is_some() {
+            self.queues.enter(&job.namespace, place);
         } else {
-            self.ready.remove(&place);
+            self.queues.leave(&job.namespace, place);
+        }
+        let standing = job.count_use();
+        if standing != job.standing {
+            self.queues.changed(&job.namespace, &job.standing, &standing);
+            job.standing = standing;
         }
         let timer = job.graph.next_timer();
         if timer != job.timer {
@@ -351,41 +369,6 @@ impl Engine {
         if let Some(watcher) = self.watchers.get(&id) {
             // Not modified in value: every send wakes the watchers, who look for themselves.
             watcher.send_replace(Changed::Now);
-        }
-    }
-
-    fn drop_all_jobs(&mut self, why: &str) {
-        let jobs: Vec<JobId> = self.jobs.keys().copied().collect();
-        for job in jobs {
-            self.drop_job(job, why);
-        }
-    }
-
-    /// The job is not ours any more.
-    fn drop_job(&mut self, id: JobId, why: &str) {
-        self.forget_job(id, why);
-        self.watchers.remove(&id);
-    }
-
-    fn forget_job(&mut self, id: JobId, why: &str) {
-        let Some(job) = self.jobs.remove(&id) else { return };
-        tracing::info!(job = %id, why, "job dropped from memory");
-        self.ready.remove(&(std::cmp::Reverse(job.head.priority), id));
-        if let Some(at) = job.timer {
-            self.timers.remove(&(at, id));
-        }
-        self.dirty.remove(&id);
-        self.ends.forget(id);
-        self.suspects.forget(id);
-        for executor in self.executors.values_mut() {
-            executor.ask.remove(&id);
-            executor.release_where(|(held, ..)| *held == id);
-            let name = id.to_string();
-            executor.to_fetch.launches.retain(|group| group.job_id != name);
-        }
-        self.abandon(job.waiting);
-        if let Some((_, consequences)) = job.in_flight {
-            self.abandon(consequences);
         }
     }
 }

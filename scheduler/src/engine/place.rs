@@ -1,8 +1,6 @@
 //! Ready tasks to free resources: states the present as a [`placement`] problem, and carries the answer out.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::ops::Bound;
 use std::sync::Arc;
 
 use muster_graph::execution::{Effect, Event};
@@ -10,13 +8,10 @@ use muster_graph::ids::{JobId, Millis, StageIndex};
 use muster_graph::plan::StagePlan;
 use muster_graph::spec::{Placement, Placing, Resources};
 
+use super::turns::{Round, Wanted};
 use super::{Engine, Executor, Job};
 use crate::options::LAUNCH_WINDOW;
 use crate::placement::{self, Backlog, Demand, Offer};
-
-/// Demands stated as one problem, or a few more: all stages of a job are in one round. Whoever comes first in the order
-/// is in an earlier round.
-const DEMANDS_PER_ROUND: usize = 512;
 
 /// Kinds of demand that are remembered to have found no more room: more than a cluster mostly has, and few enough to be looked
 /// through for each demand.
@@ -63,9 +58,6 @@ impl Short {
     }
 }
 
-/// So many tasks of a stage wait to be placed.
-pub(super) type Wanted = (JobId, StageIndex, u32);
-
 /// For what demands say of labels, how much they like each executor of a round.
 pub(super) type Ranks<'a> = HashMap<Placing<'a>, Vec<Option<u32>>>;
 
@@ -77,9 +69,6 @@ struct Assigned {
     /// See [`Demand::work`].
     work: Option<u64>,
 }
-
-/// Where in the order of what is owed a round of demands ended.
-pub(super) type Place = (Reverse<i32>, JobId);
 
 /// Why an executor takes nothing now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,39 +117,15 @@ impl Executor {
 
 impl Engine {
     pub(super) fn place(&mut self, now: Millis) {
-        let mut wanted: Vec<Wanted> = Vec::with_capacity(DEMANDS_PER_ROUND);
-        // Where the last round ended. Demands that fit nowhere must not keep those behind them from being looked at.
-        let mut after = None;
+        let mut turns = self.turns();
         let mut owed = BTreeSet::new();
         let mut short = Short::default();
-        loop {
-            after = self.next_round(after, &mut wanted, |job, stage| !short.has(job, stage, now));
-            if wanted.is_empty() || !self.place_round(&wanted, &mut owed, &mut short, now) {
-                return;
+        while let Some(round) = self.next_round(&mut turns, now, |job, stage| !short.has(job, stage, now)) {
+            match self.place_round(&round, &mut owed, &mut short, now) {
+                Some(left) => turns.found_no_room(&round, &left),
+                None => return,
             }
         }
-    }
-
-    /// The next of the demands that `counts`, in the order in which they are owed. Answers where they end.
-    pub(super) fn next_round(
-        &self,
-        mut after: Option<Place>,
-        wanted: &mut Vec<Wanted>,
-        counts: impl Fn(&Job, StageIndex) -> bool,
-    ) -> Option<Place> {
-        wanted.clear();
-        for place in self.ready.range((after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded)) {
-            if wanted.len() >= DEMANDS_PER_ROUND {
-                break;
-            }
-            let job = &self.jobs[&place.1];
-            if !job.is_full() {
-                let ready = job.graph.ready().filter(|ready| counts(job, ready.stage));
-                wanted.extend(ready.map(|ready| (place.1, ready.stage, ready.count)));
-            }
-            after = Some(*place);
-        }
-        after
     }
 
     /// How much demands like each executor, by what they say of labels. Those that say the same share an answer, of whichever
@@ -193,9 +158,16 @@ impl Engine {
         wanted.iter().map(demand).collect()
     }
 
-    /// Places what fits of some demands. False: no executor takes anything more. `owed`: executors that somebody before
-    /// these waits for. `short`: what found no more room.
-    fn place_round(&mut self, wanted: &[Wanted], owed: &mut BTreeSet<String>, short: &mut Short, now: Millis) -> bool {
+    /// Places what fits of some demands, and says how many tasks of each found no room. `None`: no executor takes anything more.
+    /// `owed`: executors that somebody before these waits for. `short`: what found no more room.
+    fn place_round(
+        &mut self,
+        round: &Round,
+        owed: &mut BTreeSet<String>,
+        short: &mut Short,
+        now: Millis,
+    ) -> Option<Vec<u32>> {
+        let wanted = round.wanted.as_slice();
         let schedulers = self.schedulers_sharing();
         let mut ids = Vec::new();
         let mut labels = Vec::new();
@@ -208,14 +180,14 @@ impl Engine {
             }
         }
         if offers.is_empty() {
-            return false;
+            return None;
         }
         let ranks = self.ranks(wanted, &labels);
         let demands = self.demands(wanted, &ranks, now);
         let assignments = placement::solve(&demands, &mut offers);
         let mut left: Vec<u32> = demands.iter().map(|demand| demand.count).collect();
         assignments.iter().for_each(|assignment| left[assignment.demand] -= assignment.count);
-        for ((id, stage, _), _) in wanted.iter().zip(left).filter(|(_, left)| *left > 0) {
+        for ((id, stage, _), _) in wanted.iter().zip(&left).filter(|(_, left)| **left > 0) {
             short.add(&self.jobs[id], *stage, now);
         }
         let works: Vec<Option<u64>> = demands.iter().map(|demand| demand.work).collect();
@@ -229,8 +201,9 @@ impl Engine {
                 }));
             let what = Assigned { stage, count: assignment.count, resources, work: works[assignment.demand] };
             self.assign(id, &what, &ids[assignment.offer], now);
+            self.queues.served(&round.namespace);
         }
-        true
+        Some(left)
     }
 
     fn assign(&mut self, id: JobId, what: &Assigned, executor: &str, now: Millis) {

@@ -86,7 +86,7 @@ impl Engine {
             let uncertain = executor.on_their_way > 0 || !executor.to_fetch.launches.is_empty();
             executor.pull && executor.poll.is_none() && (uncertain || executor.is_reachable() && unheard)
         };
-        !self.ready.is_empty() || self.executors.values().any(uncollected)
+        !self.queues.is_empty() || self.executors.values().any(uncollected)
     }
 
     /// The table answers what the executor was asked in the answer that it heeded.

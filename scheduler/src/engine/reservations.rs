@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use muster_graph::ids::{Millis, StageIndex};
+use muster_graph::ids::{JobId, Millis, StageIndex};
 use muster_graph::spec::{Placing, Resources};
 use muster_proto::v1;
 
@@ -35,6 +35,7 @@ const EXECUTORS_PER_SMALL_TASK: u32 = 8;
 struct Told {
     need: Resources,
     count: u32,
+    weight: u32,
     at: Millis,
 }
 
@@ -77,7 +78,7 @@ impl Engine {
 
     /// Asks for room for what has found none.
     pub(super) fn reserve(&mut self, now: Millis) {
-        if self.ready.is_empty() || self.schedulers_sharing() < 2 {
+        if self.queues.is_empty() || self.schedulers_sharing() < 2 {
             self.reservations.since = None;
             for executor in std::mem::take(&mut self.reservations.told).into_keys() {
                 self.tell_reservation(&executor, None);
@@ -89,42 +90,42 @@ impl Engine {
             return;
         }
         self.reservations.look_at = now + LOOK_AGAIN_MS;
-        let wanted = self.reservations_wanted();
+        let wanted = self.reservations_wanted(now);
+        let weight = self.queues.weight();
         let before = std::mem::take(&mut self.reservations.told);
         for gone in before.keys().filter(|executor| !wanted.contains_key(*executor)) {
             self.tell_reservation(gone, None);
         }
         for (executor, (need, count)) in wanted {
-            let known = before.get(&executor).filter(|known| (&known.need, known.count) == (&need, count));
+            let same = |known: &&Told| (&known.need, known.count, known.weight) == (&need, count, weight);
+            let known = before.get(&executor).filter(same);
             let at = match known.filter(|known| now < known.at + REPEAT_MS) {
                 Some(known) => known.at,
                 None => {
-                    self.tell_reservation(&executor, Some((&need, count)));
+                    self.tell_reservation(&executor, Some((&need, count, weight)));
                     now
                 }
             };
-            self.reservations.told.insert(executor, Told { need, count, at });
+            self.reservations.told.insert(executor, Told { need, count, weight, at });
         }
     }
 
     /// For each executor that is to be asked: for how many tasks of which need.
-    fn reservations_wanted(&self) -> BTreeMap<String, (Resources, u32)> {
+    fn reservations_wanted(&self, now: Millis) -> BTreeMap<String, (Resources, u32)> {
         let mut open: Vec<&Executor> = self.executors.values().filter(|executor| executor.may_reserve()).collect();
         // Where most is left room gathers soonest.
         open.sort_by_key(|executor| std::cmp::Reverse(executor.left().cpu_milli));
         let mut wanted = BTreeMap::new();
-        let ready = self.ready.iter().flat_map(|(_, id)| {
-            let (graph, plan) = (&self.jobs[id].graph, self.jobs[id].graph.plan());
-            let described = |stage: StageIndex| (&plan.stages[stage.0 as usize].resources, plan.placing(stage));
-            graph.ready().map(move |ready| (described(ready.stage), ready.count))
-        });
         // Demands like one before that fitted nowhere are passed over: they are nobody's competitors.
         let mut nowhere: HashMap<Placing<'_>, BTreeSet<&Resources>> = HashMap::new();
         let mut found = 0;
-        for ((need, placing), count) in ready {
+        for (id, stage) in self.most_owed(now) {
             if found == DEMANDS_MAX || open.is_empty() {
                 break;
             }
+            let graph = &self.jobs[&id].graph;
+            let (need, placing) = (&graph.plan().stages[stage.0 as usize].resources, graph.plan().placing(stage));
+            let count = graph.ready_count(stage);
             if nowhere.get(&placing).is_some_and(|same| same.contains(need)) {
                 continue;
             }
@@ -151,12 +152,24 @@ impl Engine {
         wanted
     }
 
-    fn tell_reservation(&mut self, id: &str, reserved: Option<(&Resources, u32)>) {
+    /// Ready tasks in the order in which they are owed: each namespace has its turns, as if what is asked for were given.
+    fn most_owed(&self, now: Millis) -> impl Iterator<Item = (JobId, StageIndex)> + '_ {
+        let mut turns = self.turns();
+        let rounds = std::iter::from_fn(move || {
+            let round = self.next_round(&mut turns, now, |_, _| true)?;
+            round.wanted.iter().for_each(|wanted| self.think_given(&mut turns, &round, *wanted));
+            Some(round.wanted)
+        });
+        rounds.flatten().map(|(job, stage, _)| (job, stage))
+    }
+
+    fn tell_reservation(&mut self, id: &str, reserved: Option<(&Resources, u32, u32)>) {
         let Some(executor) = self.executors.get(id) else { return };
         let reservation = v1::Reservation {
             scheduler: self.identity.address.clone(),
-            need: reserved.map(|(need, _)| need.into()),
-            count: reserved.map_or(0, |(_, count)| count),
+            need: reserved.map(|(need, ..)| need.into()),
+            count: reserved.map_or(0, |(_, count, _)| count),
+            weight: reserved.map_or(0, |(.., weight)| weight),
         };
         self.outputs.push(Output::Reserve { executor: executor.key.clone(), reservation });
     }

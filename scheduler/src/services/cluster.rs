@@ -83,6 +83,20 @@ impl Cluster for Api {
         Ok(Response::new(v1::ListSchedulersResponse { schedulers }))
     }
 
+    async fn list_namespaces(
+        &self,
+        _request: Request<v1::ListNamespacesRequest>,
+    ) -> Result<Response<v1::ListNamespacesResponse>, Status> {
+        self.namespaces().await.map(Response::new)
+    }
+
+    async fn set_namespace(
+        &self,
+        request: Request<v1::SetNamespaceRequest>,
+    ) -> Result<Response<v1::SetNamespaceResponse>, Status> {
+        self.set_rules(request).await
+    }
+
     async fn drain_executor(
         &self,
         request: Request<v1::DrainExecutorRequest>,

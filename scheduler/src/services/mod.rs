@@ -8,6 +8,7 @@ mod executors;
 mod explain;
 mod home;
 mod jobs;
+mod namespaces;
 mod operators;
 mod peers;
 mod registration;

@@ -26,6 +26,8 @@ pub const RECORD_BYTES_MAX: usize = 32 << 20;
 pub(super) const FIRST_VERSION: u8 = 1;
 /// Specs and plans that say where tasks must run: a program that passed that over would run them elsewhere.
 pub(super) const PLACEMENT_FROM_VERSION: u8 = 2;
+/// Those that limit how many tasks of the job run at the same time.
+pub(super) const MAX_RUNNING_FROM_VERSION: u8 = 3;
 
 /// What a record is. Numbers are never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -63,11 +65,15 @@ pub enum Kind {
     SafeMode = 20,
     /// `storage.JanitorRecord`.
     Janitor = 21,
+    /// `storage.NamespaceRecord`.
+    Namespace = 22,
+    /// `storage.UsageRecord`.
+    Usage = 23,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::JobHead,
         Self::Scheduler,
         Self::Executor,
@@ -84,6 +90,8 @@ impl Kind {
         Self::CancelMark,
         Self::SafeMode,
         Self::Janitor,
+        Self::Namespace,
+        Self::Usage,
     ];
 
     /// For messages.
@@ -106,6 +114,8 @@ impl Kind {
             Self::CancelMark => "cancel mark",
             Self::SafeMode => "safe mode record",
             Self::Janitor => "janitor record",
+            Self::Namespace => "namespace record",
+            Self::Usage => "usage record",
         }
     }
 
@@ -113,7 +123,7 @@ impl Kind {
     #[must_use]
     pub const fn version(self) -> u8 {
         match self {
-            Self::JobSpec | Self::JobPlan => PLACEMENT_FROM_VERSION,
+            Self::JobSpec | Self::JobPlan => MAX_RUNNING_FROM_VERSION,
             _ => FIRST_VERSION,
         }
     }

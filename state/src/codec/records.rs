@@ -3,12 +3,12 @@
 use bincode::Options as _;
 use muster_graph::execution::{Delta, JobEvent};
 use muster_graph::ids::Millis;
-use muster_proto::{storage, v1};
+use muster_proto::storage;
 use prost::Message as _;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::envelope::{FIRST_VERSION, PLACEMENT_FROM_VERSION};
+use super::envelope::{FIRST_VERSION, MAX_RUNNING_FROM_VERSION, PLACEMENT_FROM_VERSION};
 use super::{Kind, RECORD_BYTES_MAX, Record};
 
 /// One commit of a job, in JobDeltas: resulting states, never inputs.
@@ -112,17 +112,26 @@ protobuf_record! {
     storage::CancelMark => CancelMark;
     storage::SafeModeRecord => SafeMode;
     storage::JanitorRecord => Janitor;
+    storage::NamespaceRecord => Namespace;
+    storage::UsageRecord => Usage;
 }
 
 fn spec_version(stored: &storage::StoredSpec) -> u8 {
-    let says = |spec: &v1::JobSpec| spec.placement.is_some() || spec.stages.iter().any(|s| s.placement.is_some());
-    version_with(stored.spec.as_ref().is_some_and(says))
+    let Some(spec) = &stored.spec else { return FIRST_VERSION };
+    version_with(spec.placement.is_some() || spec.stages.iter().any(|s| s.placement.is_some()), spec.max_running)
 }
 
 fn plan_version(plan: &storage::StoredPlan) -> u8 {
-    version_with(plan.placement.is_some() || plan.stages.iter().any(|stage| stage.placement.is_some()))
+    version_with(
+        plan.placement.is_some() || plan.stages.iter().any(|stage| stage.placement.is_some()),
+        plan.max_running,
+    )
 }
 
-fn version_with(placement: bool) -> u8 {
-    if placement { PLACEMENT_FROM_VERSION } else { FIRST_VERSION }
+fn version_with(placement: bool, max_running: Option<u32>) -> u8 {
+    match (placement, max_running) {
+        (_, Some(_)) => MAX_RUNNING_FROM_VERSION,
+        (true, None) => PLACEMENT_FROM_VERSION,
+        (false, None) => FIRST_VERSION,
+    }
 }

@@ -34,6 +34,13 @@ impl Rules {
         if let Some(LostAfter::Time(time)) = spec.lost_after {
             self.lost_after(at("lost_after"), time);
         }
+        if spec.max_running.is_some_and(|most| most == 0 || u64::from(most) > TASKS_PER_JOB_MAX) {
+            self.wrong(
+                at("max_running"),
+                format!("{} is no number of tasks that may run at the same time", spec.max_running.unwrap_or(0)),
+                format!("give 1 to {TASKS_PER_JOB_MAX}, or leave it out for as many as there is room for"),
+            );
+        }
         self.placement(None, &spec.placement, 0);
         let stages = spec.stages.len();
         if stages == 0 {
@@ -179,7 +186,9 @@ pub(super) fn bad_name(name: &str, what: &str) -> Option<(String, String)> {
     ))
 }
 
-fn is_namespace(name: &str) -> bool {
+/// Whether it can name a namespace.
+#[must_use]
+pub fn is_namespace(name: &str) -> bool {
     let is_end = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     let bytes = name.as_bytes();
     bytes.len() <= NAMESPACE_CHARS_MAX

@@ -13,6 +13,7 @@ use super::model::JobSpec;
 use super::problem::Problem;
 
 pub(crate) use graph::{Edge, Names};
+pub use job::is_namespace;
 
 /// All problems of a spec; none have places. A spec without any compiles, and fits the store.
 #[must_use]

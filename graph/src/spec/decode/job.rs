@@ -32,6 +32,7 @@ impl Decoder {
                 env: Default::default(),
                 timeout: None,
                 lost_after: None,
+                max_running: None,
                 placement: Default::default(),
                 stages: Vec::new(),
             },
@@ -72,6 +73,8 @@ impl Decoder {
         spec.env = self.field(fields.get("env"), "env", Self::env).unwrap_or_default();
         spec.timeout = self.field(fields.get("timeout"), "timeout", Self::duration);
         spec.lost_after = self.field(fields.get("lost_after"), "lost_after", Self::lost_after);
+        let max_running = |decoder: &mut Self, node: &Node| decoder.whole(node, "a whole number", 1, u32::MAX.into());
+        spec.max_running = self.field(fields.get("max_running"), "max_running", max_running);
         spec.placement = self.field(fields.get("placement"), "placement", Self::placement).unwrap_or_default();
         let stages = fields.get("stages");
         if is_single {

@@ -12,6 +12,7 @@
 //! executor if it is between task and executor, a line of [`order::Line`] if it is about the order.
 
 mod held;
+mod limits;
 mod nowhere;
 mod order;
 mod room;
@@ -280,6 +281,10 @@ impl Subject<'_> {
     fn ready(&self, stage: StageIndex, tasks: u32, before: u32) -> v1::Reason {
         if let Some(why) = &self.stands_still {
             return v1::Reason { tasks, ..why.clone() };
+        }
+        let limited = |owner: &Owner<'_>| owner.engine.limited(owner.job, stage, tasks, self.now);
+        if let Some(why) = self.owner.as_ref().and_then(limited) {
+            return why;
         }
         match &self.owner {
             Some(Owner { engine, job, rehearsal: Some(rehearsal), .. }) => {

@@ -1,8 +1,8 @@
 //! The order in which tasks are owed, and the placement that has just happened, rehearsed without being carried out.
 
 use std::cell::RefCell;
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use muster_graph::ids::{JobId, Millis, StageIndex};
 use muster_graph::spec::{Placing, Resources};
@@ -10,6 +10,7 @@ use muster_proto::v1;
 
 use super::words::count_of;
 use crate::engine::place::Closed;
+use crate::engine::turns::Wanted;
 use crate::engine::{Engine, Job};
 use crate::placement::{self, Backlog, Offer};
 
@@ -52,39 +53,31 @@ pub(super) struct Line {
     last: Option<JobId>,
     /// Of its namespace, the first ones with their names and tasks.
     named: Vec<(JobId, String, u32)>,
-    /// Of its namespace, all the others.
-    own: Group,
-    /// Of other namespaces, whose names are nobody else's business.
-    others: Group,
+    /// Of its namespace, how many others, and their tasks.
+    more: (u32, u32),
+    /// Other namespaces whose turn comes first. Their names are nobody else's business.
+    pub(super) namespaces: BTreeSet<Arc<str>>,
     /// Tasks that come earlier and fit on no executor: they hold nobody up.
     passed_over: u32,
 }
 
-#[derive(Debug, Default)]
-struct Group {
-    jobs: u32,
-    tasks: u32,
-}
-
 impl Line {
-    fn count(&mut self, job: &Job, is_own: bool, tasks: u32) {
-        let is_new = self.last.replace(job.id) != Some(job.id);
-        if is_own && is_new && self.named.len() < JOBS_NAMED {
+    /// Counts tasks of its own namespace.
+    fn count(&mut self, job: &Job, tasks: u32) {
+        if self.last.replace(job.id) == Some(job.id) {
+            let known = self.named.last_mut().filter(|(last, ..)| *last == job.id).map(|(.., known)| known);
+            let known = known.unwrap_or(&mut self.more.1);
+            *known = known.saturating_add(tasks);
+        } else if self.named.len() < JOBS_NAMED {
             self.named.push((job.id, job.head.name.clone(), tasks));
-            return;
+        } else {
+            self.more = (self.more.0 + 1, self.more.1.saturating_add(tasks));
         }
-        if let Some((_, _, more)) = self.named.last_mut().filter(|(last, ..)| *last == job.id) {
-            *more = more.saturating_add(tasks);
-            return;
-        }
-        let group = if is_own { &mut self.own } else { &mut self.others };
-        group.jobs += u32::from(is_new);
-        group.tasks = group.tasks.saturating_add(tasks);
     }
 
+    /// Of its own namespace.
     pub(super) fn tasks(&self) -> u32 {
-        let named = self.named.iter().map(|(.., tasks)| *tasks);
-        named.chain([self.own.tasks, self.others.tasks]).fold(0, u32::saturating_add)
+        self.named.iter().map(|(.., tasks)| *tasks).fold(self.more.1, u32::saturating_add)
     }
 
     /// Who they are, each in a line.
@@ -93,13 +86,9 @@ impl Line {
         let named = self.named.iter();
         let mut lines: Vec<String> =
             named.map(|(id, name, number)| format!("before it: {} of job {id} ({name})", tasks(*number))).collect();
-        for (group, one, more) in [
-            (&self.own, "more job of its namespace", "more jobs of its namespace"),
-            (&self.others, "job of another namespace", "jobs of other namespaces"),
-        ] {
-            if group.jobs > 0 {
-                lines.push(format!("before it: {} of {}", tasks(group.tasks), count_of(group.jobs, one, more)));
-            }
+        if self.more.0 > 0 {
+            let jobs = count_of(self.more.0, "more job", "more jobs");
+            lines.push(format!("before it: {} of {jobs} of its namespace", tasks(self.more.1)));
         }
         if self.passed_over > 0 {
             let fit = count_of(self.passed_over, "earlier task fits", "earlier tasks fit");
@@ -112,12 +101,11 @@ impl Line {
 impl Engine {
     /// Places what is before a job, and the job, without carrying it out. `None`: nothing of the job is ready.
     pub(super) fn rehearse<'a>(&'a self, job: &'a Job, now: Millis) -> Option<Rehearsal> {
-        let place = (Reverse(job.head.priority), job.id);
-        if !self.ready.contains(&place) {
+        if !self.queues.is_ready(&job.namespace, job.place()) {
             return None;
         }
         let schedulers = self.schedulers_sharing();
-        let is_followed = self.ready.last() != Some(&place);
+        let is_followed = self.queues.is_followed(&job.namespace, job.place());
         let mut rehearsal = Rehearsal { is_followed, ..Rehearsal::default() };
         let (mut ids, mut labels, mut offers) = (Vec::new(), Vec::new(), Vec::new());
         for (id, executor) in &self.executors {
@@ -130,6 +118,8 @@ impl Engine {
                 Err(closed) => drop(rehearsal.left.insert(id.clone(), Err(closed))),
             }
         }
+        // Tasks of its own, of the stages looked at so far.
+        let mut in_job = 0u32;
         // Most want the same as others.
         let mut known: HashMap<Placing<'_>, BTreeMap<&Resources, bool>> = HashMap::new();
         let mut fits_somewhere = |job: &'a Job, stage: StageIndex| {
@@ -138,42 +128,46 @@ impl Engine {
             let same = known.entry(plan.placing(stage)).or_default();
             *same.entry(wanted).or_insert_with(|| self.nowhere(plan, stage).is_none())
         };
-        let (mut wanted, mut after) = (Vec::new(), None);
-        loop {
-            after = self.next_round(after, &mut wanted, |_, _| true);
-            let before = wanted.iter().position(|(id, ..)| *id == job.id).unwrap_or(wanted.len());
-            for (id, stage, tasks) in &wanted[..before] {
+        let mut turns = self.turns();
+        while let Some(round) = self.next_round(&mut turns, now, |_, _| true) {
+            let before = round.wanted.iter().position(|(id, ..)| *id == job.id).unwrap_or(round.wanted.len());
+            for (id, stage, tasks) in &round.wanted[..before] {
                 let other = &self.jobs[id];
-                if fits_somewhere(other, *stage) {
-                    rehearsal.line.count(other, other.head.namespace == job.head.namespace, *tasks);
-                } else {
+                if !fits_somewhere(other, *stage) {
                     rehearsal.line.passed_over = rehearsal.line.passed_over.saturating_add(*tasks);
+                } else if other.namespace == job.namespace {
+                    rehearsal.line.count(other, *tasks);
+                } else {
+                    rehearsal.line.namespaces.insert(Arc::clone(&other.namespace));
                 }
             }
-            let own: Vec<_> = wanted[before..].iter().take_while(|(id, ..)| *id == job.id).copied().collect();
-            let mut earlier = 0u32;
+            // The job as a whole, though its namespace's turn may end before.
+            let is_here = before < round.wanted.len();
+            let ready = job.graph.ready().filter(|_| is_here);
+            let own: Vec<Wanted> = ready.map(|ready| (job.id, ready.stage, ready.count)).collect();
             for (_, stage, tasks) in &own {
-                rehearsal.in_job.insert(*stage, earlier);
-                earlier = earlier.saturating_add(if fits_somewhere(job, *stage) { *tasks } else { 0 });
+                rehearsal.in_job.insert(*stage, in_job);
+                in_job = in_job.saturating_add(if fits_somewhere(job, *stage) { *tasks } else { 0 });
             }
-            // Those before it on their own: what comes after them takes nothing of theirs.
-            for some in [&wanted[..before], &own] {
-                let is_own = some.first().is_some_and(|(id, ..)| *id == job.id);
-                let ranks = self.ranks(some, &labels);
-                for assignment in placement::solve(&self.demands(some, &ranks, now), &mut offers) {
-                    if is_own {
-                        *rehearsal.given.entry(some[assignment.demand].1).or_default() += assignment.count;
-                    }
-                }
-                if !is_own {
-                    // Nothing waits where somebody earlier waits for room.
-                    for (id, offer) in ids.iter().zip(&mut offers).filter(|(_, offer)| offer.is_owed) {
-                        offer.backlog = Backlog::default();
-                        rehearsal.owed.insert(id.clone());
-                    }
-                }
+            let mut left: Vec<u32> = round.wanted.iter().map(|(.., tasks)| *tasks).collect();
+            let ranks = self.ranks(&round.wanted[..before], &labels);
+            for assignment in placement::solve(&self.demands(&round.wanted[..before], &ranks, now), &mut offers) {
+                let (id, stage, _) = round.wanted[assignment.demand];
+                left[assignment.demand] -= assignment.count;
+                self.think_given(&mut turns, &round, (id, stage, assignment.count));
             }
-            if !own.is_empty() || wanted.is_empty() {
+            turns.found_no_room(&round, &left);
+            // Nothing waits where somebody earlier waits for room.
+            for (id, offer) in ids.iter().zip(&mut offers).filter(|(_, offer)| offer.is_owed) {
+                offer.backlog = Backlog::default();
+                rehearsal.owed.insert(id.clone());
+            }
+            if is_here {
+                // On its own: what comes after those before it takes nothing of theirs.
+                let ranks = self.ranks(&own, &labels);
+                for assignment in placement::solve(&self.demands(&own, &ranks, now), &mut offers) {
+                    *rehearsal.given.entry(own[assignment.demand].1).or_default() += assignment.count;
+                }
                 break;
             }
         }

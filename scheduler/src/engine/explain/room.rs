@@ -13,6 +13,7 @@ use super::order::Rehearsal;
 use super::standing::{Reluctance, Standing, remedy, told};
 use super::words::{LISTED_MAX, Thing, count_of, in_a_line, listed, reason, wants};
 use crate::engine::{Engine, Executor, Job};
+use crate::fairness::WHOLE;
 use crate::placement::{self, Demand, Offer};
 
 impl Engine {
@@ -32,7 +33,7 @@ impl Engine {
         let mut why = rehearsal.told_once(stage, || self.room(job.graph.plan(), stage, rehearsal, now));
         why.tasks = tasks;
         if matches!(why.kind(), Kind::NoRoom | Kind::Unavailable) {
-            self.in_line(stage, in_stage, rehearsal, &mut why);
+            self.in_line(job, stage, in_stage, rehearsal, &mut why);
         }
         why
     }
@@ -74,7 +75,7 @@ impl Engine {
     }
 
     /// Who is before the tasks.
-    fn in_line(&self, stage: StageIndex, in_stage: u32, rehearsal: &Rehearsal, why: &mut v1::Reason) {
+    fn in_line(&self, job: &Job, stage: StageIndex, in_stage: u32, rehearsal: &Rehearsal, why: &mut v1::Reason) {
         let line = &rehearsal.line;
         let own = rehearsal.in_job.get(&stage).copied().unwrap_or(0).saturating_add(in_stage);
         let before = line.tasks().saturating_add(own);
@@ -84,14 +85,32 @@ impl Engine {
             why.evidence
                 .push(format!("{peers} tasks to the same executors, in turn with this one; its line is its own"));
         }
-        match before {
-            0 => why.text.push_str("; it is first in line"),
+        let others = u32::try_from(line.namespaces.len()).unwrap_or(u32::MAX);
+        match (before, others) {
+            (0, 0) => why.text.push_str("; it is first in line"),
+            (0, _) => why.text.push_str("; it is first in its namespace's line"),
             _ => why.text.push_str(&format!("; {} before it in line", count_of(before, "task is", "tasks are"))),
+        }
+        if others > 0 {
+            let name = &job.namespace;
+            let goes = count_of(others, "other namespace goes", "other namespaces go");
+            why.text.push_str(&format!(", and {goes} first"));
+            let share = self.share_of(name);
+            let weight = self.queues.rules(name).weight();
+            why.evidence.push(format!(
+                "namespace {name} has {share} of the cluster, with a weight of {weight}; who goes first has less for its weight"
+            ));
         }
         why.evidence.extend(line.told());
         if own > 0 {
             why.evidence.push(format!("before it: {} of its own job", count_of(own, "task", "tasks")));
         }
+    }
+
+    /// A namespace's share of the cluster, in words.
+    fn share_of(&self, namespace: &str) -> String {
+        let share = self.queues.everywhere(namespace).in_use.dominant_share(&self.cluster_total());
+        format!("{:.1} %", share as f64 * 100.0 / WHOLE as f64)
     }
 
     /// What of the wants is too much, and how much would do.

@@ -111,7 +111,7 @@ fn cores(milli: u64) -> String {
 }
 
 /// To a tenth of its unit.
-fn memory(bytes: u64, up: bool) -> String {
+pub(super) fn memory(bytes: u64, up: bool) -> String {
     const UNITS: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
     let Some((name, unit)) = UNITS.into_iter().find(|(_, unit)| bytes >= *unit) else { return format!("{bytes} B") };
     let (whole, rest) = (bytes / unit, bytes % unit);

@@ -6,6 +6,7 @@ mod cancel_marks;
 mod counts;
 mod executors;
 mod explain;
+mod fairness;
 mod handover;
 mod losses;
 mod ownership;
@@ -91,6 +92,7 @@ pub(crate) fn spec(stages: &[Stage<'_>]) -> JobSpec {
         env: Default::default(),
         timeout: None,
         lost_after: None,
+        max_running: None,
         placement: Default::default(),
         stages,
     }
@@ -133,11 +135,11 @@ impl Bench {
 
     /// Stores an accepted job and takes it in, planned.
     pub(crate) async fn submit(&mut self, number: u64, spec: JobSpec) -> JobId {
-        let id = JobId(number);
+        let (id, namespace) = (JobId(number), spec.namespace.clone());
         let (stored, _) = blob::take_apart(spec);
         let bytes = codec::encode(&stored).unwrap().to_vec();
         let content = load::to_content(id, bytes, &mut Vec::new()).unwrap();
-        let head = storage::JobHead { name: "job".to_owned(), spec: Some(content), ..Default::default() };
+        let head = storage::JobHead { name: "job".to_owned(), namespace, spec: Some(content), ..Default::default() };
         self.store.put(keys::active_job(id), codec::encode(&head).unwrap()).await.unwrap();
         self.own(id).await;
         self.load(id).await;

@@ -75,29 +75,36 @@ async fn who_is_before_it_is_told_by_name_in_its_own_namespace_alone() {
     let mut bench = Bench::new().await;
     bench.register(key("e", 1), 2);
     let first = bench.submit(1, spec(&[("a", 5, &[])])).await;
-    let others = bench.submit(2, spec(&[("a", 7, &[])])).await;
-    bench.engine.jobs.get_mut(&others).unwrap().head.namespace = "secret".to_owned();
+    let others = JobSpec { namespace: "secret".to_owned(), ..spec(&[("a", 7, &[])]) };
+    let others = bench.submit(2, others).await;
     let id = bench.submit(3, spec(&[("a", 2, &[]), ("b", 4, &[])])).await;
     bench.commit_all().await;
     assert_eq!(kinds(&bench.stage(first, 0)), [(Kind::NoRoom, 3), (Kind::Launching, 2)]);
     let why = &bench.stage(first, 0)[0];
-    assert_eq!(why.text, "no room: the only executor is busy; it is first in line");
+    let text =
+        "no room: the only executor is busy; it is first in its namespace's line, and 1 other namespace goes first";
+    assert_eq!(why.text, text);
+    says(
+        &why.evidence,
+        "namespace default has 100.0 % of the cluster, with a weight of 100; who goes first has less for its weight",
+    );
+    assert_eq!(bench.only(others, 0).text, "no room: the only executor is busy; it is first in line");
     assert_eq!((why.executors.as_slice(), why.index), (["e".to_owned()].as_slice(), Some(2)));
     says(&why.evidence, "e: busy, 2 tasks are there; free at most: 0 cores");
     let why = bench.only(id, 1);
-    assert!(why.text.ends_with("; 12 tasks are before it in line"), "{}", why.text);
+    assert!(why.text.ends_with("; 5 tasks are before it in line, and 1 other namespace goes first"), "{}", why.text);
     let line: Vec<&String> = why.evidence.iter().filter(|line| line.starts_with("before it")).collect();
     let own = format!("before it: 3 tasks of job {first} (job)");
-    assert_eq!(line, [&own, "before it: 7 tasks of 1 job of another namespace", "before it: 2 tasks of its own job"]);
+    assert_eq!(line, [&own, "before it: 2 tasks of its own job"]);
     assert!(why.evidence.iter().all(|line| !line.contains("secret") && !line.contains(&others.to_string())));
-    assert!(bench.task(id, 1, 3).text.ends_with("; 15 tasks are before it in line"), "those of its stage too");
+    assert!(bench.task(id, 1, 3).text.contains("; 8 tasks are before it in line, "), "those of its stage too");
     assert_eq!(bench.only(id, 0).tasks, 2);
     let mut late = spec(&[("large", 3, &[]), ("a", 1, &[])]);
     late.stages[0].resources = cpu(99_000);
     let late = bench.submit(4, late).await;
-    assert!(bench.only(late, 1).text.ends_with("; 16 tasks are before it in line"), "not those that fit nowhere");
+    assert!(bench.only(late, 1).text.contains("; 9 tasks are before it in line, "), "not those that fit nowhere");
     let last = bench.submit(5, spec(&[("a", 1, &[])])).await;
-    assert!(bench.only(last, 0).text.ends_with("; 17 tasks are before it in line"));
+    assert!(bench.only(last, 0).text.contains("; 10 tasks are before it in line, "));
     says(&bench.only(last, 0).evidence, "3 earlier tasks fit on no executor: that holds nobody up");
 }
 
@@ -110,7 +117,8 @@ async fn a_higher_priority_goes_first() {
     let high = bench.submit(3, spec(&[("a", 1, &[])])).await;
     bench.commit_all().await;
     assert!(bench.only(high, 0).text.ends_with("1 task is before it in line"));
-    bench.engine.ready.remove(&(std::cmp::Reverse(0), high));
+    let job = &bench.engine.jobs[&high];
+    bench.engine.queues.leave(&job.namespace, job.place());
     bench.engine.jobs.get_mut(&high).unwrap().head.priority = 1;
     bench.engine.refresh(high);
     assert!(bench.only(high, 0).text.ends_with("it is first in line"));
