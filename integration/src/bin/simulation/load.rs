@@ -17,6 +17,9 @@ use crate::world::{World, address, now};
 /// Between two tries of a user whose call failed.
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
 
+/// A namespace for which rules are set now and then.
+const LIMITED: &str = "limited";
+
 /// What one user wants.
 #[derive(Debug, Clone)]
 struct Wish {
@@ -95,6 +98,8 @@ fn spec(world: &World, name: &str) -> v1::JobSpec {
     };
     v1::JobSpec {
         name: name.to_owned(),
+        namespace: if world.odds(300) { LIMITED } else { "default" }.to_owned(),
+        max_running: world.odds(150).then(|| u32::try_from(world.between(1, 4)).expect("small")),
         stages,
         disconnect: Some(disconnect),
         // With so much in it a job takes the packed layout.
@@ -145,6 +150,17 @@ pub(crate) async fn tell_unfinished(world: Arc<World>, schedulers: usize) -> tur
 async fn follow(world: &Arc<World>, index: usize, schedulers: usize, wish: Wish) {
     sleep(wish.submit_after).await;
     let mut cluster = connect(world, index, schedulers).await;
+    if world.odds(150) {
+        let some = |high| u32::try_from(world.between(1, high)).expect("small");
+        let rules = v1::NamespaceRules {
+            weight: Some(some(1000)),
+            max_running: world.odds(700).then(|| some(6)),
+            ..Default::default()
+        };
+        // With the store away nothing is set, and the next user tries.
+        let is_set = cluster.set_namespace(LIMITED, rules.clone()).await.is_ok();
+        world.note(format_args!("rules {rules:?} {is_set}"));
+    }
     let job = loop {
         // A user that crashes between the submit and its answer, and comes back with the same key.
         let patience = if world.strikes(300) {
@@ -158,7 +174,7 @@ async fn follow(world: &Arc<World>, index: usize, schedulers: usize, wish: Wish)
                 world.note(format_args!("accepted {} {}", wish.key, submitted.job));
                 world.record.submitted(Submitted {
                     job: submitted.job,
-                    namespace: "default".to_owned(),
+                    namespace: wish.spec.namespace.clone(),
                     key: wish.key.clone(),
                     spec: wish.spec.name.clone(),
                     at_us: micros(now()),
