@@ -14,7 +14,7 @@ use muster_proto::v1;
 use tempfile::TempDir;
 
 use crate::checker::{Evidence, Scenario, Write};
-use crate::processes::Process;
+use crate::processes::{Process, Setting};
 use crate::{journal, recorder};
 
 /// The end of each log that a failing test shows.
@@ -75,8 +75,12 @@ impl World {
     }
 
     async fn start(&self, name: &str, arguments: Vec<String>) -> Process {
+        self.start_in(Setting::default(), name, arguments).await
+    }
+
+    async fn start_in(&self, setting: Setting<'_>, name: &str, arguments: Vec<String>) -> Process {
         let log = self.path("logs").join(format!("{name}.log"));
-        Process::start(&arguments, &self.path(name), self.folder.path(), &log).await
+        Process::start_in(setting, &arguments, &self.path(name), self.folder.path(), &log).await
     }
 
     /// `muster scheduler` on a store. Its sessions live for 2 s, unless `more` says otherwise.
@@ -93,6 +97,18 @@ impl World {
 
     /// `muster executor` with this name and 2 cores, unless `more` says otherwise. Its data directory bears the name.
     pub async fn executor(&self, name: &str, mode: &str, schedulers: &[SocketAddr], more: &[&str]) -> Process {
+        self.executor_in(Setting::default(), name, mode, schedulers, more).await
+    }
+
+    /// The same, in a setting.
+    pub async fn executor_in(
+        &self,
+        setting: Setting<'_>,
+        name: &str,
+        mode: &str,
+        schedulers: &[SocketAddr],
+        more: &[&str],
+    ) -> Process {
         let schedulers: Vec<String> = schedulers.iter().map(ToString::to_string).collect();
         let data_dir = self.path(name).display().to_string();
         let mut arguments: Vec<String> =
@@ -105,7 +121,7 @@ impl World {
             }
         }
         arguments.extend(more.iter().map(|&argument| argument.to_owned()));
-        self.start(name, arguments).await
+        self.start_in(setting, name, arguments).await
     }
 
     /// `muster up` on the data directory `name`.

@@ -54,6 +54,8 @@ pub(crate) struct Metrics {
     launches_withheld: Counter,
     launches_refused: Family<Label, Counter>,
     attempts_asked_back: Counter,
+    tasks_given_up: Counter,
+    executors_quarantined: Gauge,
     events_ignored: Counter,
     statuses_settled: Counter,
     session_slack: Gauge<f64, AtomicU64>,
@@ -74,7 +76,8 @@ impl Metrics {
         let (commits_in_flight, jobs_owned, engine_queue) = (Gauge::default(), Gauge::default(), Gauge::default());
         let executors = Family::<Label, Gauge>::default();
         let (launches_withheld, launches_refused) = (Counter::default(), Family::<Label, Counter>::default());
-        let attempts_asked_back = Counter::default();
+        let (attempts_asked_back, tasks_given_up) = (Counter::default(), Counter::default());
+        let executors_quarantined = Gauge::default();
         let (events_ignored, statuses_settled) = (Counter::default(), Counter::default());
         let session_slack = Gauge::<f64, AtomicU64>::default();
 
@@ -136,6 +139,11 @@ impl Metrics {
         registry.register("jobs_owned", "Jobs that this scheduler owns", jobs_owned.clone());
         registry.register("executors", "Executors known here, by how they stand to this scheduler", executors.clone());
         registry.register(
+            "executors_quarantined",
+            "Executors that get one attempt at a time, because all the last ones failed there and not elsewhere",
+            executors_quarantined.clone(),
+        );
+        registry.register(
             "executors_lost",
             "Executors that are gone though nobody stopped them",
             executors_lost.clone(),
@@ -155,6 +163,11 @@ impl Metrics {
             "attempts_asked_back",
             "Attempts that were sent ahead, did not begin in time, and were asked back",
             attempts_asked_back.clone(),
+        );
+        registry.register(
+            "tasks_given_up",
+            "Tasks given up because their executors went down with them",
+            tasks_given_up.clone(),
         );
         registry.register(
             "events_ignored",
@@ -185,6 +198,8 @@ impl Metrics {
             launches_withheld,
             launches_refused,
             attempts_asked_back,
+            tasks_given_up,
+            executors_quarantined,
             events_ignored,
             statuses_settled,
             session_slack,
@@ -255,10 +270,12 @@ impl Metrics {
             launches_withheld,
             launches_refused,
             attempts_asked_back,
+            tasks_given_up,
             events_ignored,
             statuses_settled,
             executors_lost,
         } = counts;
+        self.tasks_given_up.inc_by(tasks_given_up);
         self.attempts_asked_back.inc_by(attempts_asked_back);
         self.launches_withheld.inc_by(launches_withheld);
         self.events_ignored.inc_by(events_ignored);
@@ -269,8 +286,9 @@ impl Metrics {
         }
     }
 
-    pub(crate) fn engine_holds(&self, jobs: usize, executors: [(&'static str, i64); 4]) {
+    pub(crate) fn engine_holds(&self, jobs: usize, executors: [(&'static str, i64); 4], quarantined: usize) {
         self.jobs_owned.set(i64::try_from(jobs).unwrap_or(i64::MAX));
+        self.executors_quarantined.set(i64::try_from(quarantined).unwrap_or(i64::MAX));
         for (link, count) in executors {
             self.executors.get_or_create(&label("link", link)).set(count);
         }
@@ -288,7 +306,7 @@ mod tests {
     #[test]
     fn every_metric_is_explained_and_every_explained_one_exists() {
         let metrics = Metrics::new();
-        metrics.engine_holds(0, [("home", 0), ("peer", 0), ("out_of_reach", 0), ("gone", 0)]);
+        metrics.engine_holds(0, [("home", 0), ("peer", 0), ("out_of_reach", 0), ("gone", 0)], 0);
         let launches_refused = [(RefusalReason::StaleFence, 1)].into();
         metrics.engine_counted(Counts { launches_refused, ..Counts::default() });
         let text = metrics.text(Duration::from_millis(1500), 7);

@@ -63,6 +63,8 @@ pub struct Offer {
     pub backlog: Backlog,
     /// A demand that found no room would fit here: nothing later waits here before it.
     pub is_owed: bool,
+    /// What ended there last has failed: of executors that suit equally well it is filled last.
+    pub is_doubted: bool,
     /// Room has gathered here before.
     pub gathered: Option<Gathered>,
     /// What is taken out of `free` so that room gathers.
@@ -194,7 +196,8 @@ pub fn solve(demands: &[Demand<'_>], offers: &mut [Offer], gathering: &Gathering
 /// Where tasks of a demand can go.
 struct Room {
     at: usize,
-    rank: u32,
+    /// How well it suits.
+    rank: (u32, bool),
     /// How many of them.
     count: u32,
 }
@@ -202,7 +205,9 @@ struct Room {
 /// The offers that have room, in the order in which they are filled; equals in their own order, so that the answer depends on
 /// the problem alone.
 fn rooms(offers: &[Offer], wanted: &Demand<'_>, count: impl Fn(&Offer) -> u32) -> Vec<Room> {
-    let room = |(at, offer)| wanted.rank(at).map(|rank| Room { at, rank, count: count(offer) });
+    let room = |(at, offer): (usize, &Offer)| {
+        wanted.rank(at).map(|rank| Room { at, rank: (rank, !offer.is_doubted), count: count(offer) })
+    };
     let mut rooms: Vec<Room> = offers.iter().enumerate().filter_map(room).filter(|room| room.count > 0).collect();
     match wanted.policy {
         Policy::Spread => rooms.sort_by_key(|room| (Reverse(room.rank), Reverse(room.count), room.at)),

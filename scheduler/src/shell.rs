@@ -182,7 +182,9 @@ impl Shell {
 
     /// What metrics show of the engine between two scrapes, and a word in time about a session that is running out.
     fn look(&self) {
-        self.shared.metrics.engine_holds(self.engine.jobs_owned(), self.engine.executors_by_link());
+        let engine = &self.engine;
+        let quarantined = engine.executors_quarantined();
+        self.shared.metrics.engine_holds(engine.jobs_owned(), engine.executors_by_link(), quarantined);
         let (slack, ttl) = (self.shared.slack(), self.shared.options.session_ttl);
         // Renewals go out each third of it.
         if slack < ttl / 3 {

@@ -16,7 +16,7 @@ use crate::quantity::bytes_for_people;
 pub(crate) fn state(text: &str) -> Cell {
     let tone = match text {
         "successful" | "ready" => Tone::Good,
-        "failed" | "lost" | "unreachable" => Tone::Bad,
+        "failed" | "lost" | "unreachable" | "quarantined" => Tone::Bad,
         "running" | "assigned" | "draining" => Tone::Busy,
         "cancelled" | "skipped" | "disconnected" | "stopped" => Tone::Faint,
         _ => Tone::Plain,

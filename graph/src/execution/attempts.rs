@@ -32,8 +32,22 @@ pub(super) struct Failure {
     pub(super) finished_at: Millis,
     /// It spends from the budget of its class.
     pub(super) counts: bool,
-    /// The next attempt has to wait.
-    pub(super) backs_off: bool,
+    pub(super) next: Next,
+}
+
+/// What follows a failure within its budget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    AtOnce,
+    BacksOff,
+    NotBefore(Millis),
+    Never,
+}
+
+impl Next {
+    fn backs_off_if(backs_off: bool) -> Self {
+        if backs_off { Self::BacksOff } else { Self::AtOnce }
+    }
 }
 
 impl ExecutionGraph {
@@ -111,7 +125,7 @@ impl ExecutionGraph {
                     started_at: 0,
                     finished_at: step.at,
                     counts: true,
-                    backs_off: true,
+                    next: Next::BacksOff,
                 };
                 self.fail(task, failure, step);
             }
@@ -132,8 +146,10 @@ impl ExecutionGraph {
             Err(why) => return step.ignore(why),
         };
         let AttemptEnd { outcome, started_at, finished_at, exit, message, unreadable } = end;
-        let failed =
-            |class, counts, backs_off| Failure { class, exit, message, started_at, finished_at, counts, backs_off };
+        let failed = |class, counts, backs_off| {
+            let next = Next::backs_off_if(backs_off);
+            Failure { class, exit, message, started_at, finished_at, counts, next }
+        };
         match outcome {
             Outcome::Succeeded(output) => {
                 let on = self.heard_from(by);
@@ -167,7 +183,7 @@ impl ExecutionGraph {
     }
 
     /// Whether a report is about an attempt that is awaited, and in which phase that is; otherwise why it is not.
-    fn judge(&self, task: TaskId, attempt: Attempt, by: &ExecutorKey) -> Result<TaskPhase, Why> {
+    pub(super) fn judge(&self, task: TaskId, attempt: Attempt, by: &ExecutorKey) -> Result<TaskPhase, Why> {
         let packed = self.packed(task).ok_or(Why::Unknown)?;
         let on = packed.on().and_then(|on| self.executor(on));
         let same_attempt = packed.attempt == attempt && on.is_some_and(|on| on.id == by.id);
@@ -196,7 +212,7 @@ impl ExecutionGraph {
     pub(super) fn fail(&mut self, task: TaskId, failure: Failure, step: &mut Step<'_>) {
         let (stage, index) = (task.stage.0, task.index.0);
         let mut packed = self.stages[stage as usize].tasks[index as usize];
-        let Failure { class, exit, message, started_at, finished_at, counts, backs_off } = failure;
+        let Failure { class, exit, message, started_at, finished_at, counts, next } = failure;
         let on = packed.on().unwrap_or(ExecutorRef(0));
         let spent = &mut packed.spent[class as usize];
         if counts {
@@ -204,14 +220,19 @@ impl ExecutionGraph {
         }
         let spent = *spent;
         let retries = &self.stage_plan(stage).retries;
-        let budget_is_gone = spent > budget(retries, class);
-        let not_before = if backs_off {
-            let delay = backoff_ms(retries, class, spent, [self.job_id.0, task_bits(task), u64::from(packed.attempt)]);
-            if delay == 0 { 0 } else { step.at.saturating_add(delay) }
-        } else {
-            0
+        let is_last = spent > budget(retries, class) || next == Next::Never;
+        let not_before = match next {
+            Next::AtOnce | Next::Never => 0,
+            Next::NotBefore(at) => at,
+            Next::BacksOff => {
+                let seed = [self.job_id.0, task_bits(task), u64::from(packed.attempt)];
+                match backoff_ms(retries, class, spent, seed) {
+                    0 => 0,
+                    delay => step.at.saturating_add(delay),
+                }
+            }
         };
-        let state = if budget_is_gone || (self.is_stopped(stage) && class.is_own()) {
+        let state = if is_last || (self.is_stopped(stage) && class.is_own()) {
             let ran_ms = ran_ms(started_at, finished_at);
             TaskState::Failed(Ended { on, started_at, ran_ms, class, exit })
         } else {

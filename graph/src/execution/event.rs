@@ -69,6 +69,20 @@ pub enum Event {
         /// The executor's name; all its incarnations up to this one.
         executor: ExecutorKey,
     },
+    /// The attempt is gone with its executor, and the scheduler holds that against it. Comes before the executor's own
+    /// restart or loss, for those attempts about which there is something to say.
+    WentDown {
+        /// Which task.
+        task: TaskId,
+        /// Which attempt.
+        attempt: Attempt,
+        /// With which executor.
+        with: ExecutorKey,
+        /// What follows.
+        verdict: Verdict,
+        /// Why, for the user.
+        message: String,
+    },
     /// The executor said that it does not have this output, or that it is corrupt.
     OutputLost {
         /// Which task's.
@@ -85,6 +99,18 @@ pub enum Event {
     RetryRequested,
     /// The time that `next_timer` named has come.
     TimerFired,
+}
+
+/// What follows when an attempt is held to have taken its executor down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is tried again, then at the earliest.
+    HeldBack {
+        /// When.
+        until: Millis,
+    },
+    /// It is not tried again, whatever its budget.
+    GivenUp,
 }
 
 /// What it means that an executor does not have an attempt.

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::attempts::Failure;
+use super::attempts::{Failure, Next};
 use super::graph::{Executor, Step};
 use super::packed::{Packed, TaskPhase};
-use super::{AnswerScope, Effect, ExecutionGraph, ExecutorRef, Exit, FailureClass, TaskState, Why};
+use super::{AnswerScope, Effect, ExecutionGraph, ExecutorRef, Exit, FailureClass, TaskState, Verdict, Why};
 use crate::ids::{Attempt, ExecutorKey, Millis, TaskId};
 
 impl ExecutionGraph {
@@ -60,6 +60,13 @@ impl ExecutionGraph {
         held
     }
 
+    /// The attempts that the graph believes an executor to have, in its lives up to this one.
+    #[must_use]
+    pub fn held_up_to(&self, executor: &ExecutorKey) -> Vec<(TaskId, Attempt)> {
+        let held = self.held_by(&self.lives(&executor.id, executor.incarnation));
+        held.into_iter().map(|(task, packed)| (task, packed.attempt)).collect()
+    }
+
     pub(super) fn executor_lost(&mut self, executor: &ExecutorKey, step: &mut Step<'_>) {
         if self.is_over() {
             return step.ignore(Why::Over);
@@ -77,17 +84,47 @@ impl ExecutionGraph {
         }
         for (task, packed) in held {
             let message = format!("executor {} was lost", executor.id);
-            self.fail_gone(task, &packed, FailureClass::ExecutorLost, message, step);
+            self.fail_gone(task, &packed, FailureClass::ExecutorLost, message, Next::AtOnce, step);
         }
         // Once the stages are settled: a stage that just failed for it needs nothing any more.
         self.need_revived = true;
     }
 
-    /// Fails an attempt that its executor does not have any more. Nobody is asked to wait for that.
-    fn fail_gone(&mut self, task: TaskId, packed: &Packed, class: FailureClass, message: String, step: &mut Step<'_>) {
+    pub(super) fn went_down(
+        &mut self,
+        task: TaskId,
+        attempt: Attempt,
+        with: &ExecutorKey,
+        verdict: Verdict,
+        message: String,
+        step: &mut Step<'_>,
+    ) {
+        match (self.judge(task, attempt, with), self.packed(task).copied()) {
+            (Ok(_), Some(packed)) => {
+                let next = match verdict {
+                    Verdict::HeldBack { until } => Next::NotBefore(until),
+                    Verdict::GivenUp => Next::Never,
+                };
+                self.fail_gone(task, &packed, FailureClass::ExecutorLost, message, next, step);
+            }
+            (Err(why), _) => step.ignore(why),
+            (Ok(_), None) => step.ignore(Why::Unknown),
+        }
+    }
+
+    /// Fails an attempt that its executor does not have any more.
+    fn fail_gone(
+        &mut self,
+        task: TaskId,
+        packed: &Packed,
+        class: FailureClass,
+        message: String,
+        next: Next,
+        step: &mut Step<'_>,
+    ) {
         let started_at: Millis = if packed.phase() == TaskPhase::Running { packed.time() } else { 0 };
         let (exit, finished_at) = (Exit::None, step.at);
-        let failure = Failure { class, exit, message, started_at, finished_at, counts: true, backs_off: false };
+        let failure = Failure { class, exit, message, started_at, finished_at, counts: true, next };
         self.fail(task, failure, step);
     }
 
@@ -117,7 +154,7 @@ impl ExecutionGraph {
                     _ if incarnation < by.incarnation => (FailureClass::ExecutorLost, "has started again without it"),
                     _ => (FailureClass::LaunchRefused, "never got it"),
                 };
-                self.fail_gone(task, &packed, class, format!("executor {} {what}", by.id), step);
+                self.fail_gone(task, &packed, class, format!("executor {} {what}", by.id), Next::AtOnce, step);
             }
         }
         concerned |= self.cancel_strays(&by, said, step);

@@ -180,6 +180,9 @@ impl ExecutionGraph {
             Event::AttemptFinished { task, attempt, by, end } => self.finished(task, attempt, by, end, step),
             Event::ExecutorAnswered { by, held, scope } => self.executor_answered(by, &held, scope, step),
             Event::ExecutorLost { executor } => self.executor_lost(&executor, step),
+            Event::WentDown { task, attempt, with, verdict, message } => {
+                self.went_down(task, attempt, &with, verdict, message, step);
+            }
             Event::OutputLost { task, attempt } => self.output_lost(task, attempt, step),
             Event::CancelRequested { reason } => self.cancel_requested(reason, step),
             Event::RetryRequested => self.retry_requested(step),

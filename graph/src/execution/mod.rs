@@ -25,7 +25,8 @@
 //! the task fails, otherwise it is pending again after a backoff: doubling, cut at the maximum, then 50–100 % of it by a
 //! hash of job, task and attempt. Losing an executor costs no time, a refusal at most a second. An executor that started again without an attempt of its
 //! earlier life was lost with it, whether or not its start was told. An attempt that was asked back before it began spends nothing
-//! and waits for nothing. An unreadable input that is
+//! and waits for nothing. One that is held to have taken its executor down waits as the scheduler says, or is the task's last,
+//! whatever its budget. An unreadable input that is
 //! gone is an output lost (below) and costs the reader nothing while its producer is asked for again, up to
 //! [`FREE_REMAKES`] times; one that is out of reach costs nothing in a job that waits for its executors for ever. After `stop_after` failed tasks, pending ones are cancelled, running ones may finish, and no
 //! attempt is retried: a failure of the task's own, or beyond its budget, is final, any other cancels the task.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use muster_graph::execution::{
     AnswerScope, AttemptEnd, Event, ExecutionGraph, Exit, FailureClass, Outcome, Output, TaskState, UnreadableInput,
+    Verdict,
 };
 use muster_graph::ids::{Attempt, ExecutorKey, Millis, StageIndex, TaskId};
 use muster_graph::plan::{Edge, Plan};
@@ -129,6 +130,11 @@ pub(crate) fn event(dice: &mut Dice, graph: &ExecutionGraph, fleet: &mut Fleet, 
             match dice.below(12) {
                 0..3 => Event::AttemptStarted { task, attempt, by, started_at: at - u64::from(dice.below(3)) },
                 3 => Event::LaunchRefused { task, attempt, by, message: "no room".to_owned() },
+                4 if dice.one_in(3) => {
+                    let until = at + u64::from(dice.below(500));
+                    let verdict = if dice.one_in(3) { Verdict::GivenUp } else { Verdict::HeldBack { until } };
+                    Event::WentDown { task, attempt, with: by, verdict, message: "again".to_owned() }
+                }
                 _ => Event::AttemptFinished { task, attempt, by, end: end(dice, graph, task, at) },
             }
         }

@@ -7,7 +7,7 @@ use std::fmt;
 
 use muster_graph::execution::{Event, ExecutionGraph};
 
-const EVENTS: [&str; 11] = [
+const EVENTS: [&str; 12] = [
     "Submitted",
     "Assigned",
     "LaunchRefused",
@@ -15,6 +15,7 @@ const EVENTS: [&str; 11] = [
     "AttemptFinished",
     "ExecutorAnswered",
     "ExecutorLost",
+    "WentDown",
     "OutputLost",
     "CancelRequested",
     "RetryRequested",
@@ -25,8 +26,8 @@ const STAGES: [&str; 7] = ["Unresolved", "Resolved", "Running", "Successful", "F
 
 #[derive(Default)]
 pub(crate) struct Table {
-    tasks: [[u64; 6]; 11],
-    stages: [[u64; 7]; 11],
+    tasks: [[u64; 6]; 12],
+    stages: [[u64; 7]; 12],
 }
 
 impl Table {
@@ -39,16 +40,18 @@ impl Table {
             Event::AttemptFinished { .. } => 4,
             Event::ExecutorAnswered { .. } => 5,
             Event::ExecutorLost { .. } => 6,
-            Event::OutputLost { .. } => 7,
-            Event::CancelRequested { .. } => 8,
-            Event::RetryRequested => 9,
-            Event::TimerFired => 10,
+            Event::WentDown { .. } => 7,
+            Event::OutputLost { .. } => 8,
+            Event::CancelRequested { .. } => 9,
+            Event::RetryRequested => 10,
+            Event::TimerFired => 11,
         };
         let (stage, task) = match event {
             Event::Assigned { stage, .. } => (Some(*stage), None),
             Event::LaunchRefused { task, .. }
             | Event::AttemptStarted { task, .. }
             | Event::AttemptFinished { task, .. }
+            | Event::WentDown { task, .. }
             | Event::OutputLost { task, .. } => (Some(task.stage), Some(task.index)),
             _ => (None, None),
         };

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use muster_graph::execution::{
-    Effect, Event, ExecutionGraph, FailureClass, JobEvent, Outcome, StageState, Task, TaskPhase, TaskState,
+    Effect, Event, ExecutionGraph, FailureClass, JobEvent, Outcome, StageState, Task, TaskPhase, TaskState, Verdict,
 };
 use muster_graph::ids::{Attempt, StageIndex, TaskId};
 use muster_graph::spec::{Retries, When};
@@ -17,6 +17,7 @@ enum Fact {
     Launched(Attempt),
     Failed(Attempt, FailureClass, bool),
     Succeeded(Attempt),
+    GivenUp,
 }
 
 #[derive(Default)]
@@ -44,6 +45,11 @@ impl Facts {
             && !ignored
         {
             self.of.entry(*task).or_default().push(Fact::Succeeded(*attempt));
+        }
+        if let Event::WentDown { task, verdict: Verdict::GivenUp, .. } = event
+            && !ignored
+        {
+            self.of.entry(*task).or_default().push(Fact::GivenUp);
         }
         for effect in effects {
             match effect {
@@ -86,8 +92,9 @@ impl Facts {
         let failures = facts.iter().filter(|fact| matches!(fact, Fact::Failed(_, other, _) if *other == class)).count();
         let stopped = plan.stop_after.is_some_and(|limit| graph.stage_counts(stage).failed >= limit);
         let own = matches!(class, FailureClass::Failed | FailureClass::TimedOut | FailureClass::OutOfMemory);
+        let given_up = class == FailureClass::ExecutorLost && facts.iter().rev().nth(1) == Some(&Fact::GivenUp);
         facts.last() == Some(&Fact::Failed(task.attempt, class, true))
-            && (failures > usize::from(budget(&plan.retries, class)) || (stopped && own))
+            && (failures > usize::from(budget(&plan.retries, class)) || (stopped && own) || given_up)
     }
 
     fn may_be_cancelled(graph: &ExecutionGraph, stage: StageIndex) -> bool {

@@ -1,6 +1,6 @@
 //! Executors that are lost, restart, or answer a new owner.
 
-use muster_graph::execution::{AnswerScope, FailureClass, StageState, TaskPhase, Why};
+use muster_graph::execution::{AnswerScope, Event, FailureClass, StageState, TaskPhase, Verdict, Why};
 use muster_graph::ids::StageIndex;
 use muster_graph::plan::Edge;
 
@@ -147,4 +147,35 @@ fn outputs_are_needed_until_their_readers_are_over() {
     assert!(job.graph.needs_outputs_of("b"), "the job's result");
     job.run_on("a", 2, output(3));
     assert!(!job.graph.needs_outputs_of("b"), "the job is over");
+}
+
+#[test]
+fn what_is_held_to_have_taken_its_executor_down_waits_or_ends_whatever_its_budget() {
+    let down = |index, verdict| Event::WentDown {
+        task: task(0, index),
+        attempt: 1,
+        with: on("a"),
+        verdict,
+        message: "again".to_owned(),
+    };
+    let mut plan = stage(3);
+    plan.retries.executor_lost = 255;
+    let mut job = Job::of([plan]);
+    job.assign(0, on("a"), 3);
+    job.start(0, 0, 1, on("a"));
+    job.apply(down(0, Verdict::GivenUp));
+    job.apply(down(1, Verdict::HeldBack { until: job.at + 500 }));
+    job.lose("a");
+    assert_eq!(job.phases(0), [TaskPhase::Failed, TaskPhase::Pending, TaskPhase::Pending]);
+    let failure = &job.graph.job().failures[0];
+    assert_eq!(
+        (failure.class, failure.message.as_str(), failure.is_final),
+        (FailureClass::ExecutorLost, "again", true)
+    );
+    assert_eq!(job.graph.ready_count(StageIndex(0)), 1, "the other one is held back");
+    assert_eq!(job.apply(down(1, Verdict::GivenUp)), ignored(Why::Superseded), "it is not there any more");
+    assert_eq!(job.graph.next_timer(), Some(job.at + 500));
+    job.at += 500;
+    job.apply(Event::TimerFired);
+    assert_eq!(job.graph.ready_count(StageIndex(0)), 2);
 }

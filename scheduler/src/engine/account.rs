@@ -128,13 +128,14 @@ impl Executor {
         }
     }
 
-    pub(crate) fn release(&mut self, key: &HeldKey) {
-        if let Some(booking) = self.held.remove(key) {
-            self.on_their_way -= u32::from(booking.is_on_its_way());
-            self.leave(key, &booking);
-            self.answered(u32::from(!booking.sent));
-            self.go_on();
-        }
+    /// False: it was not booked.
+    pub(crate) fn release(&mut self, key: &HeldKey) -> bool {
+        let Some(booking) = self.held.remove(key) else { return false };
+        self.on_their_way -= u32::from(booking.is_on_its_way());
+        self.leave(key, &booking);
+        self.answered(u32::from(!booking.sent));
+        self.go_on();
+        true
     }
 
     pub(crate) fn release_where(&mut self, mut gone: impl FnMut(&HeldKey) -> bool) {

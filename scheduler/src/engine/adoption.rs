@@ -1,4 +1,4 @@
-//! Jobs that come into memory, and go from it, to be read again or for good.
+//! Jobs that come into memory, and go from it, some of them to be read again.
 
 use muster_graph::execution::Event;
 use muster_graph::ids::{JobId, Millis};
@@ -101,6 +101,8 @@ impl Engine {
             self.timers.remove(&(at, id));
         }
         self.dirty.remove(&id);
+        self.ends.forget(id);
+        self.suspects.forget(id);
         for executor in self.executors.values_mut() {
             executor.ask.remove(&id);
             executor.release_where(|(held, ..)| *held == id);

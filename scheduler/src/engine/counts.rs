@@ -16,6 +16,8 @@ pub struct Counts {
     pub launches_refused: BTreeMap<RefusalReason, u64>,
     /// Attempts that waited on an executor for too long, and were asked back.
     pub attempts_asked_back: u64,
+    /// Tasks given up because their executors went down with them.
+    pub tasks_given_up: u64,
     /// Events that changed nothing: late, repeated, or about what is not there.
     pub events_ignored: u64,
     /// Statuses whose effect is committed.

@@ -16,6 +16,7 @@ use super::ahead::Ahead;
 use super::launch::Which;
 use super::losses::TELL_AFTER_MS;
 use super::polls::WaitingPoll;
+use super::quarantine::Opinion;
 use super::takeover::Doubt;
 use super::{Engine, Output};
 
@@ -105,6 +106,7 @@ pub struct Executor {
     pub(super) foreign_running: u32,
     /// Ours that wait there, and how many may.
     pub(super) ahead: Ahead,
+    pub(super) opinion: Opinion,
     /// Attempts assigned or sent, and not answered.
     pub(crate) unanswered: u32,
     /// Attempts whose launch has left and of which it has shown nothing yet.
@@ -152,6 +154,7 @@ impl Executor {
             tells_account: false,
             foreign_running: 0,
             ahead: Ahead::default(),
+            opinion: Opinion::default(),
             unanswered: 0,
             on_their_way: 0,
             full_until: 0,
@@ -257,7 +260,7 @@ impl Engine {
         executor.asking = None;
         if restarted {
             executor.unanswered = 0;
-            executor.newest_poll = 0;
+            (executor.newest_poll, executor.opinion) = (0, Opinion::default());
             executor.ask.values_mut().for_each(|doubt| doubt.poll = None);
             (executor.foreign, executor.foreign_running, executor.tells_account) = (Resources::default(), 0, false);
             executor.to_fetch = v1::PollWorkResponse::default();
@@ -318,9 +321,12 @@ impl Engine {
         }
         let concerned: Vec<JobId> =
             self.jobs.values().filter(|job| job.graph.concerns(&key.id)).map(|job| job.id).collect();
+        let ended = ExecutorKey { incarnation: key.incarnation.saturating_sub(1), ..key.clone() };
+        self.went_down(&ended, false, now);
         for job in concerned {
             self.hold_back(job, now);
             let held = by_job.remove(&job).unwrap_or_default();
+            self.blame(job, &ended, &held, now);
             let event = Event::ExecutorAnswered { by: key.clone(), held, scope: AnswerScope::EarlierIncarnations };
             self.apply(job, event, now);
         }

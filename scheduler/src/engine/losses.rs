@@ -115,6 +115,7 @@ impl Engine {
         executor.asking = None;
         executor.to_fetch = v1::PollWorkResponse::default();
         self.sever(&key.id);
+        self.went_down(&key, on_purpose, now);
         self.tell_jobs_of(&key.id, now);
         let (Some(executor), jobs) = (self.executors.get_mut(&key.id), &self.jobs) else { return };
         let is_final = executor.is_final;
@@ -138,6 +139,7 @@ impl Engine {
 
     /// An executor went away, or is gone: jobs give up what they had there, or begin to wait.
     pub(super) fn tell_jobs_of(&mut self, id: &str, now: Millis) {
+        self.fell_silent(id, now);
         let concerned: Vec<JobId> = self.jobs.values().filter(|job| job.graph.concerns(id)).map(|job| job.id).collect();
         for job in concerned {
             self.tell_of_loss(job, id, now);
@@ -202,7 +204,11 @@ impl Engine {
         known.release_where(|(job, ..)| *job == id);
         let name = id.to_string();
         known.to_fetch.launches.retain(|group| group.job_id != name);
+        let (life, is_final) = (known.key.clone(), known.is_final);
         self.hold_back(id, now);
+        if !is_final {
+            self.blame(id, &life, &BTreeSet::new(), now);
+        }
         let Some(known) = self.executors.get_mut(executor) else { return };
         // If it comes back it is asked, so that it ends what nobody wants any more.
         known.ask.insert(id, Doubt::new(BTreeSet::new()));

@@ -25,11 +25,13 @@ mod losses;
 mod messages;
 mod place;
 mod polls;
+mod quarantine;
 mod queues;
 mod reach;
 mod requests;
 mod reservations;
 mod statuses;
+mod suspects;
 mod takeover;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -103,6 +105,8 @@ pub struct Engine {
     counts: Counts,
     reservations: reservations::Reservations,
     room_gathers: gathering::RoomGathers,
+    ends: quarantine::Ends,
+    suspects: suspects::Suspects,
     /// Told to those who watch a job's life from outside; rises with everything.
     watchers: HashMap<JobId, tokio::sync::watch::Sender<Changed>>,
 }
@@ -139,6 +143,8 @@ impl Engine {
             counts: Counts::default(),
             reservations: reservations::Reservations::default(),
             room_gathers: gathering::RoomGathers::default(),
+            ends: quarantine::Ends::default(),
+            suspects: suspects::Suspects::default(),
             watchers: HashMap::new(),
         }
     }
@@ -200,7 +206,8 @@ impl Engine {
         let waiting = self.executors.values().filter_map(|e| e.ask_back_at(self.schedulers_sharing())).min();
         let absence = self.absences.first().map(|(at, ..)| *at);
         let reservation = self.reservations.look_at();
-        job.into_iter().chain(executor).chain(waiting).chain(absence).chain(reservation).min()
+        let tried = self.executors.values().filter_map(Executor::try_at).min().filter(|_| !self.queues.is_empty());
+        job.into_iter().chain(executor).chain(waiting).chain(absence).chain(reservation).chain(tried).min()
     }
 
     /// Whether so much waits to be committed that nothing more should be taken in.
@@ -323,6 +330,7 @@ impl Engine {
             }
         }
         self.end_absences(now);
+        self.executors.values_mut().for_each(|executor| executor.looked_at(now));
     }
 
     /// Moves a job and keeps everything that depends on it up to date.

@@ -92,6 +92,8 @@ pub(super) enum Closed {
     Unheard,
     /// It takes no new work.
     Draining,
+    /// It failed everything, and has something to try or is to wait before the next try.
+    Quarantined,
     /// It refused some for lack of room a moment ago.
     Refused,
     /// Nothing of it is free, and nothing may wait there.
@@ -101,7 +103,7 @@ pub(super) enum Closed {
 impl Executor {
     /// What can be given to it now.
     pub(super) fn offer(&self, is_owed: bool, schedulers: u32, now: Millis) -> Result<Offer, Closed> {
-        let window = LAUNCH_WINDOW.saturating_sub(self.unanswered);
+        let mut window = LAUNCH_WINDOW.saturating_sub(self.unanswered);
         if !self.hears() {
             return Err(Closed::Unheard);
         } else if self.draining {
@@ -111,7 +113,13 @@ impl Executor {
         } else if window == 0 {
             return Err(Closed::Window);
         }
-        let backlog = if is_owed { Backlog::default() } else { self.backlog(schedulers, now) };
+        let mut backlog = if is_owed { Backlog::default() } else { self.backlog(schedulers, now) };
+        if let Some(quarantine) = self.quarantine() {
+            if !quarantine.may_try(now) {
+                return Err(Closed::Quarantined);
+            }
+            (window, backlog) = (1, Backlog::default());
+        }
         let free = self.free();
         if free.cpu_milli == 0 && backlog == Backlog::default() {
             return Err(Closed::Full);
@@ -121,7 +129,8 @@ impl Executor {
 
     pub(super) fn offer_of(&self, window: u32, backlog: Backlog) -> Offer {
         let (free, total) = (self.free(), self.total.clone());
-        Offer { free, window, total, backlog, is_owed: false, gathered: None, kept: None }
+        let is_doubted = self.is_doubted();
+        Offer { free, window, total, backlog, is_owed: false, is_doubted, gathered: None, kept: None }
     }
 }
 
@@ -241,6 +250,8 @@ impl Engine {
         for effect in &job.waiting.effects[before..] {
             if let Effect::Launch { task, attempt, .. } = effect {
                 entry.book((id, *task, *attempt), &what.resources, what.work);
+                entry.tries((id, *task, *attempt), now);
+                self.suspects.begins((id, *task), &entry.key, now);
             }
         }
         self.dirty.insert(id);

@@ -65,7 +65,7 @@ impl Executor {
     }
 
     fn may_reserve(&self) -> bool {
-        !self.pull && self.hears() && !self.draining
+        !self.pull && self.hears() && !self.draining && self.quarantine().is_none()
     }
 }
 

@@ -57,9 +57,13 @@ impl Engine {
                 match &status.what {
                     Some(v1::attempt_status::What::Started(_)) => executor.begun(&(job, task, attempt)),
                     Some(v1::attempt_status::What::Finished(end)) => {
-                        executor.release(&(job, task, attempt));
+                        let was_ours = executor.release(&(job, task, attempt));
                         if end.outcome() != v1::Outcome::GivenBack {
                             executor.gets_on();
+                        }
+                        // Told again until it is settled, it counts once.
+                        if was_ours {
+                            self.judge(by, (job, task, attempt), end, now);
                         }
                     }
                     None => {}

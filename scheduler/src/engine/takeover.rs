@@ -133,6 +133,8 @@ impl Engine {
             if let Some(executor) = self.executors.get_mut(&key.id) {
                 executor.release_where(|(id, task, attempt)| id == job && !held.contains(&(*task, *attempt)));
             }
+            let ended = ExecutorKey { incarnation: key.incarnation.saturating_sub(1), ..key.clone() };
+            self.blame(*job, &ended, &held, now);
             let event = Event::ExecutorAnswered { by: key.clone(), held, scope: AnswerScope::Everything };
             self.apply(*job, event, now);
         }

@@ -15,8 +15,16 @@ fn cpu(milli: u32) -> Resources {
 }
 
 fn offer(milli: u32) -> Offer {
-    let backlog = Backlog::default();
-    Offer { free: cpu(milli), window: 100, total: cpu(milli), backlog, is_owed: false, gathered: None, kept: None }
+    Offer {
+        free: cpu(milli),
+        window: 100,
+        total: cpu(milli),
+        backlog: Backlog::default(),
+        is_owed: false,
+        is_doubted: false,
+        gathered: None,
+        kept: None,
+    }
 }
 
 fn demand(resources: &Resources, count: u32) -> Demand<'_> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use muster_proto::storage::OwnerRecord;
 use muster_proto::v1;
@@ -16,12 +17,18 @@ use crate::draining;
 use crate::engine::{Executor, Link};
 use crate::shared::Shared;
 
+/// A list is worth having without the opinion of a peer that does not answer at once.
+const OPINION_WITHIN: Duration = Duration::from_millis(500);
+/// The state of an executor that is kept from work.
+const QUARANTINED: &str = "quarantined";
+
 #[tonic::async_trait]
 impl Cluster for Api {
     async fn list_executors(
         &self,
-        _request: Request<v1::ListExecutorsRequest>,
+        request: Request<v1::ListExecutorsRequest>,
     ) -> Result<Response<v1::ListExecutorsResponse>, Status> {
+        let asks_peers = !is_forwarded(&request);
         let own = self.shared.options.scheduler_id.clone();
         let mut executors: Vec<v1::ExecutorView> = self
             .shared
@@ -34,7 +41,7 @@ impl Cluster for Api {
         for (id, refused) in self.shared.unreachable.list(tokio::time::Instant::now()) {
             match executors.iter_mut().find(|view| view.executor_id == id) {
                 // A peer reaches it.
-                Some(view) if matches!(view.state.as_str(), "ready" | "draining") => {}
+                Some(view) if matches!(view.state.as_str(), "ready" | "draining" | QUARANTINED) => {}
                 Some(view) => view.problem = refused.why,
                 None => executors.push(v1::ExecutorView {
                     executor_id: id,
@@ -46,6 +53,9 @@ impl Cluster for Api {
                     ..Default::default()
                 }),
             }
+        }
+        if asks_peers {
+            self.add_opinions_of_peers(&mut executors).await;
         }
         Ok(Response::new(v1::ListExecutorsResponse { executors }))
     }
@@ -128,6 +138,32 @@ impl Cluster for Api {
     }
 }
 
+impl Api {
+    /// Each scheduler judges executors by its own jobs, so what is kept from work by a peer is told too.
+    async fn add_opinions_of_peers(&self, executors: &mut [v1::ExecutorView]) {
+        let mine = self.shared.presence().identity.session;
+        let peers = self.shared.peers.live().into_iter().filter(|(session, _)| *session != mine);
+        let answers = peers.map(|(_, peer)| async move {
+            let channel = self.shared.peers.channel(&self.shared.options.network, &peer.address).ok()?;
+            let mut cluster = ClusterClient::new(channel);
+            let call = cluster.list_executors(forwarded(v1::ListExecutorsRequest {}));
+            let answer = tokio::time::timeout(OPINION_WITHIN, call).await.ok()?.ok()?;
+            Some((peer.scheduler_id, answer.into_inner().executors))
+        });
+        for (scheduler, views) in futures::future::join_all(answers).await.into_iter().flatten() {
+            for told in views.into_iter().filter(|view| view.state == QUARANTINED) {
+                let same = |view: &&mut v1::ExecutorView| {
+                    (&view.executor_id, view.incarnation) == (&told.executor_id, told.incarnation)
+                };
+                if let Some(view) = executors.iter_mut().find(same).filter(|view| view.state == "ready") {
+                    view.state = told.state;
+                    view.problem = format!("as {scheduler} sees it: {}", told.problem);
+                }
+            }
+        }
+    }
+}
+
 /// How many jobs each session owns, also one that is over.
 pub(super) async fn jobs_by_session(shared: &Shared) -> Result<BTreeMap<String, u32>, muster_state::Error> {
     let mut jobs: BTreeMap<String, u32> = BTreeMap::new();
@@ -151,6 +187,7 @@ pub(super) async fn jobs_by_session(shared: &Shared) -> Result<BTreeMap<String, 
 fn view(executor: &Executor, own: &str) -> v1::ExecutorView {
     let state = match executor.link {
         Link::Home | Link::Peer if executor.draining => "draining",
+        Link::Home | Link::Peer if executor.quarantine().is_some() => QUARANTINED,
         Link::Home | Link::Peer => "ready",
         Link::None => "disconnected",
         Link::Gone if executor.is_final() => "stopped",
@@ -168,6 +205,6 @@ fn view(executor: &Executor, own: &str) -> v1::ExecutorView {
         labels: executor.labels.clone(),
         version: executor.version.clone(),
         incarnation: executor.key.incarnation,
-        problem: String::new(),
+        problem: executor.quarantine().map(|quarantine| quarantine.why().to_owned()).unwrap_or_default(),
     }
 }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use muster_graph::execution::{AnswerScope, Event, FailureClass, JobState, Outcome, TaskPhase, UnreadableInput};
+use muster_graph::execution::{
+    AnswerScope, Event, FailureClass, JobState, Outcome, TaskPhase, UnreadableInput, Verdict,
+};
 use muster_graph::ids::{Attempt, ExecutorKey, Millis, TaskId};
 use muster_graph::plan::{Edge, Upstream};
 use muster_graph::spec::When;
@@ -91,6 +93,11 @@ impl Model {
                         self.fail(TaskId::new(s as u32, i as u32), FailureClass::ExecutorLost, true, false, at);
                     }
                 }
+                Ok(())
+            }
+            Event::WentDown { task, attempt, with, verdict, .. } => {
+                self.awaited(*task, *attempt, with).ok_or(())?;
+                self.went_down(*task, *verdict, at);
                 Ok(())
             }
             Event::OutputLost { task, attempt } => self.lose(*task, *attempt),
@@ -197,6 +204,26 @@ impl Model {
         }
         task.state = rest;
         self.note_lost_upstream(s, i);
+    }
+
+    fn went_down(&mut self, id: TaskId, verdict: Verdict, at: Millis) {
+        let (s, i) = (id.stage.0 as usize, id.index.0 as usize);
+        let class = FailureClass::ExecutorLost;
+        match verdict {
+            Verdict::HeldBack { until } => {
+                self.fail(id, class, true, false, at);
+                self.stages[s].tasks[i].backoff = Some((until, until));
+            }
+            Verdict::GivenUp => {
+                let task = &mut self.stages[s].tasks[i];
+                let spent = &mut task.spent[class as usize];
+                *spent = spent.saturating_add(1);
+                task.state = State::Failed;
+                if self.stopped(s) {
+                    self.cancel_pending(s);
+                }
+            }
+        }
     }
 
     pub(super) fn cancel_pending(&mut self, s: usize) {

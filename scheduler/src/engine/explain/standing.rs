@@ -37,6 +37,7 @@ pub(super) enum Standing {
 pub(super) enum Reluctance {
     Refused,
     Window,
+    Quarantined,
     Unheard,
     Draining,
 }
@@ -64,6 +65,7 @@ impl Standing {
             Some(Ok(_)) | Some(Err(Closed::Full)) => Self::Busy,
             Some(Err(Closed::Window)) => Self::Closed(Reluctance::Window),
             Some(Err(Closed::Refused)) => Self::Closed(Reluctance::Refused),
+            Some(Err(Closed::Quarantined)) => Self::Closed(Reluctance::Quarantined),
             Some(Err(Closed::Draining)) => Self::Closed(Reluctance::Draining),
             Some(Err(Closed::Unheard)) | None => Self::Closed(Reluctance::Unheard),
         }
@@ -116,6 +118,16 @@ pub(super) fn told(standing: Standing, some: &[&Executor], wanted: &Resources, n
             }
             lines
         }
+        Standing::Closed(Reluctance::Quarantined) => {
+            let some = some.iter().take(LISTED_MAX).filter_map(|executor| Some((executor, executor.quarantine()?)));
+            let told = some.map(|(executor, quarantine)| {
+                let since = time(now.saturating_sub(quarantine.since()));
+                let next = time(quarantine.until().saturating_sub(now));
+                let (id, why) = (&executor.key.id, quarantine.why());
+                format!("{id}: in quarantine for {since}, tries one task in {next}: {why}")
+            });
+            told.collect()
+        }
         Standing::Closed(Reluctance::Draining) => vec![format!("{}: drains, and takes no new tasks", names())],
         Standing::TooSmall => vec![format!("{}: too small", names())],
         Standing::Barred => vec![format!("{}: without the labels required", names())],
@@ -132,6 +144,9 @@ pub(super) fn remedy(standing: Standing, some: &[&Executor]) -> Option<String> {
         Standing::Closed(Reluctance::Draining) => {
             Some(format!("`muster executors drain {first} --undo` has {first} take tasks again"))
         }
+        Standing::Closed(Reluctance::Quarantined) => Some(format!(
+            "once {first} is mended, one task that succeeds there ends its quarantine; so does a restart of it"
+        )),
         Standing::Away | Standing::Lost => Some(format!("fits on {first}, if that comes back")),
         _ => None,
     }

@@ -268,7 +268,7 @@ proptest! {
                 }
                 2 => executor.begun(&name),
                 3 => executor.counted(&cpu(cores * 1000), 0),
-                _ => executor.release(&name),
+                _ => drop(executor.release(&name)),
             }
             let milli = |waits: bool| {
                 executor.held.values().filter(|b| b.waits == waits).map(|b| b.resources.cpu_milli).sum::<u32>()

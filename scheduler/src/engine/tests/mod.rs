@@ -14,8 +14,10 @@ mod ownership;
 mod placing;
 mod promises;
 mod pull;
+mod quarantine;
 mod reservations;
 mod round_trip;
+mod suspects;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -174,6 +176,17 @@ impl Bench {
             let results = committer::commit(&*self.store, &StoreHealth::new("s1", 1), vec![commit]).await;
             self.input(Input::Commits(results));
         }
+    }
+
+    /// Time passes, in which no executor is silent.
+    pub(crate) async fn wait(&mut self, time: Millis) {
+        self.now += time;
+        let alive: Vec<_> = self.engine.executors().map(|executor| (executor.key.clone(), executor.left())).collect();
+        for (executor, free) in alive {
+            self.input(Input::Heartbeat { executor, free, running: 0, draining: false });
+        }
+        self.input(Input::Tick);
+        self.commit_all().await;
     }
 
     /// Sends the oldest transaction and keeps its result.
