@@ -128,12 +128,15 @@ impl Engine {
             }
             let mut held: BTreeSet<(TaskId, Attempt)> =
                 held.iter().filter(|(id, ..)| id == job).map(|&(_, task, attempt)| (task, attempt)).collect();
-            // What it was given since then it cannot have denied.
-            held.extend(self.jobs[job].graph.holds(&key.id).filter(|attempt| !doubt.attempts.contains(attempt)));
+            // What this life of it was given since then it cannot have denied.
+            let ended = ExecutorKey { incarnation: key.incarnation.saturating_sub(1), ..key.clone() };
+            let graph = &self.jobs[job].graph;
+            let of_earlier_lives = graph.held_up_to(&ended);
+            let since = |attempt: &_| !doubt.attempts.contains(attempt) && !of_earlier_lives.contains(attempt);
+            held.extend(graph.holds(&key.id).filter(since));
             if let Some(executor) = self.executors.get_mut(&key.id) {
                 executor.release_where(|(id, task, attempt)| id == job && !held.contains(&(*task, *attempt)));
             }
-            let ended = ExecutorKey { incarnation: key.incarnation.saturating_sub(1), ..key.clone() };
             self.blame(*job, &ended, &held, now);
             let event = Event::ExecutorAnswered { by: key.clone(), held, scope: AnswerScope::Everything };
             self.apply(*job, event, now);

@@ -83,6 +83,25 @@ async fn a_taken_over_job_goes_on_with_what_its_executor_has() {
 }
 
 #[tokio::test]
+async fn what_an_earlier_life_was_given_since_the_question_died_with_it() {
+    let mut first = Bench::new().await;
+    first.register(key("e", 1), 1);
+    let id = first.submit(1, spec(&[("a", 2, &[])])).await;
+    first.commit_all().await;
+    let mut second = Bench::over(Arc::clone(&first.store), "two").await;
+    second.register(key("e", 1), 2);
+    second.own(id).await;
+    second.load(id).await;
+    second.commit_all().await;
+    assert_eq!(second.launches(), [(id.to_string(), 0, 1, 1)], "given while it is asked");
+    // The executor has begun anew, which this scheduler has not heard: it is the new life that answers.
+    let task = |index| muster_graph::ids::TaskId::new(0, index);
+    second.answer(&key("e", 2), vec![(id, task(0), 1)]);
+    let holds: Vec<_> = second.engine.job(id).unwrap().graph.holds("e").collect();
+    assert!(holds.contains(&(task(0), 1)) && !holds.contains(&(task(1), 1)), "{holds:?}");
+}
+
+#[tokio::test]
 async fn an_answer_to_a_question_under_an_earlier_token_denies_nothing() {
     let mut bench = Bench::new().await;
     bench.register(key("e", 1), 1);
