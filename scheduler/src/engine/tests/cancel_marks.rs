@@ -55,6 +55,30 @@ async fn after_a_cancel_mark_nothing_is_assigned_whoever_owns_the_job_and_whatev
 }
 
 #[tokio::test]
+async fn what_was_being_assigned_when_the_mark_came_is_not() {
+    let mut bench = Bench::new().await;
+    bench.register(key("e", 1), 1);
+    let id = bench.submit(1, spec(&[("a", 3, &[])])).await;
+    bench.commit_all().await;
+    bench.launches();
+    drop(bench.finish(&key("e", 1), &[ended(1, (id, 0, 0, 1), v1::Outcome::Succeeded)]));
+    let landed = bench.commit_one().await;
+    // Assigned while that commit is on its way, and so to be committed by the next one.
+    bench.register(key("f", 1), 1);
+    let mark = bench.mark(id).await;
+    bench.input(Input::CancelMarked { job: id, reason: "enough".to_owned(), mark });
+    bench.input(Input::Commits(landed));
+    bench.commit_all().await;
+    assert!(bench.engine.job(id).is_none(), "read again");
+    bench.load(id).await;
+    bench.answer(&key("e", 1), vec![(id, TaskId::new(0, 1), 1)]);
+    bench.commit_all().await;
+    assert!(!bench.is_marked(id).await, "carried out");
+    assert_eq!(bench.launches().iter().filter(|(.., index, _)| *index == 2).count(), 0, "not the third task");
+    assert_eq!(bench.engine.job(id).unwrap().graph.task(TaskId::new(0, 2)).unwrap().attempt, 0);
+}
+
+#[tokio::test]
 async fn an_owner_that_hears_of_a_mark_carries_it_out_and_once() {
     let mut bench = Bench::new().await;
     bench.register(key("e", 1), 2);
