@@ -328,7 +328,7 @@ impl Client {
     /// Replaces the rules of a namespace.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for rules that cannot be meant, and what any call can meet.
+    /// [`Error::InvalidArgument`] for rules that cannot be meant, and what any call can meet.
     pub async fn set_namespace(&self, namespace: &str, rules: v1::NamespaceRules) -> Result<(), Error> {
         let request = v1::SetNamespaceRequest { namespace: namespace.to_owned(), rules: Some(rules) };
         self.call("set", Repeat::Idempotent, self.options().call_timeout, async |channel| {
