@@ -12,6 +12,7 @@ use muster_integration::checker::{
 use muster_integration::{journal, recorder};
 use muster_state::Memory;
 
+use crate::TICK;
 use crate::hosts::{self, LOST_AFTER, Size};
 use crate::world::World;
 
@@ -67,6 +68,8 @@ impl Record {
         let mut outages: Vec<Outage> = Vec::new();
         for (index, from, until) in away {
             let executor = hosts::executor(index);
+            // Within a tick one host's clock may be behind another's, who notices by its own.
+            let from = from.saturating_sub(TICK);
             let until_us = micros(until + RECONNECTED_WITHIN);
             match outages.last_mut() {
                 Some(last) if last.executor == executor && last.until_us >= Some(micros(from)) => {
