@@ -142,7 +142,13 @@ pub(super) async fn good() -> Good {
     record.abort();
     let _ = record.await;
     let recorder = Arc::into_inner(recorder).expect("the recording task has ended").into_inner().unwrap();
-    let writes = recorder.finish(recorder::boot_us()).unwrap();
+    let mut writes = recorder.finish(recorder::boot_us()).unwrap();
+    // What executors would have noted comes some microseconds after each, and before the next one.
+    let mut at_us = 0;
+    for write in &mut writes {
+        at_us = write.at_us.max(at_us + 10);
+        write.at_us = at_us;
+    }
     let executors = journals(&writes);
     Good {
         evidence: Evidence { writes, executors, clients, ..Evidence::default() },
