@@ -92,12 +92,10 @@ pub struct Use {
     pub jobs: u32,
     /// Tasks that executors have.
     pub running: u32,
-    /// Tasks that could run.
+    /// Tasks that could run; counted when it is told, and not kept up.
     pub ready: u32,
     /// Of the tasks that executors have.
     pub in_use: Amount,
-    /// By the tasks that could run.
-    pub wanted: Amount,
 }
 
 impl Use {
@@ -106,7 +104,6 @@ impl Use {
         self.running = self.running.saturating_add(more.running);
         self.ready = self.ready.saturating_add(more.ready);
         self.in_use.join(&more.in_use);
-        self.wanted.join(&more.wanted);
     }
 
     pub(crate) fn leave(&mut self, less: &Self) {
@@ -114,19 +111,12 @@ impl Use {
         self.running = self.running.saturating_sub(less.running);
         self.ready = self.ready.saturating_sub(less.ready);
         self.in_use.leave(&less.in_use);
-        self.wanted.leave(&less.wanted);
     }
 }
 
 impl From<&Use> for v1::NamespaceUse {
     fn from(known: &Use) -> Self {
-        Self {
-            jobs: known.jobs,
-            running: known.running,
-            ready: known.ready,
-            in_use: Some((&known.in_use).into()),
-            wanted: Some((&known.wanted).into()),
-        }
+        Self { jobs: known.jobs, running: known.running, ready: known.ready, in_use: Some((&known.in_use).into()) }
     }
 }
 
@@ -137,7 +127,6 @@ impl From<v1::NamespaceUse> for Use {
             running: wire.running,
             ready: wire.ready,
             in_use: wire.in_use.map(Amount::from).unwrap_or_default(),
-            wanted: wire.wanted.map(Amount::from).unwrap_or_default(),
         }
     }
 }

@@ -228,7 +228,7 @@ fn samples_of_every_kind_and_version_are_read_as_they_were_written() {
         }),
         set_at_ms: 1_800_000_000_000,
     };
-    let used = v1::NamespaceUse { jobs: 3, running: 64, ready: 9, in_use: Some(amount()), wanted: Some(amount()) };
+    let used = v1::NamespaceUse { jobs: 3, running: 64, ready: 9, in_use: Some(amount()) };
     let usage = UsageRecord { namespaces: [("etl".to_owned(), used)].into() };
     let cancel =
         CancelMark { request_id: "0123456789abcdef".to_owned(), reason: "enough".to_owned(), at_ms: 1_800_000_000_000 };

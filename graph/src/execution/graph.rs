@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::bits::BitSet;
+use super::held::HeldByNeed;
 use super::packed::Packed;
 use super::topology::Topology;
 use super::tracking::Changes;
@@ -34,8 +35,7 @@ pub struct ExecutionGraph {
     pub(super) stranded: u32,
     /// Stages with ready tasks.
     pub(super) ready_stages: BitSet,
-    /// Stages with tasks that are assigned or running.
-    pub(super) held_stages: BitSet,
+    pub(super) held: HeldByNeed,
     /// Ends of backoffs; an entry that its task does not bear out any more is dropped when it comes up.
     pub(super) backoffs: BinaryHeap<Reverse<(Millis, TaskId)>>,
     /// The latest time heard of.
@@ -136,6 +136,7 @@ impl ExecutionGraph {
         let total = u32::try_from(stages.len()).unwrap_or(u32::MAX);
         Self {
             topology: Topology::new(&plan),
+            held: HeldByNeed::new(&plan),
             plan,
             job_id: job,
             submitted: false,
@@ -154,7 +155,6 @@ impl ExecutionGraph {
             executor_refs: BTreeMap::new(),
             stranded: 0,
             ready_stages: BitSet::new(total),
-            held_stages: BitSet::new(total),
             backoffs: BinaryHeap::new(),
             clock: 0,
             work: VecDeque::new(),
@@ -268,9 +268,10 @@ impl ExecutionGraph {
             .map(|stage| Ready { stage: StageIndex(stage), count: self.stages[stage as usize].ready.len() })
     }
 
-    /// The stages with tasks that executors have, assigned or running, and how many. Costs no more than their number.
-    pub fn held(&self) -> impl Iterator<Item = (StageIndex, u32)> + '_ {
-        self.held_stages.iter().map(|stage| (StageIndex(stage), self.stages[stage as usize].counts.held()))
+    /// The tasks that executors have, assigned or running, by what they need: a stage with that need, and how many of all stages
+    /// that have it. Costs as much as there are different needs.
+    pub fn held_by_need(&self) -> impl Iterator<Item = (StageIndex, u32)> + '_ {
+        self.held.iter()
     }
 
     /// When the next [`Event::TimerFired`] is due. After a restore it may be in the past.

@@ -65,6 +65,7 @@ mod delta;
 mod event;
 mod executors;
 mod graph;
+mod held;
 mod outputs;
 mod packed;
 mod persistence;

@@ -140,6 +140,9 @@ impl ExecutionGraph {
                     return Err(RestoreError::UnknownExecutor { executor: on.0 });
                 }
                 self.count_on_executor(&packed, 1);
+                if packed.is_live() {
+                    self.held.one_more(stage as u32);
+                }
                 *counts.of(packed.phase()) += 1;
                 *self.counts.of(packed.phase()) += 1;
                 if packed.phase() == TaskPhase::Pending && packed.time() > 0 {
@@ -147,9 +150,6 @@ impl ExecutionGraph {
                 }
             }
             self.stages[stage].counts = counts;
-            if counts.held() > 0 {
-                self.held_stages.insert(stage as u32);
-            }
             self.stages_over += u32::from(self.stages[stage].record.state.is_over());
         }
         let all_over = self.submitted && self.stages_over as usize == self.stages.len();

@@ -1,7 +1,7 @@
 //! The only code that changes a task or a stage.
 //!
 //! Everything that follows from tasks and stages is brought up to date here and nowhere else: counts (promise C6), what is
-//! ready, what executors hold, of which stages, how upstreams stand, what the next delta must carry. Each change costs what it touches.
+//! ready, what executors hold, and of which needs, how upstreams stand, what the next delta must carry. Each change costs what it touches.
 //!
 //! Invariants, checked after every event by the property tests: counts equal a recount; a task is in `ready` if and only
 //! if it is pending, its backoff is over and [`ExecutionGraph::is_allowed`]; `Upstreams` equal a recount.
@@ -105,15 +105,14 @@ impl ExecutionGraph {
                 *counts.of(was) -= 1;
                 *counts.of(is) += 1;
             }
-            let (held, live) = (value.counts.held(), value.counts.live());
-            if held > 0 {
-                self.held_stages.insert(stage);
-            } else {
-                self.held_stages.remove(stage);
-            }
-            if live == 0 {
+            if value.counts.live() == 0 {
                 self.look_at(stage);
             }
+        }
+        match (old.is_live(), new.is_live()) {
+            (false, true) => self.held.one_more(stage),
+            (true, false) => self.held.one_less(stage),
+            _ => {}
         }
         self.count_on_executor(&old, -1);
         self.count_on_executor(&new, 1);

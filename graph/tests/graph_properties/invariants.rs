@@ -149,11 +149,19 @@ impl Witness {
             assert_eq!(graph.stage_counts(stage), counts, "{stage:?}");
             assert_eq!(record.finished_at > 0, record.state.is_over(), "{stage:?} {record:?}");
             assert!(!record.state.is_over() || counts.live() == 0, "{stage:?} is over with {counts:?}");
-            let listed = graph.held().find(|(held, _)| *held == stage).map_or(0, |(_, count)| count);
-            assert_eq!(listed, counts.held(), "{stage:?}: what executors have of it");
             let may_hold = record.state == StageState::Running;
             assert!(may_hold || counts.held() == 0, "{stage:?} {record:?} has {counts:?}");
         }
+        let need = |stage: StageIndex| &graph.plan().stages[stage.0 as usize].resources;
+        for (of, count) in graph.held_by_need() {
+            let same = graph.stages().filter(|(stage, _)| need(*stage) == need(of));
+            assert_eq!(
+                count,
+                same.map(|(stage, _)| graph.stage_counts(stage).held()).sum::<u32>(),
+                "as much as {of:?}"
+            );
+        }
+        assert_eq!(graph.held_by_need().map(|(_, count)| count).sum::<u32>(), graph.counts().held());
         let job = graph.job();
         assert_eq!(job.finished_at > 0, job.state.is_over(), "{job:?}");
         assert!(!job.state.is_over() || graph.stages().all(|(_, record)| record.state.is_over()));

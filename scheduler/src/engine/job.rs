@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use muster_graph::execution::{Effect, Event, ExecutionGraph, FailureNote, JobEvent, Ready};
-use muster_graph::ids::{Attempt, JobId, Millis, StageIndex, TaskId};
+use muster_graph::execution::{Effect, Event, ExecutionGraph, FailureNote, JobEvent};
+use muster_graph::ids::{Attempt, JobId, Millis, TaskId};
 use muster_proto::{storage, v1};
 use muster_state::{Op, Revision, SessionId};
 use tokio::sync::oneshot;
@@ -178,17 +178,12 @@ impl Job {
         self.graph.plan().max_running.map_or(u32::MAX, |most| most.saturating_sub(self.graph.counts().held()))
     }
 
-    /// What it has and wants.
+    /// What it has.
     pub(super) fn count_use(&self) -> Use {
         let mut standing = Use { jobs: 1, ..Use::default() };
-        let need = |stage: StageIndex| &self.graph.plan().stages[stage.0 as usize].resources;
-        for (stage, count) in self.graph.held() {
+        for (stage, count) in self.graph.held_by_need() {
             standing.running += count;
-            standing.in_use.add(need(stage), count);
-        }
-        for Ready { stage, count } in self.graph.ready().filter(|_| self.leaving.is_none()) {
-            standing.ready += count;
-            standing.wanted.add(need(stage), count);
+            standing.in_use.add(&self.graph.plan().stages[stage.0 as usize].resources, count);
         }
         standing
     }

@@ -1,7 +1,7 @@
 //! Ready jobs, in a queue for each namespace, and whose turn it is.
 //!
-//! Inside a namespace the order is age, and a point of priority is worth an hour of it. Among namespaces the next is the one that has least of the cluster for
-//! its weight ([`crate::fairness`]), with what its jobs have at all schedulers; of those that have equally little, the one that was
+//! Inside a namespace the order is age, and a point of priority is worth an hour of it. Among namespaces the next is the one that
+//! has least of the cluster for its weight ([`crate::fairness`]), with what its jobs have at all schedulers; of those that have equally little, the one that was
 //! given something longest ago, so that a task that needs everything finds its time. What a namespace cannot use now, since
 //! nothing of it fits, goes to the next one: no executor stands idle for the sake of a share.
 //!
@@ -300,7 +300,15 @@ impl Engine {
     /// What this scheduler's jobs have and want, by namespace.
     #[must_use]
     pub fn usage(&self) -> BTreeMap<String, Use> {
-        self.queues.ours().map(|(name, ours)| (name.to_string(), ours.clone())).collect()
+        let told =
+            |(name, ours): (&Arc<str>, &Use)| (name.to_string(), Use { ready: self.ready_in(name), ..ours.clone() });
+        self.queues.ours().map(told).collect()
+    }
+
+    /// Tasks of a namespace that could run, of this scheduler's jobs.
+    fn ready_in(&self, namespace: &str) -> u32 {
+        let jobs = self.queues.ready_after(namespace, None).map(|(_, id)| &self.jobs[id]);
+        jobs.flat_map(|job| job.graph.ready()).map(|ready| ready.count).fold(0, u32::saturating_add)
     }
 
     /// What namespaces have and want in the whole cluster, and their shares of it; see [`crate::fairness`].
@@ -308,8 +316,9 @@ impl Engine {
     pub fn namespaces(&self) -> Vec<(String, Use, u64)> {
         let total = self.cluster_total();
         let namespaces = self.queues.known().into_iter().map(|name| (name.to_owned(), self.queues.everywhere(name)));
-        let with_share = namespaces.map(|(name, known)| {
+        let with_share = namespaces.map(|(name, mut known)| {
             let share = known.in_use.dominant_share(&total);
+            known.ready = known.ready.saturating_add(self.ready_in(&name));
             (name, known, share)
         });
         with_share.collect()

@@ -73,7 +73,7 @@ proptest! {
 
     #[test]
     fn what_is_told_is_what_is_heard(jobs: u32, running: u32, ready: u32, cpu: u32, gpu in 0u32..3) {
-        let told = Use { jobs, running, ready, in_use: amount(&need(cpu, 5, gpu), 3), wanted: amount(&need(1, 1, 0), 1) };
+        let told = Use { jobs, running, ready, in_use: amount(&need(cpu, 5, gpu), 3) };
         prop_assert_eq!(Use::from(v1::NamespaceUse::from(&told)), told);
     }
 }
