@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{Millis, StageIndex};
 use crate::spec::{
-    InputKind, JobSpec, LostAfter, Names, Placement, Placing, Problem, Resources, Retries, SpecEdge, When, check,
+    Gate, InputKind, JobSpec, LostAfter, Names, Placement, Placing, Problem, Resources, Retries, SpecEdge, When, Work,
+    check_expanded,
 };
 
 /// A compiled job.
@@ -44,8 +45,10 @@ pub enum LossPolicy {
 /// A compiled stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StagePlan {
-    /// Unique in the job.
+    /// Unique in the job: its path, see [`crate::spec::path`].
     pub name: String,
+    /// One of a nested job's borders, and no stage of its own. Those of one job come in the order begin, what is inside, end.
+    pub gate: Option<Gate>,
     /// How many tasks; may be 0: such a stage is successful as soon as its conditions hold.
     pub tasks: u32,
     /// What it waits for, each stage once.
@@ -69,12 +72,14 @@ pub struct StagePlan {
 }
 
 /// An edge of the graph, seen from its lower end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Upstream {
     /// The stage above.
     pub stage: StageIndex,
     /// What is read of it.
     pub edge: Edge,
+    /// Where below the directory of inputs its output is found; empty: by the stage's own name.
+    pub seen_as: Vec<String>,
 }
 
 /// What is read of an upstream stage.
@@ -88,16 +93,19 @@ pub enum Edge {
     Shuffle,
     /// Nothing; waits for the whole stage.
     After,
+    /// Nothing; waits for the begin of the nested job that the stage is in. Without that one's success the stage never runs,
+    /// whatever its condition. It is the first of the stage's edges.
+    Begin,
 }
 
 impl Plan {
-    /// Compiles a spec, after checking it. `digest_of` answers the digest of a stage's blob, by the stage's position;
-    /// it is asked once for each stage, in order, and only if the spec has no problem.
+    /// Compiles an expanded spec, after checking it. `digest_of` answers the digest of a stage's blob, by the stage's position;
+    /// it is asked once for each stage that is no gate, in order, and only if the spec has no problem.
     ///
     /// # Errors
-    /// What [`check`] found. Nothing else can go wrong.
+    /// What [`check_expanded`] found. Nothing else can go wrong.
     pub fn compile(spec: &JobSpec, mut digest_of: impl FnMut(usize) -> String) -> Result<Self, Vec<Problem>> {
-        let problems = check(spec);
+        let problems = check_expanded(spec);
         if !problems.is_empty() {
             return Err(problems);
         }
@@ -105,21 +113,32 @@ impl Plan {
         let mut downstreams = vec![Vec::new(); spec.stages.len()];
         let mut stages = Vec::with_capacity(spec.stages.len());
         for (index, stage) in spec.stages.iter().enumerate() {
-            let upstreams: Vec<Upstream> = SpecEdge::all(spec, index)
+            let mut upstreams: Vec<Upstream> = SpecEdge::all(spec, index)
                 .map(|edge| {
                     let upstream = names.get(edge.name).expect("check found every name");
                     downstreams[upstream].push(position(index));
-                    let edge = match edge.kind {
+                    let kind = match edge.kind {
                         Some(InputKind::All) => Edge::All,
                         Some(InputKind::Each) => Edge::Each,
                         Some(InputKind::Shuffle) => Edge::Shuffle,
+                        None if spec.stages[upstream].work == Work::Gate(Gate::Begin) => Edge::Begin,
                         None => Edge::After,
                     };
-                    Upstream { stage: position(upstream), edge }
+                    Upstream { stage: position(upstream), edge: kind, seen_as: edge.seen_as.to_vec() }
                 })
                 .collect();
+            // A nested job as a whole says more about why something does not run than a stage in it.
+            upstreams.sort_by_key(|upstream| match spec.stages[upstream.stage.0 as usize].work {
+                Work::Gate(Gate::Begin) => 0,
+                Work::Gate(Gate::End) => 1,
+                Work::Process(_) | Work::Job(_) => 2,
+            });
             stages.push(StagePlan {
                 name: stage.name.clone(),
+                gate: match stage.work {
+                    Work::Gate(gate) => Some(gate),
+                    Work::Process(_) | Work::Job(_) => None,
+                },
                 tasks: stage.tasks.count(),
                 upstreams,
                 downstreams: Vec::new(),
@@ -129,7 +148,7 @@ impl Plan {
                 retries: stage.retries.clone(),
                 deterministic: stage.deterministic,
                 stop_after: stage.stop_after,
-                spec_digest: digest_of(index),
+                spec_digest: if matches!(stage.work, Work::Gate(_)) { String::new() } else { digest_of(index) },
             });
         }
         for (stage, downstreams) in stages.iter_mut().zip(downstreams) {

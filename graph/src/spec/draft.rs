@@ -5,10 +5,10 @@
 use std::io;
 
 use super::check::{Sizes, examine};
-use super::decode::{Decoded, Site};
+use super::decode::{Decoded, Shape, Site};
 use super::finding::{FieldPath, Finding, Findings, Point, Segment, push_key, shown};
 use super::limits::{PROBLEMS_MAX, TASKS_PER_STAGE_MAX};
-use super::model::{JobSpec, Tasks};
+use super::model::{JobSpec, Nested, Source as JobSource, StageSpec, Tasks, Work};
 use super::node::{Lines, Node, Span, Value};
 use super::problem::{Problem, Problems};
 
@@ -86,7 +86,7 @@ impl Draft {
 
     /// Where items still have to come from, with the names of the stages.
     pub fn deferred(&self) -> impl Iterator<Item = (&str, &ForEach)> {
-        self.decoded.deferred.iter().map(|(stage, source)| (self.decoded.spec.stages[*stage].name.as_str(), source))
+        self.decoded.deferred.iter().map(|(way, source)| (stage_at(&self.decoded.spec, way).name.as_str(), source))
     }
 
     /// Fills in the items that come from files, and checks what depends on them. Paths that a glob matches are sorted;
@@ -99,18 +99,15 @@ impl Draft {
             return Ok(self.decoded.spec);
         }
         let mut findings = Findings::default();
-        for (stage, source) in std::mem::take(&mut self.decoded.deferred) {
+        for (way, source) in std::mem::take(&mut self.decoded.deferred) {
             match read_items(&source, files) {
-                Ok(items) => {
-                    self.decoded.spec.stages[stage].tasks = Tasks::Items(items);
-                    self.decoded.sized[stage] = true;
-                }
+                Ok(items) => self.decoded.size(&way, items),
                 Err((message, help)) => {
                     let key = match source {
                         ForEach::Lines(_) => "lines",
                         ForEach::Glob(_) => "glob",
                     };
-                    let path = FieldPath::stage(stage, [Segment::key("for_each"), Segment::key(key)]);
+                    let path = self.decoded.path(&way, vec![Segment::key("for_each"), Segment::key(key)]);
                     findings.push(Finding { path, point: Point::Value, span: None, first: None, message, help });
                 }
             }
@@ -159,9 +156,49 @@ fn read_items(source: &ForEach, files: &dyn Files) -> Result<Vec<String>, (Strin
     Ok(items)
 }
 
+/// A stage by its place and those of the stages around it, which are jobs.
+fn stage_at<'s>(spec: &'s JobSpec, way: &[usize]) -> &'s StageSpec {
+    let stage = &spec.stages[way[0]];
+    match (&stage.work, &way[1..]) {
+        (Work::Job(Nested { source: JobSource::Inline(inner), .. }), rest @ [_, ..]) => stage_at(inner, rest),
+        _ => stage,
+    }
+}
+
 impl Decoded {
     fn examine(&self) -> Findings {
-        examine(&self.spec, &Sizes::Known(&self.sized))
+        examine(&self.spec, &Sizes::Known(&self.shape))
+    }
+
+    /// Gives a stage its items.
+    fn size(&mut self, way: &[usize], items: Vec<String>) {
+        let (mut spec, mut shape) = (&mut self.spec, &mut self.shape);
+        for &place in &way[..way.len() - 1] {
+            let (Work::Job(Nested { source: JobSource::Inline(inner), .. }), Some(deeper)) =
+                (&mut spec.stages[place].work, shape.inner.get_mut(&place))
+            else {
+                return;
+            };
+            (spec, shape) = (inner, deeper);
+        }
+        let place = way[way.len() - 1];
+        spec.stages[place].tasks = Tasks::Items(items);
+        shape.sized[place] = true;
+    }
+
+    /// The path of a stage's field.
+    fn path(&self, way: &[usize], tail: Vec<Segment>) -> FieldPath {
+        fn path(spec: &JobSpec, shape: Option<&Shape>, way: &[usize], tail: Vec<Segment>) -> FieldPath {
+            match (&spec.stages[way[0]].work, &way[1..]) {
+                (Work::Job(Nested { source: JobSource::Inline(inner), .. }), rest @ [_, ..]) => {
+                    let shape = shape.and_then(|shape| shape.inner.get(&way[0]));
+                    let base = FieldPath::stage(way[0], [Segment::key("job")]);
+                    Shape::lift(&base, inner, shape, path(inner, shape, rest, tail), Point::Value).0
+                }
+                _ => FieldPath::stage(way[0], tail),
+            }
+        }
+        path(&self.spec, Some(&self.shape), way, tail)
     }
 }
 
@@ -203,7 +240,7 @@ pub(super) fn more(left_out: usize) -> Option<Problem> {
 
 /// Whether the stage's name is its key, and no field.
 fn is_keyed(decoded: Option<&Decoded>, path: &FieldPath) -> bool {
-    let site = path.stage.and_then(|stage| decoded?.sites.get(stage));
+    let site = path.stage.and_then(|stage| decoded?.shape.sites.get(stage));
     matches!(site, Some(Site::Entry(_)))
 }
 
@@ -218,7 +255,7 @@ pub(super) fn stage_field(name: &str) -> String {
 fn prefix(decoded: Option<&Decoded>, path: &FieldPath) -> String {
     let (Some(decoded), Some(stage)) = (decoded, path.stage) else { return String::new() };
     let name = decoded.spec.stages.get(stage).map_or("", |stage| stage.name.as_str());
-    match decoded.sites.get(stage) {
+    match decoded.shape.sites.get(stage) {
         Some(Site::Top) | None => String::new(),
         Some(Site::Item(position)) if name.is_empty() => format!("stages[{position}]"),
         Some(Site::Item(_) | Site::Entry(_)) => stage_field(name),
@@ -227,7 +264,7 @@ fn prefix(decoded: Option<&Decoded>, path: &FieldPath) -> String {
 
 /// Where a field stands in the text, or what would hold it if it is not there.
 fn locate(root: &Node, decoded: Option<&Decoded>, finding: &Finding) -> Span {
-    let site = finding.path.stage.and_then(|stage| decoded?.sites.get(stage).copied());
+    let site = finding.path.stage.and_then(|stage| decoded?.shape.sites.get(stage).copied());
     let stages = root.get("stages").map(|entry| &entry.value);
     let (base, key) = match (site, stages.map(|node| &node.value)) {
         (Some(Site::Entry(position)), Some(Value::Map(entries))) => {

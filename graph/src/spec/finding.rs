@@ -160,6 +160,18 @@ impl Findings {
         self.left_out += more.left_out;
     }
 
+    /// Adds those of a job that stands in a stage, with their places seen from here.
+    pub(super) fn extend_lifted(&mut self, inner: Findings, lift: impl Fn(FieldPath, Point) -> (FieldPath, Point)) {
+        for finding in inner.found {
+            let (path, point) = lift(finding.path, finding.point);
+            self.push(Finding { path, point, ..finding });
+        }
+        for path in inner.told {
+            self.silence(lift(path, Point::Value).0);
+        }
+        self.left_out += inner.left_out;
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.found.is_empty()
     }

@@ -18,8 +18,8 @@ pub(super) struct Key {
     pub(super) shape: fn() -> Value,
 }
 
-/// Keys of a job.
-pub(super) const JOB: &[Key] = &[
+/// Keys of a job that runs alone. In a job that is a stage of another they would never count.
+pub(super) const JOB_ALONE: &[Key] = &[
     Key { name: "name", about: "The job's name. Shown everywhere; need not be unique.", shape: || reference("name") },
     Key {
         name: "namespace",
@@ -39,7 +39,6 @@ pub(super) const JOB: &[Key] = &[
         about: "Higher goes first inside a namespace: a point is worth an hour of waiting. Default: 0.",
         shape: || json!({"type": "integer", "minimum": i32::MIN, "maximum": i32::MAX}),
     },
-    Key { name: "env", about: "Environment of every task of every stage.", shape: || reference("env") },
     Key {
         name: "timeout",
         about: "Of the whole job, from its first task's start. Default: none.",
@@ -56,19 +55,38 @@ pub(super) const JOB: &[Key] = &[
         about: "How many of its tasks may run at the same time, of all stages. Default: as many as there is room for.",
         shape: || json!({"type": "integer", "minimum": 1, "maximum": TASKS_PER_JOB_MAX}),
     },
+];
+
+/// Keys of every job, also of one that stands under a stage's `job`.
+pub(super) const JOB: &[Key] = &[
+    Key { name: "env", about: "Environment of every task of every stage.", shape: || reference("env") },
     Key {
         name: "placement",
         about: "On which executors its tasks may run, by label; a stage's own word wins.",
         shape: || reference("placement"),
     },
     Key {
+        name: "takes",
+        about: "Inputs that it reads from the job that it is a stage of; its stages name them in `inputs`.",
+        shape: || json!({"type": "array", "items": reference("name")}),
+    },
+    Key {
+        name: "outputs",
+        about: "Whose output is read by who reads the stage that this job is: a stage, or a map of names to stages.",
+        shape: || {
+            json!({"oneOf": [
+                reference("name"),
+                {"type": "object", "additionalProperties": reference("name"), "minProperties": 1},
+            ]})
+        },
+    },
+    Key {
         name: "stages",
         about: "The stages: a map of names to stages, or a list of stages that have a `name`.",
         shape: || {
             json!({"oneOf": [
-                {"type": "object", "additionalProperties": reference("stage"), "minProperties": 1,
-                 "maxProperties": STAGES_MAX},
-                {"type": "array", "items": reference("listed_stage"), "minItems": 1, "maxItems": STAGES_MAX},
+                {"type": "object", "additionalProperties": reference("stage"), "maxProperties": STAGES_MAX},
+                {"type": "array", "items": reference("listed_stage"), "maxItems": STAGES_MAX},
             ]})
         },
     },
@@ -88,6 +106,12 @@ pub(super) const STAGE: &[Key] = &[
         shape: || reference("argv"),
     },
     Key {
+        name: "job",
+        about: "The job that the stage is: the name of a definition, NAME or NAME@REVISION, or the job itself.",
+        shape: || json!({"oneOf": [reference("definition"), reference("inline_job")]}),
+    },
+    Key { name: "with", about: "Values of that definition's parameters.", shape: || json!({"type": "object"}) },
+    Key {
         name: "tasks",
         about: "How many tasks. Default: 1.",
         shape: || json!({"type": "integer", "minimum": 0, "maximum": TASKS_PER_STAGE_MAX}),
@@ -99,10 +123,11 @@ pub(super) const STAGE: &[Key] = &[
     },
     Key {
         name: "inputs",
-        about: "Stages whose output is read: a map of stage to all, each or shuffle; a list means all.",
+        about: "Stages whose output is read: a map of stage to all, each or shuffle; a list means all. Of a stage that is a \
+                job: a map of what the job takes to stages; a list where the names are the same.",
         shape: || {
             json!({"oneOf": [
-                {"type": "object", "additionalProperties": {"enum": INPUT_KINDS}},
+                {"type": "object", "additionalProperties": reference("text")},
                 {"type": "array", "items": reference("name")},
             ]})
         },

@@ -9,7 +9,7 @@ use std::time::Duration;
 pub const SPEC_BYTES_MAX: usize = 32 << 20;
 /// Values in a spec's text, keys not counted: what bounds the memory that reading takes.
 pub const SPEC_VALUES_MAX: usize = 2_000_000;
-/// How deep lists and maps may nest in a spec's text. The language needs seven; the rest is for plain data.
+/// How deep lists and maps may nest in a spec's text. The language needs seven, and three for each job in a job.
 pub const SPEC_DEPTH_MAX: usize = 64;
 /// Values that all YAML aliases of one text stand for: enough for shared settings, too few for a bomb.
 pub const ALIAS_VALUES_MAX: usize = 100_000;
@@ -27,7 +27,14 @@ pub const TASKS_PER_JOB_MAX: u64 = 1_000_000;
 /// `inputs` and `after` of all stages of a job together.
 pub const EDGES_MAX: usize = 1_000_000;
 
-/// Characters of a job's or stage's name: it is a directory's name too, and those end at 255 bytes.
+/// How deep jobs may stand in jobs: more levels than people keep apart, and few enough to walk by recursion.
+pub const NESTING_DEPTH_MAX: u32 = 16;
+/// Text of all stages once jobs are put in the places of the stages that name them: a small spec can stand for a large one.
+pub const EXPANDED_BYTES_MAX: usize = 64 << 20;
+/// Inputs that a job takes from around it, and outputs that it declares: each is a name that people deal with.
+pub const BORDER_NAMES_MAX: usize = 1_000;
+
+/// Bytes of a job's or stage's name: it is a part of paths and of every view.
 pub const NAME_CHARS_MAX: usize = 128;
 /// Characters of a namespace: it may become a DNS label, and those end at 63.
 pub const NAMESPACE_CHARS_MAX: usize = 63;

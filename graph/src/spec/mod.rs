@@ -1,8 +1,9 @@
 //! What a user asks for. One model, whatever the text it was written in.
 //!
 //! [`read`] turns text into a [`Draft`] or into *all* of its problems, each with its place and a remedy;
-//! [`Draft::resolve`] fills in what comes from files. [`check()`] holds the rules that need no text, and is what a
-//! scheduler runs on every submit: a spec that passes it compiles.
+//! [`Draft::resolve`] fills in what comes from files. [`check()`] holds the rules that need no text. [`expand()`] is what a
+//! scheduler runs on every submit: it checks, and puts jobs in the places of the stages that name them; what comes out of it
+//! compiles.
 //!
 //! The way of a text: one reader for each format (`from_yaml`, `from_toml`, `from_json`) → one tree whose values know
 //! their places (`node`) → one decoder that reports and goes on (`decode`) → the rules (`check`).
@@ -13,14 +14,17 @@
 mod check;
 mod decode;
 mod draft;
+mod expand;
 mod finding;
 mod from_json;
 mod from_toml;
 mod from_yaml;
 mod keys;
+mod library;
 pub mod limits;
 mod model;
 mod node;
+pub mod path;
 mod placement;
 mod problem;
 mod quantity;
@@ -30,9 +34,12 @@ mod suggest;
 use std::path::Path;
 
 pub(crate) use check::{Edge as SpecEdge, Names};
-pub use check::{check, is_namespace};
+pub use check::{check, check_expanded, is_namespace};
 pub use draft::{Draft, Files, ForEach, NoFiles};
+pub use expand::{Expanded, Used, expand};
+pub use library::{Found, Library, NoLibrary, Outline, Reference, Unknown};
 pub use model::*;
+pub use path::StagePath;
 pub use placement::{LabelRule, Placement, Placing, Policy, Preference};
 pub use problem::{Place, Problem, Problems};
 pub use schema::schema;

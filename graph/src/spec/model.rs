@@ -26,8 +26,25 @@ pub struct JobSpec {
     pub max_running: Option<u32>,
     /// On which executors its tasks may run; a stage's own word wins.
     pub placement: Placement,
-    /// In any order; names are unique.
+    /// Inputs that it reads from the job that it is a stage of; its stages name them in their `inputs`. A job that takes some
+    /// cannot run alone.
+    pub takes: Vec<String>,
+    /// Whose output is read by who reads the stage that this job is.
+    pub outputs: Outputs,
+    /// In any order; names are unique. None at all is a job that is successful at once.
     pub stages: Vec<StageSpec>,
+}
+
+/// What a job leaves behind for the job that it is a stage of.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub enum Outputs {
+    /// Nothing that could be read.
+    #[default]
+    None,
+    /// The output of this stage.
+    Of(String),
+    /// The outputs of several stages, each in a directory of this name.
+    Named(BTreeMap<String, String>),
 }
 
 /// How long a job waits for an executor that is out of reach.
@@ -42,9 +59,9 @@ pub enum LostAfter {
 /// One stage: the same work, many times.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StageSpec {
-    /// Unique in the job.
+    /// Unique in the job. In an expanded spec: its [path](super::StagePath) as text.
     pub name: String,
-    /// What one task does.
+    /// What one task does, or which job it is.
     pub work: Work,
     /// How many tasks, and what tells them apart.
     pub tasks: Tasks,
@@ -72,11 +89,68 @@ pub struct StageSpec {
     pub stop_after: Option<u32>,
 }
 
-/// What one task does. More kinds will come.
+/// What one task does, or which job the stage is.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Work {
     /// A process.
     Process(Run),
+    /// A job, in whose place there are its own stages between two gates once the spec is [expanded](super::expand()).
+    Job(Nested),
+    /// One of those two. Only expansion makes them; they have no tasks.
+    Gate(Gate),
+}
+
+/// A stage that is a job.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Nested {
+    /// Which one.
+    pub source: Source,
+    /// Values of its parameters.
+    pub with: Arguments,
+}
+
+/// Where the job comes from that a stage is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Source {
+    /// The namespace has a definition of that name.
+    Named {
+        /// The definition's.
+        name: String,
+        /// `None`: the latest.
+        revision: Option<u32>,
+    },
+    /// It stands in the spec itself.
+    Inline(Box<JobSpec>),
+}
+
+/// What stands for a nested job's borders among the stages of an expanded spec: its begin, its own stages, its end, in this
+/// order and without anything in between.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+pub enum Gate {
+    /// Waits for what the nested job waits for.
+    Begin,
+    /// Waits for everything inside.
+    End,
+}
+
+/// Values of parameters, by name.
+pub type Arguments = BTreeMap<String, Argument>;
+
+/// A value, as it was written: `1.10` stays `1.10`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Argument {
+    /// Nothing.
+    Null,
+    /// A truth value.
+    Bool(bool),
+    /// A number.
+    Number(String),
+    /// Text.
+    Text(String),
+    /// A list.
+    List(Vec<Argument>),
+    /// A map.
+    Map(BTreeMap<String, Argument>),
 }
 
 /// What a process runs.
@@ -118,8 +192,19 @@ impl Tasks {
 pub struct Input {
     /// Its name.
     pub stage: String,
-    /// Which part of its output.
+    /// Which part of its output. What a nested job takes is read as its own stages say.
     pub kind: InputKind,
+    /// What it is called by those who read it, if that is not the stage's own name: the way to it below `MUSTER_INPUT_DIR`; in
+    /// a stage that is a job, the name under which that job takes it.
+    pub seen_as: Vec<String>,
+}
+
+impl Input {
+    /// Of a stage that is called by its own name.
+    #[must_use]
+    pub fn of(stage: impl Into<String>, kind: InputKind) -> Self {
+        Self { stage: stage.into(), kind, seen_as: Vec::new() }
+    }
 }
 
 /// Which part of an upstream stage's output a task waits for and reads.

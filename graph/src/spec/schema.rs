@@ -6,25 +6,27 @@
 use serde_json::{Map, Value, json};
 
 use super::keys::{
-    FOR_EACH, JOB, Key, LABEL_RULE, PLACEMENT, PREFERENCE, RESOURCES, RETRIES, STAGE, STAGE_NAME, named_resource,
-    reference,
+    FOR_EACH, JOB, JOB_ALONE, Key, LABEL_RULE, PLACEMENT, PREFERENCE, RESOURCES, RETRIES, STAGE, STAGE_NAME,
+    named_resource, reference,
 };
 use super::limits::NAME_CHARS_MAX;
 
 /// The schema. The same tables of keys that the decoder uses, so that the two cannot drift apart.
 #[must_use]
 pub fn schema() -> Value {
-    let pattern = format!("^[A-Za-z0-9][A-Za-z0-9_.-]{{0,{}}}$", NAME_CHARS_MAX - 1);
+    let pattern = format!(r"^[^\p{{C}}\s]([^\p{{C}}\p{{Zl}}\p{{Zp}}]{{0,{}}}[^\p{{C}}\s])?$", NAME_CHARS_MAX - 2);
     // A single stage's keys stand at the top level; where both levels know a key, the job's meaning holds.
     let mut single = properties(STAGE.iter());
-    single.append(&mut properties(JOB.iter().filter(|key| key.name != "stages")));
+    single.append(&mut properties(JOB_ALONE.iter().chain(JOB).filter(|key| key.name != "stages")));
+    let runs = json!([{"required": ["run"]}, {"required": ["job"]}]);
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Muster job",
         "oneOf": [
-            {"type": "object", "properties": properties(JOB.iter()), "additionalProperties": false,
+            {"type": "object", "properties": properties(JOB_ALONE.iter().chain(JOB)), "additionalProperties": false,
              "required": ["name", "stages"]},
-            {"type": "object", "properties": single, "additionalProperties": false, "required": ["name", "run"]},
+            {"type": "object", "properties": single, "additionalProperties": false, "required": ["name"],
+             "oneOf": runs.clone()},
         ],
         "$defs": {
             // A number or a truth value is taken as it is written.
@@ -55,10 +57,13 @@ pub fn schema() -> Value {
                  "minProperties": 1, "maxProperties": 1},
             ]},
             "stage": {"type": "object", "properties": properties(STAGE.iter()), "additionalProperties": false,
-                      "required": ["run"]},
+                      "oneOf": runs.clone()},
             "listed_stage": {"type": "object",
                              "properties": properties(STAGE.iter().chain(std::iter::once(&STAGE_NAME))),
-                             "additionalProperties": false, "required": ["name", "run"]},
+                             "additionalProperties": false, "required": ["name"], "oneOf": runs},
+            "definition": {"type": ["string", "number"]},
+            "inline_job": {"type": "object", "properties": properties(JOB.iter()), "additionalProperties": false,
+                           "required": ["stages"]},
         },
     })
 }

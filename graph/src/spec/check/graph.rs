@@ -35,6 +35,8 @@ pub(crate) struct Edge<'a> {
     pub(crate) name: &'a str,
     /// What is read; nothing with `after`.
     pub(crate) kind: Option<InputKind>,
+    /// The way below the directory of inputs, if it is not the stage's own name.
+    pub(crate) seen_as: &'a [String],
     /// Position in its own list.
     position: usize,
 }
@@ -45,16 +47,19 @@ impl<'a> Edge<'a> {
         let inputs = stage.inputs.iter().enumerate().map(|(position, input)| Edge {
             name: &input.stage,
             kind: Some(input.kind),
+            seen_as: &input.seen_as,
             position,
         });
-        let after = stage.after.iter().enumerate().map(|(position, name)| Edge { name, kind: None, position });
+        let only_waited_for = |(position, name): (usize, &'a String)| Edge { name, kind: None, seen_as: &[], position };
+        let after = stage.after.iter().enumerate().map(only_waited_for);
         inputs.chain(after)
     }
 
     fn path(&self, stage: usize) -> FieldPath {
         match self.kind {
             Some(_) => {
-                let segment = Segment::Entry { index: self.position, name: self.name.to_owned() };
+                let name = self.seen_as.first().map_or(self.name, String::as_str).to_owned();
+                let segment = Segment::Entry { index: self.position, name };
                 inside(stage, "inputs", segment)
             }
             None => inside(stage, "after", Segment::Index(self.position)),
@@ -96,21 +101,26 @@ impl Rules {
 
     /// Looks names up; answers the positions of what each stage waits for.
     fn edges(&mut self, spec: &JobSpec, names: &Names<'_>) -> Vec<Vec<usize>> {
+        let takes: HashMap<&str, usize> = spec.takes.iter().map(String::as_str).zip(0..).collect();
         let mut upstreams = Vec::with_capacity(spec.stages.len());
         for index in 0..spec.stages.len() {
             let mut found: Vec<usize> = Vec::new();
             // Of each upstream stage: whether `inputs` named it first.
             let mut seen: HashMap<usize, bool> = HashMap::new();
             for edge in Edge::all(spec, index) {
-                let Some(upstream) = names.get(edge.name) else {
+                let is_input = edge.kind.is_some();
+                // What the job takes stands behind its own stages.
+                let taken = takes.get(edge.name).filter(|_| is_input).map(|position| spec.stages.len() + position);
+                let Some(upstream) = names.get(edge.name).or(taken) else {
                     self.unknown_stage(spec, index, &edge);
                     continue;
                 };
-                let is_input = edge.kind.is_some();
                 match seen.get(&upstream) {
                     None => {
                         seen.insert(upstream, is_input);
-                        found.push(upstream);
+                        if upstream < spec.stages.len() {
+                            found.push(upstream);
+                        }
                     }
                     Some(was_input) => {
                         let help = if *was_input && !is_input {

@@ -43,9 +43,7 @@ impl Rules {
         }
         self.placement(None, &spec.placement, 0);
         let stages = spec.stages.len();
-        if stages == 0 {
-            self.wrong(at("stages"), "there is no stage", "add at least one, for example main: {run: echo hello}");
-        } else if stages > STAGES_MAX {
+        if stages > STAGES_MAX {
             self.at(
                 Point::Key,
                 at("stages"),
@@ -159,31 +157,27 @@ impl Rules {
 }
 
 /// What an environment counts against its limit.
-pub(super) fn env_bytes(env: &BTreeMap<String, String>) -> usize {
+pub(in crate::spec) fn env_bytes(env: &BTreeMap<String, String>) -> usize {
     env.iter().map(|(name, value)| name.len() + value.len() + WORD_COST_BYTES).sum()
 }
 
-/// Message and help, if the text cannot name a job or a stage. Names become names of directories and parts of paths
-/// such as `job/stage/task`, which is why they are plain.
+/// Message and help, if the text cannot name a job or a stage. A name may hold whatever can be seen: in paths and directories
+/// it is encoded.
 pub(super) fn bad_name(name: &str, what: &str) -> Option<(String, String)> {
-    let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
-    if name.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && name.bytes().all(is_plain)
-        && name.len() <= NAME_CHARS_MAX
-    {
+    let is_too_long = name.chars().nth(NAME_CHARS_MAX).is_some();
+    // Besides control characters, what breaks a line in some programs.
+    let is_unseen = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
+    if !name.is_empty() && !is_too_long && name.trim() == name && !name.contains(is_unseen) {
         return None;
     }
     let message = if name.is_empty() {
         format!("the {what}'s name is empty")
-    } else if name.len() > NAME_CHARS_MAX {
+    } else if is_too_long {
         format!("the {what}'s name is longer than {NAME_CHARS_MAX} characters")
     } else {
         format!("`{}` cannot name a {what}", shown(name))
     };
-    Some((
-        message,
-        format!("use 1 to {NAME_CHARS_MAX} of letters A-Z and a-z, digits and . _ -, a letter or digit first"),
-    ))
+    Some((message, format!("use 1 to {NAME_CHARS_MAX} characters on one line, and no space first or last")))
 }
 
 /// Whether it can name a namespace.

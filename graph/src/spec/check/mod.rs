@@ -4,21 +4,35 @@
 
 mod graph;
 mod job;
+mod nested;
 mod placement;
 mod stage;
 
+use super::decode::Shape;
 use super::draft::{more, stage_field};
 use super::finding::{FieldPath, Finding, Findings, Point, Segment};
-use super::model::JobSpec;
+use super::model::{JobSpec, Work};
 use super::problem::Problem;
 
 pub(crate) use graph::{Edge, Names};
+pub(in crate::spec) use job::env_bytes;
 pub use job::is_namespace;
 
-/// All problems of a spec; none have places. A spec without any compiles, and fits the store.
+/// All problems of a spec as it is written; none have places. A spec without any compiles once it is [expanded](super::expand()),
+/// unless that makes it too large, or what it refers to does not fit.
 #[must_use]
 pub fn check(spec: &JobSpec) -> Vec<Problem> {
-    let (found, left_out) = examine(spec, &Sizes::AllKnown).into_parts();
+    problems(spec, examine(spec, &Sizes::AllKnown))
+}
+
+/// All problems of a spec that was expanded; none have places. One without any compiles, and fits the store.
+#[must_use]
+pub fn check_expanded(spec: &JobSpec) -> Vec<Problem> {
+    problems(spec, examine_as(Form::Expanded, spec, &Sizes::AllKnown))
+}
+
+fn problems(spec: &JobSpec, findings: Findings) -> Vec<Problem> {
+    let (found, left_out) = findings.into_parts();
     let mut problems: Vec<Problem> = found
         .into_iter()
         .map(|finding| {
@@ -36,33 +50,48 @@ pub fn check(spec: &JobSpec) -> Vec<Problem> {
 /// Of which stages the number of tasks is known.
 pub(super) enum Sizes<'a> {
     AllKnown,
-    Known(&'a [bool]),
+    Known(&'a Shape),
 }
 
 impl Sizes<'_> {
-    /// How many tasks, if that is known.
+    /// How many tasks, if that is known, and if the stage has any itself.
     fn of(&self, spec: &JobSpec, stage: usize) -> Option<u32> {
         let is_known = match self {
-            Self::AllKnown => true,
-            Self::Known(known) => known.get(stage).copied().unwrap_or(false),
+            Self::AllKnown => matches!(spec.stages[stage].work, Work::Process(_)),
+            Self::Known(shape) => shape.sized.get(stage).copied().unwrap_or(false),
         };
         is_known.then(|| spec.stages[stage].tasks.count())
     }
 }
 
-/// Runs all rules.
+/// What a spec may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// As somebody wrote it: jobs in stages, and no gates.
+    Written,
+    /// Gates and no jobs; names are paths.
+    Expanded,
+}
+
+/// Runs all rules for a spec as it is written.
 pub(super) fn examine(spec: &JobSpec, sizes: &Sizes<'_>) -> Findings {
-    let mut rules = Rules { findings: Findings::default() };
+    examine_as(Form::Written, spec, sizes)
+}
+
+fn examine_as(form: Form, spec: &JobSpec, sizes: &Sizes<'_>) -> Findings {
+    let mut rules = Rules { form, findings: Findings::default() };
     rules.job(spec, sizes);
     let mut whole = stage::Whole { placement_bytes: placement::bytes(&spec.placement), items_bytes: 0 };
     for (index, stage) in spec.stages.iter().enumerate() {
-        rules.stage(spec, index, stage, &mut whole);
+        rules.stage(spec, index, stage, &mut whole, sizes);
     }
+    rules.borders(spec);
     rules.graph(spec, sizes);
     rules.findings
 }
 
 struct Rules {
+    form: Form,
     findings: Findings,
 }
 

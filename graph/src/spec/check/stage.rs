@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::job::{bad_name, env_bytes};
-use super::{Rules, field, inside};
+use super::{Form, Rules, Sizes, field, inside};
 use crate::spec::finding::{Point, Segment, shown};
 use crate::spec::limits::{
     ARGV_BYTES_MAX, BACKOFF_MAX, CPU_MILLI_MAX, ENV_BYTES_MAX, GRACE_MAX, ITEM_BYTES_MAX, ITEMS_BYTES_MAX,
@@ -22,14 +22,28 @@ pub(super) struct Whole {
 }
 
 impl Rules {
-    pub(super) fn stage(&mut self, spec: &JobSpec, index: usize, stage: &StageSpec, whole: &mut Whole) {
-        if let Some((message, help)) = bad_name(&stage.name, "stage") {
+    pub(super) fn stage(
+        &mut self,
+        spec: &JobSpec,
+        index: usize,
+        stage: &StageSpec,
+        whole: &mut Whole,
+        sizes: &Sizes<'_>,
+    ) {
+        // In an expanded spec it is a path, whose names were looked at before.
+        let bad = if self.form == Form::Written { bad_name(&stage.name, "stage") } else { None };
+        if let Some((message, help)) = bad {
             // The path ends in `name`, so that a name that could not be read is not judged.
             self.at(Point::StageName, field(index, "name"), message, help);
         }
-        let Work::Process(run) = &stage.work;
-        self.run(index, run);
-        self.tasks(index, &stage.tasks, &mut whole.items_bytes);
+        match &stage.work {
+            Work::Process(run) => {
+                self.run(index, run);
+                self.tasks(index, &stage.tasks, &mut whole.items_bytes);
+            }
+            Work::Job(nested) => self.nested(index, stage, nested, sizes),
+            Work::Gate(_) => self.gate(index, stage),
+        }
         self.env(Some(index), &stage.env);
         let both = env_bytes(&spec.env).saturating_add(env_bytes(&stage.env));
         if both > ENV_BYTES_MAX && env_bytes(&spec.env) <= ENV_BYTES_MAX && env_bytes(&stage.env) <= ENV_BYTES_MAX {
@@ -62,7 +76,9 @@ impl Rules {
             self.wrong(field(index, "stop_after"), "a stage cannot stop after no failure", "write 1 or more, or never");
         }
         if stage.inputs.is_empty() && stage.after.is_empty() {
+            // A gate's condition was looked at when it was still a stage that is a job.
             let (word, help) = match stage.when {
+                _ if matches!(stage.work, Work::Gate(_)) => return,
                 When::OnSuccess => return,
                 When::OnFailure => ("on_failure", "name the stages it looks at in `after`, for example after: [build]"),
                 When::Always => ("always", "delete `when`, or name the stages it waits for in `after`"),

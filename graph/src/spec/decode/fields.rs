@@ -2,13 +2,14 @@
 
 use super::Decoder;
 use crate::spec::finding::{Segment, shown};
-use crate::spec::keys::{JOB, Key, STAGE};
+use crate::spec::keys::{JOB, JOB_ALONE, Key, STAGE};
 use crate::spec::node::{Entry, Node, Value};
 use crate::spec::suggest::nearest;
 
 /// Keys of other tools that mean the same, or nearly.
 const FAMILIAR: &[(&str, &str)] = &[
     ("affinity", "placement"),
+    ("arguments", "with"),
     ("args", "run"),
     ("array", "tasks"),
     ("cmd", "run"),
@@ -28,6 +29,10 @@ const FAMILIAR: &[(&str, &str)] = &[
     ("if", "when"),
     ("interpreter", "shell"),
     ("jobs", "stages"),
+    ("parameters", "with"),
+    ("subjob", "job"),
+    ("template", "job"),
+    ("workflow", "job"),
     ("mem", "memory"),
     ("needs", "inputs"),
     ("node_selector", "placement"),
@@ -153,7 +158,10 @@ impl Decoder {
         } else if is_key_of(STAGE) && known.contains(&"stages") {
             message = format!("`{key}` is a stage's key, not the job's");
             "move it into one of `stages`".to_owned()
-        } else if is_key_of(JOB) && known.contains(&"run") {
+        } else if is_key_of(JOB_ALONE) && known.contains(&"stages") {
+            message = format!("`{key}` never counts in a job that is a stage of another");
+            "delete it, or say it at the top level, for the whole job".to_owned()
+        } else if (is_key_of(JOB) || is_key_of(JOB_ALONE)) && known.contains(&"run") {
             message = format!("`{key}` is the job's key, not a stage's");
             "move it to the top level".to_owned()
         } else if likely == Some("inputs") && FAMILIAR.contains(&(key, "inputs")) {

@@ -1,10 +1,11 @@
 //! The top level.
 
-use super::{Decoded, Decoder, Site};
+use super::fields::Fields;
+use super::{Decoded, Decoder, Shape, Site};
 use crate::spec::draft::ForEach;
 use crate::spec::finding::{FieldPath, Findings, Segment};
-use crate::spec::keys::{JOB, STAGE};
-use crate::spec::model::{JobSpec, LostAfter, StageSpec};
+use crate::spec::keys::{JOB, JOB_ALONE, STAGE};
+use crate::spec::model::{JobSpec, LostAfter, Outputs, StageSpec};
 use crate::spec::node::{Kind, Node, Value};
 
 /// What the only stage of a job without `stages` is called.
@@ -12,6 +13,7 @@ pub(super) const ONLY_STAGE: &str = "main";
 /// Where a job that names none belongs.
 const DEFAULT_NAMESPACE: &str = "default";
 
+const INNER_HELP: &str = "write the job's stages below it, for example {stages: {clean: {run: ./clean.sh}}}";
 const JOB_HELP: &str = "the smallest spec is a `name` and a `run`, for example: {name: hello, run: echo hello}";
 
 /// One stage, read.
@@ -19,10 +21,13 @@ pub(super) struct ReadStage {
     pub(super) spec: StageSpec,
     pub(super) is_sized: bool,
     pub(super) for_each: Option<ForEach>,
+    /// If the stage is a job that stands in it: what is known of that, and its stages whose items come from files.
+    pub(super) inner: Option<(Shape, Vec<(Vec<usize>, ForEach)>)>,
 }
 
 impl Decoder {
-    pub(super) fn job(mut self, root: &Node) -> Decoded {
+    /// A job; `is_inner`: one that stands in a stage.
+    pub(super) fn job(mut self, root: &Node, is_inner: bool) -> Decoded {
         let mut decoded = Decoded {
             spec: JobSpec {
                 name: String::new(),
@@ -34,21 +39,29 @@ impl Decoder {
                 lost_after: None,
                 max_running: None,
                 placement: Default::default(),
+                takes: Vec::new(),
+                outputs: Outputs::None,
                 stages: Vec::new(),
             },
-            sites: Vec::new(),
-            sized: Vec::new(),
+            shape: Shape::default(),
             deferred: Vec::new(),
             findings: Findings::default(),
         };
-        self.job_fields(root, &mut decoded);
+        if is_inner {
+            if let Some(mut fields) = self.fields(root, &[JOB], "a map with the job's keys", INNER_HELP) {
+                self.every_jobs_fields(&mut fields, &mut decoded);
+                self.missing_stages(&fields, "add `stages`; none at all are written stages: {}");
+            }
+        } else {
+            self.job_fields(root, &mut decoded);
+        }
         decoded.findings = self.findings;
         decoded
     }
 
     fn job_fields(&mut self, root: &Node, decoded: &mut Decoded) {
         let is_single = root.get("stages").is_none() && STAGE.iter().any(|key| is_only_a_stages(root, key.name));
-        let tables: &[_] = if is_single { &[JOB, STAGE] } else { &[JOB] };
+        let tables: &[_] = if is_single { &[JOB_ALONE, JOB, STAGE] } else { &[JOB_ALONE, JOB] };
         let Some(mut fields) = self.fields(root, tables, "a map with the job's keys", JOB_HELP) else { return };
         let spec = &mut decoded.spec;
         match fields.get("name") {
@@ -70,23 +83,47 @@ impl Decoder {
         let priority =
             |decoder: &mut Self, node: &Node| decoder.whole(node, "a whole number", i32::MIN.into(), i32::MAX.into());
         spec.priority = self.field(fields.get("priority"), "priority", priority).unwrap_or_default();
-        spec.env = self.field(fields.get("env"), "env", Self::env).unwrap_or_default();
         spec.timeout = self.field(fields.get("timeout"), "timeout", Self::duration);
         spec.lost_after = self.field(fields.get("lost_after"), "lost_after", Self::lost_after);
         let max_running = |decoder: &mut Self, node: &Node| decoder.whole(node, "a whole number", 1, u32::MAX.into());
         spec.max_running = self.field(fields.get("max_running"), "max_running", max_running);
-        spec.placement = self.field(fields.get("placement"), "placement", Self::placement).unwrap_or_default();
-        let stages = fields.get("stages");
         if is_single {
             self.path = FieldPath::stage(0, []);
             let stage = self.stage_fields(&mut fields, ONLY_STAGE.to_owned(), true);
             self.path = FieldPath::default();
             decoded.add(Site::Top, stage);
-        } else if let Some(stages) = stages {
-            self.within(Segment::key("stages"), |decoder| decoder.stages(&stages.value, decoded));
-        } else if fields.is_plainly_missing("stages") {
-            self.missing("stages", "there is nothing to run", "add `run` for a job of one stage, or `stages` for more");
         }
+        self.every_jobs_fields(&mut fields, decoded);
+        if !is_single {
+            self.missing_stages(&fields, "add `run` for a job of one stage, or `stages` for more");
+        }
+    }
+
+    /// The fields that jobs in stages have as well.
+    fn every_jobs_fields(&mut self, fields: &mut Fields<'_>, decoded: &mut Decoded) {
+        let spec = &mut decoded.spec;
+        spec.env = self.field(fields.get("env"), "env", Self::env).unwrap_or_default();
+        spec.placement = self.field(fields.get("placement"), "placement", Self::placement).unwrap_or_default();
+        let takes = |decoder: &mut Self, node: &Node| decoder.words(node, "write for example [raw]");
+        spec.takes = self.field(fields.get("takes"), "takes", takes).unwrap_or_default();
+        spec.outputs = self.field(fields.get("outputs"), "outputs", Self::outputs).unwrap_or_default();
+        if let Some(stages) = fields.get("stages") {
+            self.within(Segment::key("stages"), |decoder| decoder.stages(&stages.value, decoded));
+        }
+    }
+
+    fn missing_stages(&mut self, fields: &Fields<'_>, help: &str) {
+        if fields.is_plainly_missing("stages") {
+            self.missing("stages", "there is nothing to run", help);
+        }
+    }
+
+    fn outputs(&mut self, node: &Node) -> Option<Outputs> {
+        const HELP: &str = "write the name of a stage, or a map such as {report: join, model: train}";
+        if !matches!(node.value, Value::Map(_)) {
+            return self.text(node).map(Outputs::Of);
+        }
+        self.texts(node, HELP).map(Outputs::Named)
     }
 
     fn lost_after(&mut self, node: &Node) -> Option<LostAfter> {
@@ -128,16 +165,22 @@ impl Decoder {
 
 /// Whether the top level has that key, and it can only be a stage's.
 fn is_only_a_stages(root: &Node, key: &str) -> bool {
-    JOB.iter().all(|other| other.name != key) && root.get(key).is_some()
+    JOB_ALONE.iter().chain(JOB).all(|other| other.name != key) && root.get(key).is_some()
 }
 
 impl Decoded {
     fn add(&mut self, site: Site, stage: ReadStage) {
+        let place = self.spec.stages.len();
         if let Some(for_each) = stage.for_each {
-            self.deferred.push((self.spec.stages.len(), for_each));
+            self.deferred.push((vec![place], for_each));
         }
-        self.sites.push(site);
-        self.sized.push(stage.is_sized);
+        if let Some((shape, deferred)) = stage.inner {
+            let seen_from_here = |(way, for_each)| (std::iter::once(place).chain(way).collect(), for_each);
+            self.deferred.extend(deferred.into_iter().map(seen_from_here));
+            self.shape.inner.insert(place, shape);
+        }
+        self.shape.sites.push(site);
+        self.shape.sized.push(stage.is_sized);
         self.spec.stages.push(stage.spec);
     }
 }

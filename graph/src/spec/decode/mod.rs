@@ -7,12 +7,13 @@
 mod fields;
 mod for_each;
 mod job;
+mod nested;
 mod placement;
 mod scalar;
 mod stage;
 
 use std::borrow::Cow;
-use std::collections::{HashMap, hash_map};
+use std::collections::{BTreeMap, HashMap, hash_map};
 
 use super::draft::ForEach;
 use super::finding::{FieldPath, Finding, Findings, Point, Segment, shown};
@@ -35,18 +36,58 @@ pub(super) enum Site {
 #[derive(Debug)]
 pub(super) struct Decoded {
     pub(super) spec: JobSpec,
-    /// Of each stage of `spec`.
+    pub(super) shape: Shape,
+    /// Stages whose items come from files: their places in the spec, from the outermost job inwards.
+    pub(super) deferred: Vec<(Vec<usize>, ForEach)>,
+    pub(super) findings: Findings,
+}
+
+/// What is known of a spec that was written as text.
+#[derive(Debug, Default)]
+pub(super) struct Shape {
+    /// Of each stage of the spec.
     pub(super) sites: Vec<Site>,
     /// Whether a stage's size is known; not before its files were read, nor if its field could not be read.
     pub(super) sized: Vec<bool>,
-    /// Stages whose items come from files.
-    pub(super) deferred: Vec<(usize, ForEach)>,
-    pub(super) findings: Findings,
+    /// Of the jobs that stand in stages.
+    pub(super) inner: BTreeMap<usize, Shape>,
+}
+
+impl Shape {
+    /// Where a field of a job that stands in a stage is, seen from the job around it. `base` is the field `job` of that stage,
+    /// `spec` and `shape` are the inner job's; without a shape, stages are taken for keys of a map.
+    pub(super) fn lift(
+        base: &FieldPath,
+        spec: &JobSpec,
+        shape: Option<&Self>,
+        path: FieldPath,
+        point: Point,
+    ) -> (FieldPath, Point) {
+        let mut lifted = base.clone();
+        let mut point = point;
+        let mut tail = path.tail;
+        if let Some(stage) = path.stage {
+            let name = spec.stages.get(stage).map_or_else(String::new, |stage| stage.name.clone());
+            let site = shape.and_then(|shape| shape.sites.get(stage).copied()).unwrap_or(Site::Entry(stage));
+            if let Site::Entry(index) | Site::Item(index) = site {
+                lifted.tail.extend([Segment::key("stages"), Segment::Entry { index, name }]);
+            }
+            if point == Point::StageName {
+                let is_keyed = matches!(site, Site::Entry(_));
+                point = if is_keyed { Point::Key } else { Point::Value };
+                if is_keyed {
+                    tail.clear();
+                }
+            }
+        }
+        lifted.tail.extend(tail);
+        (lifted, point)
+    }
 }
 
 /// Reads a tree. Always answers a model; it is worth something only if there are no findings.
 pub(super) fn decode(root: &Node) -> Decoded {
-    Decoder { findings: Findings::default(), path: FieldPath::default() }.job(root)
+    Decoder { findings: Findings::default(), path: FieldPath::default() }.job(root, false)
 }
 
 struct Decoder {

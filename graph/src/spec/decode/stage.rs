@@ -31,7 +31,7 @@ impl Decoder {
         let is_listed = name.is_none();
         let tables: &[_] = if is_listed { &[LISTED, STAGE] } else { &[STAGE] };
         let Some(mut fields) = self.fields(node, tables, "a stage, which is a map", STAGE_HELP) else {
-            return ReadStage { spec: blank(name.unwrap_or_default()), is_sized: false, for_each: None };
+            return ReadStage { spec: blank(name.unwrap_or_default()), is_sized: false, for_each: None, inner: None };
         };
         let name = name.unwrap_or_else(|| {
             let entry = fields.get("name");
@@ -46,13 +46,22 @@ impl Decoder {
     /// The fields of a stage. At the top level, `env`, `timeout` and `placement` are the job's, who has read
     /// them.
     pub(super) fn stage_fields(&mut self, fields: &mut Fields<'_>, name: String, is_top: bool) -> ReadStage {
+        if let Some(job) = fields.get("job") {
+            return self.job_stage(fields, job, name, is_top);
+        }
+        if let Some(with) = fields.get("with") {
+            self.within(Segment::key("with"), |decoder| {
+                let help = "name the job under `job`; variables for a process go into `env`";
+                decoder.wrong(with.key_span, "`with` is for stages that are jobs", help);
+            });
+        }
         let mut spec = blank(name);
         let (run, shell) = (fields.get("run"), fields.get("shell"));
         if run.is_none() && fields.is_plainly_missing("run") {
             self.missing(
                 "run",
                 if is_top { "the job has no `run`" } else { "the stage has no `run`" },
-                "add what its tasks do, for example run: [python3, train.py]",
+                "add what its tasks do, for example run: [python3, train.py]; or `job`, for a stage that is a job",
             );
         }
         spec.work = Work::Process(self.run(run, shell));
@@ -92,9 +101,7 @@ impl Decoder {
         spec.inputs = self.field(fields.get("inputs"), "inputs", Self::inputs).unwrap_or_default();
         let after = |decoder: &mut Self, node: &Node| decoder.words(node, "write for example [prepare]");
         spec.after = self.field(fields.get("after"), "after", after).unwrap_or_default();
-        let whens = [When::OnSuccess, When::OnFailure, When::Always];
-        let when = |decoder: &mut Self, node: &Node| decoder.word(node, WHENS, &whens);
-        spec.when = self.field(fields.get("when"), "when", when).unwrap_or(spec.when);
+        spec.when = self.field(fields.get("when"), "when", Self::when).unwrap_or(spec.when);
         let (env, timeout, placement) = (fields.get("env"), fields.get("timeout"), fields.get("placement"));
         if !is_top {
             spec.env = self.field(env, "env", Self::env).unwrap_or_default();
@@ -112,7 +119,11 @@ impl Decoder {
         spec.deterministic = deterministic.unwrap_or(spec.deterministic);
         spec.stop_after =
             self.field(fields.get("stop_after"), "stop_after", Self::stop_after).unwrap_or(spec.stop_after);
-        ReadStage { spec, is_sized, for_each: deferred }
+        ReadStage { spec, is_sized, for_each: deferred, inner: None }
+    }
+
+    pub(super) fn when(&mut self, node: &Node) -> Option<When> {
+        self.word(node, WHENS, &[When::OnSuccess, When::OnFailure, When::Always])
     }
 
     pub(super) fn env(&mut self, node: &Node) -> Option<std::collections::BTreeMap<String, String>> {
@@ -158,7 +169,7 @@ impl Decoder {
         const HELP: &str = "write for example {map: shuffle}, or [prepare, fetch] to read all output of these";
         if matches!(node.value, Value::List(_)) {
             let names = self.words(node, HELP)?;
-            return Some(names.into_iter().map(|stage| Input { stage, kind: InputKind::All }).collect());
+            return Some(names.into_iter().map(|stage| Input::of(stage, InputKind::All)).collect());
         }
         let entries = self.entries(node, "a map or a list of stages", HELP)?;
         let kinds = [InputKind::All, InputKind::Each, InputKind::Shuffle];
@@ -168,7 +179,7 @@ impl Decoder {
             let read = |decoder: &mut Self| decoder.word(&entry.value, INPUT_KINDS, &kinds);
             // Another kind may stand in: it only matters to rules that compare sizes.
             let kind = self.within(Segment::Key(name.clone().into()), read).unwrap_or(InputKind::All);
-            inputs.push(Input { stage: name, kind });
+            inputs.push(Input::of(name, kind));
         }
         Some(inputs)
     }
@@ -240,7 +251,7 @@ impl Decoder {
 }
 
 /// A stage of which nothing is known but its name.
-fn blank(name: String) -> StageSpec {
+pub(super) fn blank(name: String) -> StageSpec {
     StageSpec {
         name,
         work: Work::Process(Run::Argv(Vec::new())),
