@@ -151,7 +151,7 @@ async fn get_ready(core: &Arc<Core>, accepted: &Accepted) -> Result<Ready, Box<v
     let setting = Setting {
         key: *key,
         work: kind,
-        env: environment(*key, &work, item, &core.table.told(*key), &room)
+        env: environment(*key, &work, &group.stage_path, item, &core.table.told(*key), &room)
             .map_err(|message| fail(Outcome::LaunchRefused, message))?,
         room: room.path().to_owned(),
         log_cap_bytes: core.options.log_cap_bytes,
@@ -177,6 +177,7 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 fn environment(
     key: AttemptKey,
     work: &v1::StageWork,
+    stage_path: &str,
     item: Option<String>,
     named: &BTreeMap<String, String>,
     room: &Room,
@@ -195,6 +196,7 @@ fn environment(
     let mut own = |name: &str, value: String| drop(env.insert(format!("MUSTER_{name}"), value));
     own("JOB_ID", key.job.to_string());
     own("STAGE", work.stage_name.clone());
+    own("STAGE_PATH", if stage_path.is_empty() { work.stage_name.clone() } else { stage_path.to_owned() });
     own("TASK_INDEX", key.index.to_string());
     own("TASK_COUNT", work.task_count.to_string());
     own("ATTEMPT", key.attempt.to_string());

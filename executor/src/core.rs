@@ -330,6 +330,7 @@ fn understand(wire: v1::LaunchGroup) -> Result<(Arc<Group>, Vec<v1::AttemptLaunc
         job,
         fence: Fence::from_wire(wire.fence.as_ref()),
         owner_address: normal(&wire.owner_address),
+        stage_path: wire.stage_path.as_str().into(),
         stage: wire.stage,
         spec_digest: Arc::from(wire.spec_digest),
         inputs_revision: wire.inputs_revision,

@@ -14,6 +14,8 @@ pub(crate) struct Group {
     pub(crate) fence: Fence,
     pub(crate) owner_address: Arc<str>,
     pub(crate) stage: u32,
+    /// Of a stage in a nested job; empty: the stage's name.
+    pub(crate) stage_path: Arc<str>,
     pub(crate) spec_digest: Arc<str>,
     pub(crate) inputs_revision: u64,
     pub(crate) need: Arc<Resources>,

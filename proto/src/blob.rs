@@ -71,7 +71,8 @@ pub fn take_apart(mut job: spec::JobSpec) -> (storage::StoredSpec, Vec<Blob>) {
     (storage::StoredSpec { spec: Some((&job).into()), items }, blobs)
 }
 
-/// What running a task of each stage needs. `job` is a stored spec's, items counted.
+/// What running a task of each stage needs, gates left out. `job` is a stored spec's, expanded and items counted. Stages
+/// that differ only by the nested job that they are in have equal works.
 ///
 /// Linear in the size of the job.
 pub fn stage_works<'a>(
@@ -85,15 +86,15 @@ pub fn stage_works<'a>(
         }
     }
     let items: BTreeMap<u32, &storage::StageItems> = items.iter().map(|items| (items.stage, items)).collect();
-    job.stages.iter().zip(0u32..).map(move |(stage, place)| {
-        let spec::Work::Process(run) = &stage.work;
+    job.stages.iter().zip(0u32..).filter_map(move |(stage, place)| {
+        let spec::Work::Process(run) = &stage.work else { return None };
         let items = items.get(&place);
         let mut env = job.env.clone();
         env.extend(stage.env.iter().map(|(key, value)| (key.clone(), value.clone())));
         let millis = |d: std::time::Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
-        v1::StageWork {
+        Some(v1::StageWork {
             job_name: job.name.clone(),
-            stage_name: stage.name.clone(),
+            stage_name: spec::path::own_name(&stage.name).into_owned(),
             work: Some(v1::stage_work::Work::Process(run.into())),
             env,
             task_count: stage.tasks.count(),
@@ -102,6 +103,6 @@ pub fn stage_works<'a>(
             shuffle_parts: shuffle_parts.get(stage.name.as_str()).copied().unwrap_or(0),
             items_per_chunk: items.map_or(0, |items| items.items_per_chunk),
             item_chunks: items.map_or_else(Vec::new, |items| items.chunks.clone()),
-        }
+        })
     })
 }

@@ -39,8 +39,13 @@ fn stored_stage(stage: &StagePlan) -> storage::StoredStage {
                     Edge::Each => storage::StoredEdge::Each,
                     Edge::Shuffle => storage::StoredEdge::Shuffle,
                     Edge::After => storage::StoredEdge::After,
+                    Edge::Begin => storage::StoredEdge::Begin,
                 };
-                storage::StoredUpstream { stage: upstream.stage.0, edge: edge.into() }
+                storage::StoredUpstream {
+                    stage: upstream.stage.0,
+                    edge: edge.into(),
+                    seen_as: upstream.seen_as.clone(),
+                }
             })
             .collect(),
         when: v1::When::from(stage.when).into(),
@@ -50,6 +55,7 @@ fn stored_stage(stage: &StagePlan) -> storage::StoredStage {
         stop_after: Some(v1::StopAfter { failures: stage.stop_after }),
         spec_digest: stage.spec_digest.clone(),
         placement: convert::to_placement(&stage.placement),
+        gate: stage.gate.map_or(v1::Gate::Unspecified, v1::Gate::from).into(),
     }
 }
 
@@ -105,11 +111,12 @@ fn stage_plan(stage: storage::StoredStage, at: &str) -> Result<StagePlan, Invali
                 Ok(storage::StoredEdge::Each) => Edge::Each,
                 Ok(storage::StoredEdge::Shuffle) => Edge::Shuffle,
                 Ok(storage::StoredEdge::After) => Edge::After,
+                Ok(storage::StoredEdge::Begin) => Edge::Begin,
                 Ok(storage::StoredEdge::Unspecified) | Err(_) => {
                     return Err(Invalid::new(format!("{at}.upstreams.edge"), "unknown to this version"));
                 }
             };
-            Ok(Upstream { stage: StageIndex(upstream.stage), edge })
+            Ok(Upstream { stage: StageIndex(upstream.stage), edge, seen_as: upstream.seen_as })
         })
         .collect::<Result<_, _>>()?;
     let mut retries = stage.retries.as_ref().map_or_else(spec::Retries::default, spec::Retries::from);
@@ -118,8 +125,10 @@ fn stage_plan(stage: storage::StoredStage, at: &str) -> Result<StagePlan, Invali
         retries.backoff = Duration::from_millis(stored.backoff_ms);
         retries.backoff_max = Duration::from_millis(stored.backoff_max_ms);
     }
+    let gate = convert::gate(stage.gate, at)?;
     Ok(StagePlan {
         name: stage.name,
+        gate,
         tasks: stage.tasks,
         upstreams,
         downstreams: Vec::new(),

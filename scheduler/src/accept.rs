@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use muster_graph::ids::JobId;
-use muster_graph::spec::{self, JobSpec};
+use muster_graph::spec::{self, JobSpec, Work};
 use muster_proto::{blob, storage, v1};
 use muster_state::codec::{self, blob::Blob};
 use muster_state::{Entry, Guard, Op, SessionId, Txn, TxnOutcome, keys};
@@ -34,20 +34,25 @@ pub(crate) async fn accept(shared: &Arc<Shared>, job: JobSpec, key: String) -> R
             key.len()
         )));
     }
-    let problems = spec::check(&job);
-    if !problems.is_empty() {
-        let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
-        return Err(Status::invalid_argument(texts.join("\n")));
-    }
     shared.check_not_draining()?;
+    // Expanding, hashing and encoding a large job take long enough to be in the way of everything else on this thread.
+    let (job, request_digest) = crate::blocking::run(move || {
+        // Under one key the same must be asked for: that is what was written, and not what it is expanded to, which changes as
+        // definitions do.
+        let has_jobs = job.stages.iter().any(|stage| matches!(stage.work, Work::Job(_)));
+        let request_digest = has_jobs.then(|| blob::digest(&blob::take_apart(job.clone()).0.encode_to_vec()));
+        spec::expand(job, &spec::NoLibrary).map(|expanded| (expanded.spec, request_digest))
+    })
+    .await
+    .map_err(|error| Status::internal(format!("reading the job ended early: {error}")))?
+    .map_err(|problems| Status::invalid_argument(problems.to_string()))?;
     let task_total = job.stages.iter().map(|stage| u64::from(stage.tasks.count())).sum();
     check_room(shared, task_total).await?;
     let (namespace, name, labels, priority) =
         (job.namespace.clone(), job.name.clone(), job.labels.clone(), job.priority);
-    // Hashing and encoding a large job takes long enough to be in the way of everything else on this thread.
     let (stored, items, bytes, request_digest) = crate::blocking::run(move || {
         let (stored, items) = blob::take_apart(job);
-        let request_digest = blob::digest(&stored.encode_to_vec());
+        let request_digest = request_digest.unwrap_or_else(|| blob::digest(&stored.encode_to_vec()));
         codec::encode(&stored).map(|bytes| (stored, items, bytes.to_vec(), request_digest))
     })
     .await

@@ -219,7 +219,9 @@ fn compile(stored: storage::StoredSpec) -> Result<(Plan, Vec<Vec<u8>>), LoadErro
     let spec = JobSpec::try_from(spec).map_err(damaged)?;
     let works: Vec<Vec<u8>> =
         blob::stage_works(&spec, &stored.items).map(|work: v1::StageWork| work.encode_to_vec()).collect();
-    let plan = Plan::compile(&spec, |stage| blob::digest(&works[stage]))
+    let mut digests = works.iter().map(|work| blob::digest(work));
+    // In the order of the works, which gates do not have either.
+    let plan = Plan::compile(&spec, |_| digests.next().unwrap_or_default())
         .map_err(|problems| damaged(problems.first().map(ToString::to_string).unwrap_or_default()))?;
     let mut distinct = works;
     distinct.sort_unstable();

@@ -86,9 +86,8 @@ impl Inputs {
         let wanted = wanted(&room, key, each, upstreams);
         let stages: Vec<PathBuf> = upstreams
             .iter()
-            .map(|upstream| &upstream.stage_name)
-            .chain(each.iter().map(|input| &input.stage_name))
-            .map(|name| room.input().join(directory_name(name)))
+            .map(|upstream| directory(&room, &upstream.stage_name, &upstream.below))
+            .chain(each.iter().map(|input| directory(&room, &input.stage_name, &input.below)))
             .collect();
         // A task that left no files has nothing to be fetched; its directory is there all the same.
         let (wanted, empty): (Vec<Wanted>, Vec<Wanted>) =
@@ -220,21 +219,27 @@ fn partial_name(to: &std::path::Path) -> PathBuf {
     to.with_extension("partial")
 }
 
+/// Where the output of a stage is brought to.
+fn directory(room: &Room, stage_name: &str, below: &[String]) -> PathBuf {
+    let start = room.input().join(directory_name(stage_name));
+    below.iter().fold(start, |path, name| path.join(directory_name(name)))
+}
+
 fn wanted(room: &Room, key: AttemptKey, each: &[v1::EachInput], upstreams: &[v1::UpstreamOutputs]) -> Vec<Wanted> {
-    let place = |stage_name: &str, location: &v1::Location| {
-        room.input().join(directory_name(stage_name)).join(location.index.to_string())
+    let place = |stage_name: &str, below: &[String], location: &v1::Location| {
+        directory(room, stage_name, below).join(location.index.to_string())
     };
     let mut wanted = Vec::new();
     for input in each {
         if let Some(location) = &input.location {
-            let to = place(&input.stage_name, location);
+            let to = place(&input.stage_name, &input.below, location);
             wanted.push(Wanted { stage: input.stage, location: location.clone(), part: None, to });
         }
     }
     for upstream in upstreams {
         let part = (upstream.kind() == InputKind::Shuffle).then_some(key.index);
         for location in &upstream.locations {
-            let to = place(&upstream.stage_name, location);
+            let to = place(&upstream.stage_name, &upstream.below, location);
             wanted.push(Wanted { stage: upstream.stage, location: location.clone(), part, to });
         }
     }

@@ -12,6 +12,7 @@ use crate::keys::Fence;
 
 fn group(scheduler: &str, job: u64, cpu_milli: u32) -> Arc<Group> {
     Arc::new(Group {
+        stage_path: "".into(),
         job: JobId(job),
         fence: Fence { epoch: 1, token: 1 },
         owner_address: scheduler.into(),

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 pub(super) fn group(token: u64, cpu_milli: u32) -> Arc<Group> {
     Arc::new(Group {
+        stage_path: "".into(),
         job: JobId(1),
         fence: Fence { epoch: 1, token },
         owner_address: "owner:1".into(),

@@ -204,6 +204,7 @@ async fn tasks_see_their_environment_and_nothing_else() {
         "COLOUR=green".to_owned(),
         format!("MUSTER_JOB_ID={}", attempt.job_id),
         "MUSTER_STAGE=stage".to_owned(),
+        "MUSTER_STAGE_PATH=stage".to_owned(),
         "MUSTER_TASK_INDEX=1".to_owned(),
         "MUSTER_TASK_COUNT=2".to_owned(),
         "MUSTER_ATTEMPT=1".to_owned(),

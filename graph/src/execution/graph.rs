@@ -15,7 +15,6 @@ use super::{
 };
 use crate::ids::{Attempt, ExecutorKey, JobId, Millis, StageIndex, TaskId, TaskIndex};
 use crate::plan::{Edge, Plan, StagePlan};
-use crate::spec::When;
 
 /// The state of one job. See the [module's page](super) for the rules.
 #[derive(Debug, Clone)]
@@ -68,6 +67,8 @@ pub(super) struct Stage {
     pub(super) doom_unseen: bool,
     /// Is in `work`.
     pub(super) queued: bool,
+    /// Neither a cancel nor the job's time-out touches it: it runs always, or is in a nested job that does.
+    pub(super) outlives_cancel: bool,
 }
 
 /// How many of a stage's upstreams stand how; kept up to date from above.
@@ -129,7 +130,8 @@ impl ExecutionGraph {
     #[must_use]
     pub fn new(plan: Arc<Plan>, job: JobId) -> Self {
         let mut counts = Counts::default();
-        let stages: Vec<Stage> = plan.stages.iter().map(Stage::new).collect();
+        let outlives = super::nested::outliving(&plan);
+        let stages: Vec<Stage> = plan.stages.iter().zip(outlives).map(|(stage, outlives)| Stage::new(stage, outlives)).collect();
         for stage in &stages {
             counts.pending = counts.pending.saturating_add(stage.counts.pending);
         }
@@ -325,7 +327,7 @@ impl ExecutionGraph {
             })
     }
 
-    /// Whether attempts of a stage are to end, since the job is: all but those of `always` stages.
+    /// Whether attempts of a stage are to end, since the job is: all but those of `always` stages and nested jobs.
     #[must_use]
     pub fn ends_attempts_of(&self, stage: StageIndex) -> bool {
         (stage.0 as usize) < self.stages.len() && self.is_cancelling(stage.0)
@@ -356,7 +358,7 @@ impl ExecutionGraph {
 
     /// Whether the stage has been asked to end with the job.
     pub(super) fn is_cancelling(&self, stage: u32) -> bool {
-        self.is_ending() && self.stage_plan(stage).when != When::Always
+        self.is_ending() && !self.stages[stage as usize].outlives_cancel
     }
 
     /// Whether so many tasks failed that no further ones are started.
@@ -367,7 +369,7 @@ impl ExecutionGraph {
 }
 
 impl Stage {
-    fn new(plan: &StagePlan) -> Self {
+    fn new(plan: &StagePlan, outlives_cancel: bool) -> Self {
         Self {
             record: StageRecord {
                 state: StageState::Unresolved,
@@ -385,6 +387,7 @@ impl Stage {
             each_total: plan.upstreams.iter().filter(|upstream| !is_whole(upstream.edge)).count() as u32,
             doom_unseen: false,
             queued: false,
+            outlives_cancel,
         }
     }
 }

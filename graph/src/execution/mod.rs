@@ -20,6 +20,12 @@
 //!   tasks were, else failed or cancelled as the cancelled ones' reason says. Tasks of a skipped stage are cancelled: in
 //!   a stage that is over, no task is pending.
 //!
+//! **Nested jobs** lie between two stages without tasks, begin and end. Every stage inside waits for the begin, itself or through
+//! others; an `on_failure` or `always` stage does so itself, and never runs if the begin was not successful. The end is over when all
+//! inside is: skipped or cancelled if the begin was, else failed if a stage inside failed, else cancelled if one was cancelled,
+//! else failed if one was skipped since something was not successful, else successful; and it opens again when something
+//! inside does. A cancel or time-out touches nothing inside of a nested job that runs `always`.
+//!
 //! **Attempts.** Numbers only rise, over generations and retries. A report counts if its task is assigned or running with
 //! that attempt on that executor, whose incarnation may have risen. A failure spends from the budget of its class; beyond it
 //! the task fails, otherwise it is pending again after a backoff: doubling, cut at the maximum, then 50–100 % of it by a
@@ -51,7 +57,7 @@
 //! # The modules
 //!
 //! `graph` holds the state and answers questions; `tracking` is the only code that changes a task or a stage, so that
-//! counts, readiness and changes to be stored follow of themselves; `resolution` moves stages, `attempts`, `executors`,
+//! counts, readiness and changes to be stored follow of themselves; `resolution` moves stages (`nested` the ends of nested jobs), `attempts`, `executors`,
 //! `outputs` and `requests` serve the events; `persistence` takes deltas and restores from them; `waiting` tells what a
 //! pending task waits for.
 //!
@@ -66,6 +72,7 @@ mod event;
 mod executors;
 mod graph;
 mod held;
+mod nested;
 mod outputs;
 mod packed;
 mod persistence;

@@ -44,7 +44,7 @@ impl ExecutionGraph {
         }
     }
 
-    /// Cancels what was not begun and asks for the end of what was, except in `always` stages.
+    /// Cancels what was not begun and asks for the end of what was, except in `always` stages and nested jobs.
     fn wind_down(&mut self, step: &mut Step<'_>) {
         if !self.submitted {
             self.begin();
@@ -52,7 +52,8 @@ impl ExecutionGraph {
         self.changes.job = true;
         self.set_job_state(JobState::Running, step);
         for stage in 0..self.stages.len() as u32 {
-            if self.stage_plan(stage).when == When::Always || self.stages[stage as usize].record.state.is_over() {
+            let value = &self.stages[stage as usize];
+            if value.outlives_cancel || value.record.state.is_over() {
                 continue;
             }
             self.cancel_pending(stage);

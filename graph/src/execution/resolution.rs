@@ -5,10 +5,11 @@
 
 use super::graph::{Step, is_whole};
 use super::packed::{Packed, TaskPhase};
+use super::tracking::Standing;
 use super::{ExecutionGraph, JobState, StageReason, StageRecord, StageState, TaskState, Why};
 use crate::ids::{StageIndex, TaskId, TaskIndex};
 use crate::plan::Upstream;
-use crate::spec::When;
+use crate::spec::{Gate, When};
 
 /// What becomes of an unresolved stage.
 enum Decision {
@@ -69,6 +70,9 @@ impl ExecutionGraph {
     }
 
     fn evaluate(&mut self, stage: u32, step: &mut Step<'_>) {
+        if self.stage_plan(stage).gate == Some(Gate::End) {
+            return self.decide_end(stage, step);
+        }
         let record = self.stages[stage as usize].record;
         match record.state {
             StageState::Unresolved => self.decide_unresolved(stage, step),
@@ -102,6 +106,14 @@ impl ExecutionGraph {
         let total = plan.upstreams.len();
         if self.is_cancelling(stage) {
             return Decision::Cancel;
+        }
+        if let (When::OnFailure | When::Always, Some(begin)) = (plan.when, self.begin_of(stage)) {
+            match Standing::of(&self.stages[begin.0 as usize].record) {
+                Standing::Successful => {}
+                Standing::Waiting | Standing::Begun => return Decision::Wait,
+                Standing::Bad => return Decision::Skip(StageReason::UpstreamNotSuccessful(begin)),
+                Standing::NothingFailed => return Decision::Skip(StageReason::NothingFailed),
+            }
         }
         match plan.when {
             When::OnSuccess => {
@@ -187,12 +199,12 @@ impl ExecutionGraph {
         }
     }
 
-    fn cancel_reason(&self) -> StageReason {
+    pub(super) fn cancel_reason(&self) -> StageReason {
         if self.record.timed_out { StageReason::JobTimedOut } else { StageReason::CancelRequested }
     }
 
     /// The first upstream, in the order of the spec, that ended without success.
-    fn bad_upstream(&self, stage: u32) -> StageReason {
+    pub(super) fn bad_upstream(&self, stage: u32) -> StageReason {
         let bad = self.stage_plan(stage).upstreams.iter().find(|upstream| self.is_bad(upstream));
         bad.map_or(StageReason::None, |upstream| StageReason::UpstreamNotSuccessful(upstream.stage))
     }
@@ -200,7 +212,7 @@ impl ExecutionGraph {
     fn is_bad(&self, upstream: &Upstream) -> bool {
         self.stages
             .get(upstream.stage.0 as usize)
-            .is_some_and(|stage| super::tracking::Standing::of(&stage.record) == super::tracking::Standing::Bad)
+            .is_some_and(|stage| Standing::of(&stage.record) == Standing::Bad)
     }
 
     /// The upstream whose end means that this task's inputs will not come.

@@ -89,5 +89,8 @@ impl Topology {
 
 /// Whether outputs are read along the edge, as opposed to a mere wait.
 pub(super) fn reads(edge: Edge) -> bool {
-    edge != Edge::After
+    match edge {
+        Edge::All | Edge::Each | Edge::Shuffle => true,
+        Edge::After | Edge::Begin => false,
+    }
 }

@@ -8,7 +8,7 @@ use super::packed::TaskPhase;
 use super::tracking::Standing;
 use super::{ExecutionGraph, FailureClass, StageState};
 use crate::ids::{Millis, StageIndex, TaskId};
-use crate::spec::When;
+use crate::spec::{Gate, When};
 
 impl ExecutionGraph {
     /// Whether a task's upstreams allow it to run: if it is pending and not backing off, it is ready.
@@ -57,6 +57,7 @@ impl ExecutionGraph {
             plan.upstreams.iter().filter_map(move |upstream| {
                 let standing = Standing::of(self.stage(upstream.stage)?);
                 let came = match plan.when {
+                    _ if plan.gate == Some(Gate::End) => standing.is_over(),
                     When::OnSuccess if is_whole(upstream.edge) => standing == Standing::Successful,
                     // Once it is resolved, its tasks wait for theirs one by one.
                     When::OnSuccess => is_resolved || matches!(standing, Standing::Begun | Standing::Successful),

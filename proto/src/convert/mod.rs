@@ -2,12 +2,14 @@
 //! that lacks what its type needs becomes an [`Invalid`] that names the field.
 
 mod attempts;
+mod nested;
 mod placement;
 mod spec;
 
 pub use attempts::{
     attempt_end, attempt_ref, executor_key, exit, refusal_name, refusal_reasons, to_attempt_ref, to_exit,
 };
+pub use nested::{argument, gate, to_argument};
 pub use placement::{placement, to_placement};
 
 use muster_graph::ids::JobId;

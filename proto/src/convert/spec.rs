@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use muster_graph::spec;
 
+use super::nested::{self, outputs, to_outputs};
 use super::{Invalid, placement, to_placement};
 use crate::v1;
 
@@ -31,16 +32,21 @@ impl From<&spec::JobSpec> for v1::JobSpec {
             stages: job.stages.iter().map(v1::StageSpec::from).collect(),
             placement: to_placement(&job.placement),
             max_running: job.max_running,
+            takes: job.takes.clone(),
+            outputs: to_outputs(&job.outputs),
         }
     }
 }
 
 impl From<&spec::StageSpec> for v1::StageSpec {
     fn from(stage: &spec::StageSpec) -> Self {
-        let spec::Work::Process(run) = &stage.work;
         Self {
             name: stage.name.clone(),
-            work: Some(v1::stage_spec::Work::Process(run.into())),
+            work: Some(match &stage.work {
+                spec::Work::Process(run) => v1::stage_spec::Work::Process(run.into()),
+                spec::Work::Job(nested) => v1::stage_spec::Work::Job(nested.into()),
+                spec::Work::Gate(gate) => v1::stage_spec::Work::Gate(v1::Gate::from(*gate).into()),
+            }),
             tasks: Some(match &stage.tasks {
                 spec::Tasks::Count(n) => v1::stage_spec::Tasks::Count(*n),
                 spec::Tasks::Items(values) => v1::stage_spec::Tasks::Items(v1::Items { values: values.clone() }),
@@ -48,7 +54,11 @@ impl From<&spec::StageSpec> for v1::StageSpec {
             inputs: stage
                 .inputs
                 .iter()
-                .map(|input| v1::Input { stage: input.stage.clone(), kind: v1::InputKind::from(input.kind).into() })
+                .map(|input| v1::Input {
+                    stage: input.stage.clone(),
+                    kind: v1::InputKind::from(input.kind).into(),
+                    seen_as: input.seen_as.clone(),
+                })
                 .collect(),
             after: stage.after.clone(),
             when: v1::When::from(stage.when).into(),
@@ -179,21 +189,32 @@ impl TryFrom<v1::JobSpec> for spec::JobSpec {
                 .collect::<Result<_, _>>()?,
             placement: placement(job.placement, "placement")?,
             max_running: job.max_running,
+            takes: job.takes,
+            outputs: outputs(job.outputs),
         })
     }
 }
 
-fn stage_spec(stage: v1::StageSpec, at: &str) -> Result<spec::StageSpec, Invalid> {
-    let Some(v1::stage_spec::Work::Process(process)) = stage.work else {
-        return Err(Invalid::new(format!("{at}.work"), "missing: say what a task runs (process)"));
-    };
-    let run = match process.run {
+fn run(process: v1::Process, at: &str) -> Result<spec::Run, Invalid> {
+    Ok(match process.run {
         Some(v1::process::Run::Argv(argv)) => spec::Run::Argv(argv.args),
         Some(v1::process::Run::Script(script)) => spec::Run::Script {
             text: script.text,
             shell: if script.shell.is_empty() { vec!["/bin/sh".to_owned(), "-e".to_owned()] } else { script.shell },
         },
         None => return Err(Invalid::new(format!("{at}.work.process.run"), "missing: give argv or script")),
+    })
+}
+
+fn stage_spec(stage: v1::StageSpec, at: &str) -> Result<spec::StageSpec, Invalid> {
+    let work = match stage.work {
+        Some(v1::stage_spec::Work::Process(process)) => spec::Work::Process(run(process, at)?),
+        Some(v1::stage_spec::Work::Job(job)) => spec::Work::Job(nested::nested(job, &format!("{at}.work.job"))?),
+        Some(v1::stage_spec::Work::Gate(gate)) => match nested::gate(gate, &format!("{at}.work"))? {
+            Some(gate) => spec::Work::Gate(gate),
+            None => return Err(Invalid::new(format!("{at}.work.gate"), "missing: begin or end")),
+        },
+        None => return Err(Invalid::new(format!("{at}.work"), "missing: say what a task runs (process)")),
     };
     let inputs = stage
         .inputs
@@ -209,7 +230,7 @@ fn stage_spec(stage: v1::StageSpec, at: &str) -> Result<spec::StageSpec, Invalid
                     return Err(Invalid::new(format!("{at}.inputs[{place}].kind"), message));
                 }
             };
-            Ok(spec::Input { stage: input.stage, kind })
+            Ok(spec::Input { stage: input.stage, kind, seen_as: input.seen_as })
         })
         .collect::<Result<_, _>>()?;
     let when = match v1::When::try_from(stage.when) {
@@ -220,12 +241,13 @@ fn stage_spec(stage: v1::StageSpec, at: &str) -> Result<spec::StageSpec, Invalid
     };
     Ok(spec::StageSpec {
         name: stage.name,
-        work: spec::Work::Process(run),
         tasks: match stage.tasks {
+            None if !matches!(work, spec::Work::Process(_)) => spec::Tasks::Count(0),
             Some(v1::stage_spec::Tasks::Count(n)) => spec::Tasks::Count(n),
             Some(v1::stage_spec::Tasks::Items(items)) => spec::Tasks::Items(items.values),
             None => spec::Tasks::Count(1),
         },
+        work,
         inputs,
         after: stage.after,
         when,

@@ -3,6 +3,7 @@
 
 use muster_graph::ids::{JobId, StageIndex, TaskId};
 use muster_graph::plan::{Edge, Upstream};
+use muster_graph::spec::path::own_name;
 use muster_proto::v1;
 
 use super::{Engine, Job};
@@ -14,7 +15,15 @@ fn kind(upstream: &Upstream) -> Option<v1::InputKind> {
     match upstream.edge {
         Edge::All => Some(v1::InputKind::All),
         Edge::Shuffle => Some(v1::InputKind::Shuffle),
-        Edge::Each | Edge::After => None,
+        Edge::Each | Edge::After | Edge::Begin => None,
+    }
+}
+
+/// Under which name its reader finds the output of a stage, and in which directories below that.
+pub(super) fn seen_as(upstream: &Upstream, path: &str) -> (String, Vec<String>) {
+    match upstream.seen_as.split_first() {
+        None => (own_name(path).into_owned(), Vec::new()),
+        Some((name, below)) => (name.clone(), below.to_vec()),
     }
 }
 
@@ -36,19 +45,20 @@ impl Engine {
         if current as u32 != revision as u32 {
             return Some(Err(current));
         }
-        let read = described.upstreams.iter().filter_map(|upstream| Some((upstream.stage, kind(upstream)?)));
+        let read = described.upstreams.iter().filter_map(|upstream| Some((upstream, kind(upstream)?)));
         Some(Ok(self.page(job, read.zip(0..), from)))
     }
 
-    fn page(
+    fn page<'a>(
         &self,
         job: &Job,
-        read: impl Iterator<Item = ((StageIndex, v1::InputKind), u32)>,
+        read: impl Iterator<Item = ((&'a Upstream, v1::InputKind), u32)>,
         from: v1::InputsPage,
     ) -> v1::GetStageInputsResponse {
         let mut answer = v1::GetStageInputsResponse::default();
         let mut left = PAGE_TASKS;
-        for ((stage, kind), upstream) in read.skip(from.upstream as usize) {
+        for ((edge, kind), upstream) in read.skip(from.upstream as usize) {
+            let stage = edge.stage;
             let described = &job.graph.plan().stages[stage.0 as usize];
             let first = if upstream == from.upstream { from.index.min(described.tasks) } else { 0 };
             if left == 0 {
@@ -57,8 +67,10 @@ impl Engine {
             }
             let end = described.tasks.min(first.saturating_add(left));
             left -= end - first;
+            let (stage_name, below) = seen_as(edge, &described.name);
             answer.upstreams.push(v1::UpstreamOutputs {
-                stage_name: described.name.clone(),
+                stage_name,
+                below,
                 stage: stage.0,
                 kind: kind.into(),
                 locations: (first..end).filter_map(|at| self.location(job, TaskId::new(stage.0, at))).collect(),

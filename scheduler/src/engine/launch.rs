@@ -9,6 +9,7 @@ use muster_proto::{convert, v1};
 use muster_state::Revision;
 
 use super::executors::HeldKey;
+use super::inputs::seen_as;
 use super::takeover::STALE_PAUSE_MS;
 use super::{Engine, Job, Output};
 use crate::options::LAUNCH_BATCH;
@@ -75,8 +76,12 @@ impl Engine {
         let plan = job.graph.plan();
         let described = &plan.stages[stage.0 as usize];
         let whole = described.upstreams.iter().any(|up| matches!(up.edge, Edge::All | Edge::Shuffle));
-        let each: Vec<StageIndex> =
-            described.upstreams.iter().filter(|up| up.edge == Edge::Each).map(|up| up.stage).collect();
+        let each: Vec<_> = described
+            .upstreams
+            .iter()
+            .filter(|up| up.edge == Edge::Each)
+            .map(|up| (up.stage, seen_as(up, &plan.stages[up.stage.0 as usize].name)))
+            .collect();
         let inputs_revision = if whole { self.inputs_revision(job, stage) } else { 0 };
         v1::LaunchGroup {
             job_id: job.id.to_string(),
@@ -84,6 +89,7 @@ impl Engine {
             owner_address: self.identity.address.clone(),
             stage: stage.0,
             spec_digest: described.spec_digest.clone(),
+            stage_path: if described.name.contains(['/', '%']) { described.name.clone() } else { String::new() },
             inputs_revision,
             resources: Some((&described.resources).into()),
             lost_after_ms: match plan.lost_after {
@@ -98,10 +104,11 @@ impl Engine {
                     attempt,
                     each: each
                         .iter()
-                        .filter_map(|&upstream| {
-                            let location = self.location(job, TaskId { stage: upstream, index: task.index })?;
+                        .filter_map(|(upstream, (stage_name, below))| {
+                            let location = self.location(job, TaskId { stage: *upstream, index: task.index })?;
                             Some(v1::EachInput {
-                                stage_name: plan.stages[upstream.0 as usize].name.clone(),
+                                stage_name: stage_name.clone(),
+                                below: below.clone(),
                                 stage: upstream.0,
                                 location: Some(location),
                             })

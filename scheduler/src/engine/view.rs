@@ -4,6 +4,7 @@ use muster_graph::execution::{
     Effect, ExecutionGraph, ExecutorRef, FailureNote, JobEvent, StageReason, StageState, TaskState,
 };
 use muster_graph::ids::{JobId, StageIndex, TaskId};
+use muster_graph::spec::Gate;
 use muster_proto::{convert, storage, v1};
 
 use super::{Engine, Job};
@@ -66,6 +67,7 @@ pub(crate) fn graph_view(id: JobId, head: &storage::JobHead, graph: &ExecutionGr
             Some(v1::StageView {
                 stage: place,
                 name: described.name.clone(),
+                gate: described.gate.map_or(v1::Gate::Unspecified, v1::Gate::from).into(),
                 state: v1::StageState::from(stage.state).into(),
                 tasks: Some(graph.stage_counts(index).into()),
                 reason: reason(graph, index),
@@ -112,21 +114,47 @@ pub(crate) fn executor_name(graph: &ExecutionGraph, on: ExecutorRef) -> String {
     graph.executor(on).map(|key| key.id.clone()).unwrap_or_default()
 }
 
+/// Names in one reason: the end of a nested job waits for everything inside.
+const NAMES_SHOWN_MAX: usize = 10;
+
+fn is_begin(graph: &ExecutionGraph, stage: StageIndex) -> bool {
+    graph.plan().stages.get(stage.0 as usize).is_some_and(|plan| plan.gate == Some(Gate::Begin))
+}
+
+/// The names of the stages and nested jobs that a stage waits for. In the place of a begin there is what that waits for: as deep
+/// as jobs stand in jobs.
+fn awaited<'a>(graph: &'a ExecutionGraph, index: StageIndex, names: &mut Vec<&'a str>) {
+    for upstream in &graph.plan().stages[index.0 as usize].upstreams {
+        if graph.stage(upstream.stage).is_none_or(|up| up.finished_at > 0) {
+            continue;
+        }
+        if is_begin(graph, upstream.stage) {
+            awaited(graph, upstream.stage, names);
+        } else {
+            names.push(graph.plan().stages[upstream.stage.0 as usize].name.as_str());
+        }
+    }
+}
+
 /// Why a stage is where it is, in the user's terms.
 pub(super) fn reason(graph: &ExecutionGraph, index: StageIndex) -> String {
     let name = |stage: StageIndex| graph.plan().stages[stage.0 as usize].name.as_str();
     let Some(stage) = graph.stage(index) else { return String::new() };
     match stage.reason {
         StageReason::None if stage.state == StageState::Unresolved => {
-            let waits: Vec<&str> = graph.plan().stages[index.0 as usize]
-                .upstreams
-                .iter()
-                .filter(|upstream| graph.stage(upstream.stage).is_some_and(|up| up.finished_at == 0))
-                .map(|upstream| name(upstream.stage))
-                .collect();
-            if waits.is_empty() { String::new() } else { format!("waits for {}", waits.join(", ")) }
+            let mut waits = Vec::new();
+            awaited(graph, index, &mut waits);
+            let more = waits.len().saturating_sub(NAMES_SHOWN_MAX);
+            waits.truncate(NAMES_SHOWN_MAX);
+            match (waits.join(", "), more) {
+                (names, _) if names.is_empty() => String::new(),
+                (names, 0) => format!("waits for {names}"),
+                (names, more) => format!("waits for {names} and {more} more"),
+            }
         }
         StageReason::None => String::new(),
+        // Of a nested job that did not begin, what kept it from that says more.
+        StageReason::UpstreamNotSuccessful(upstream) if is_begin(graph, upstream) => reason(graph, upstream),
         StageReason::UpstreamNotSuccessful(upstream) => format!("stage {} was not successful", name(upstream)),
         StageReason::NothingFailed => "nothing failed".to_owned(),
         StageReason::TaskFailed(task) => format!("task {} failed", task.index.0),

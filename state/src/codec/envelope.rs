@@ -28,6 +28,9 @@ pub(super) const FIRST_VERSION: u8 = 1;
 pub(super) const PLACEMENT_FROM_VERSION: u8 = 2;
 /// Those that limit how many tasks of the job run at the same time.
 pub(super) const MAX_RUNNING_FROM_VERSION: u8 = 3;
+/// Those of jobs with jobs in them, or with names or without stages as no program allowed before: one that passed gates over would
+/// run what must wait.
+pub(super) const NESTED_FROM_VERSION: u8 = 4;
 
 /// What a record is. Numbers are never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

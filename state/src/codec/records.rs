@@ -3,12 +3,13 @@
 use bincode::Options as _;
 use muster_graph::execution::{Delta, JobEvent};
 use muster_graph::ids::Millis;
-use muster_proto::storage;
+use muster_proto::v1::stage_spec::Work;
+use muster_proto::{storage, v1};
 use prost::Message as _;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::envelope::{FIRST_VERSION, MAX_RUNNING_FROM_VERSION, PLACEMENT_FROM_VERSION};
+use super::envelope::{FIRST_VERSION, MAX_RUNNING_FROM_VERSION, NESTED_FROM_VERSION, PLACEMENT_FROM_VERSION};
 use super::{Kind, RECORD_BYTES_MAX, Record};
 
 /// One commit of a job, in JobDeltas: resulting states, never inputs.
@@ -118,10 +119,22 @@ protobuf_record! {
 
 fn spec_version(stored: &storage::StoredSpec) -> u8 {
     let Some(spec) = &stored.spec else { return FIRST_VERSION };
+    let is_plain_stage = |stage: &v1::StageSpec| is_plain(&stage.name) && matches!(stage.work, None | Some(Work::Process(_)));
+    if spec.stages.is_empty() || !is_plain(&spec.name) || !spec.stages.iter().all(is_plain_stage) {
+        return NESTED_FROM_VERSION;
+    }
     version_with(spec.placement.is_some() || spec.stages.iter().any(|s| s.placement.is_some()), spec.max_running)
 }
 
+/// A name as it had to be before any was allowed that can be shown.
+fn is_plain(name: &str) -> bool {
+    name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
+}
+
 fn plan_version(plan: &storage::StoredPlan) -> u8 {
+    if plan.stages.iter().any(|stage| stage.gate != 0) {
+        return NESTED_FROM_VERSION;
+    }
     version_with(
         plan.placement.is_some() || plan.stages.iter().any(|stage| stage.placement.is_some()),
         plan.max_running,
