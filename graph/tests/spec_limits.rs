@@ -51,14 +51,14 @@ fn a_chain_of_the_most_stages_compiles() {
     let plan = on_a_small_stack(|| {
         let spec = many(STAGES_MAX, |index, stage| {
             if index > 0 {
-                stage.inputs = vec![Input { stage: format!("s{}", index - 1), kind: InputKind::Each }];
+                stage.inputs = vec![Input::of(format!("s{}", index - 1), InputKind::Each)];
             }
         });
         Plan::compile(&spec, |index| index.to_string()).unwrap()
     });
     assert_eq!(plan.task_count(), STAGES_MAX as u64);
     let last = plan.stage_named("s99999").unwrap();
-    let upstream = Upstream { stage: StageIndex(99_998), edge: Edge::Each };
+    let upstream = Upstream { stage: StageIndex(99_998), edge: Edge::Each, seen_as: Vec::new() };
     assert_eq!(plan.stages[last.0 as usize].upstreams, [upstream]);
     assert_eq!(plan.stages[99_998].downstreams, [last]);
     assert_eq!(plan.stages[99_999].spec_digest, "99999");
@@ -137,7 +137,7 @@ fn a_text_that_is_too_long_or_holds_too_many_values_is_refused() {
 #[test]
 fn a_stage_that_names_another_a_million_times_is_answered_in_linear_time() {
     let mut spec = many(2, |_, _| {});
-    spec.stages[1].inputs = vec![Input { stage: "s0".into(), kind: InputKind::All }; EDGES_MAX / 2];
+    spec.stages[1].inputs = vec![Input::of("s0", InputKind::All); EDGES_MAX / 2];
     spec.stages[1].after = vec!["s0".into(); EDGES_MAX / 2];
     let problems = check(&spec);
     assert_eq!(problems[0].message, "`s0` is named twice");
@@ -149,7 +149,7 @@ fn numbers_in_toml_keep_their_value_however_they_are_written() {
     let text = "name = \"x\"\nrun = [\"echo\", 1_000, +5, 1.50]\ntasks = 1_000\ngrace = +7\n";
     let stage = read_all(text, Format::Toml).unwrap().stages.remove(0);
     assert_eq!((stage.tasks, stage.grace.as_secs()), (Tasks::Count(1_000), 7));
-    let Work::Process(run) = stage.work;
+    let Work::Process(run) = stage.work else { panic!("it runs a process") };
     assert_eq!(run, Run::Argv(["echo", "1000", "+5", "1.50"].map(str::to_owned).to_vec()));
 }
 

@@ -148,7 +148,7 @@ fn the_decoder_knows_exactly_the_schemas_keys() {
     let definitions = &schema["$defs"];
     // Where a map of fixed keys stands, as a spec with a hole for its keys.
     type Hole = fn(Value) -> Value;
-    let places: [(&str, &Value, Hole); 9] = [
+    let places: [(&str, &Value, Hole); 10] = [
         ("a job", &schema["oneOf"][0]["properties"], |map| map),
         ("a job of one stage", &schema["oneOf"][1]["properties"], |mut map| {
             map["run"] = json!("ls");
@@ -156,6 +156,11 @@ fn the_decoder_knows_exactly_the_schemas_keys() {
         }),
         ("a stage", &definitions["stage"]["properties"], |map| json!({"name": "x", "stages": {"a": map}})),
         ("a listed stage", &definitions["listed_stage"]["properties"], |map| json!({"name": "x", "stages": [map]})),
+        (
+            "a job in a stage",
+            &definitions["inline_job"]["properties"],
+            |map| json!({"name": "x", "stages": {"a": {"job": map}}}),
+        ),
         ("retries", &definitions["retries"]["properties"], |map| json!({"name": "x", "run": "ls", "retries": map})),
         (
             "for_each",
@@ -190,6 +195,7 @@ fn the_decoder_knows_exactly_the_schemas_keys() {
             let text = said.err().unwrap_or_default();
             let is_unknown = text.contains(&format!("unknown key `{key}`"))
                 || text.contains(&format!("`{key}` is the job's key"))
+                || text.contains(&format!("`{key}` never counts in a job"))
                 || text.contains(&format!("`{key}` is a stage's key"));
             // A single stage's key makes a job of one stage.
             let is_stage_key_at_top = place == "a job" && keys(&definitions["stage"]["properties"]).contains(&key);
@@ -295,7 +301,7 @@ fn the_documentation_has_every_limit() {
     let kib = |bytes: usize| format!("{} KiB", bytes >> 10);
     let mib = |bytes: usize| format!("{} MiB", bytes >> 20);
     let hours = |time: Duration| time.as_secs() / 3600;
-    let limits: [(&str, String); 31] = [
+    let limits: [(&str, String); 34] = [
         ("SPEC_BYTES_MAX", mib(limits::SPEC_BYTES_MAX)),
         ("SPEC_VALUES_MAX", limits::SPEC_VALUES_MAX.to_string()),
         ("SPEC_DEPTH_MAX", limits::SPEC_DEPTH_MAX.to_string()),
@@ -306,6 +312,9 @@ fn the_documentation_has_every_limit() {
         ("TASKS_PER_STAGE_MAX", limits::TASKS_PER_STAGE_MAX.to_string()),
         ("TASKS_PER_JOB_MAX", limits::TASKS_PER_JOB_MAX.to_string()),
         ("EDGES_MAX", limits::EDGES_MAX.to_string()),
+        ("NESTING_DEPTH_MAX", limits::NESTING_DEPTH_MAX.to_string()),
+        ("EXPANDED_BYTES_MAX", mib(limits::EXPANDED_BYTES_MAX)),
+        ("BORDER_NAMES_MAX", limits::BORDER_NAMES_MAX.to_string()),
         ("NAME_CHARS_MAX", limits::NAME_CHARS_MAX.to_string()),
         ("NAMESPACE_CHARS_MAX", limits::NAMESPACE_CHARS_MAX.to_string()),
         ("LABELS_MAX", limits::LABELS_MAX.to_string()),

@@ -131,7 +131,8 @@ impl ExecutionGraph {
     pub fn new(plan: Arc<Plan>, job: JobId) -> Self {
         let mut counts = Counts::default();
         let outlives = super::nested::outliving(&plan);
-        let stages: Vec<Stage> = plan.stages.iter().zip(outlives).map(|(stage, outlives)| Stage::new(stage, outlives)).collect();
+        let stages: Vec<Stage> =
+            plan.stages.iter().zip(outlives).map(|(stage, outlives)| Stage::new(stage, outlives)).collect();
         for stage in &stages {
             counts.pending = counts.pending.saturating_add(stage.counts.pending);
         }

@@ -64,7 +64,8 @@ impl ExecutionGraph {
             _ => {}
         }
         let first = |wanted: StageState| {
-            let mut inside = plan.upstreams.iter().filter_map(|upstream| Some((upstream.stage, self.stage(upstream.stage)?)));
+            let mut inside =
+                plan.upstreams.iter().filter_map(|upstream| Some((upstream.stage, self.stage(upstream.stage)?)));
             inside.find(|(_, record)| record.state == wanted)
         };
         match (first(StageState::Failed), first(StageState::Cancelled)) {

@@ -210,9 +210,7 @@ impl ExecutionGraph {
     }
 
     fn is_bad(&self, upstream: &Upstream) -> bool {
-        self.stages
-            .get(upstream.stage.0 as usize)
-            .is_some_and(|stage| Standing::of(&stage.record) == Standing::Bad)
+        self.stages.get(upstream.stage.0 as usize).is_some_and(|stage| Standing::of(&stage.record) == Standing::Bad)
     }
 
     /// The upstream whose end means that this task's inputs will not come.

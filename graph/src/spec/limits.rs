@@ -29,8 +29,9 @@ pub const EDGES_MAX: usize = 1_000_000;
 
 /// How deep jobs may stand in jobs: more levels than people keep apart, and few enough to walk by recursion.
 pub const NESTING_DEPTH_MAX: u32 = 16;
-/// Text of all stages once jobs are put in the places of the stages that name them: a small spec can stand for a large one.
-pub const EXPANDED_BYTES_MAX: usize = 64 << 20;
+/// Text of all stages but their items, once jobs are put in the places of the stages that name them: a small spec can stand for a
+/// large one, and a stored record has at most 32 MiB.
+pub const EXPANDED_BYTES_MAX: usize = 24 << 20;
 /// Inputs that a job takes from around it, and outputs that it declares: each is a name that people deal with.
 pub const BORDER_NAMES_MAX: usize = 1_000;
 

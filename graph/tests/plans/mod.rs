@@ -11,6 +11,7 @@ use muster_graph::spec::{Placement, Resources, Retries, When};
 pub(crate) fn stage(tasks: u32) -> StagePlan {
     StagePlan {
         name: String::new(),
+        gate: None,
         tasks,
         upstreams: Vec::new(),
         downstreams: Vec::new(),
@@ -31,7 +32,7 @@ pub(crate) fn stage(tasks: u32) -> StagePlan {
 /// Adds an edge from an upstream stage.
 #[allow(dead_code, reason = "not every test binary that includes this module has edges")]
 pub(crate) fn reading(mut stage: StagePlan, edge: Edge, upstream: u32) -> StagePlan {
-    stage.upstreams.push(Upstream { stage: StageIndex(upstream), edge });
+    stage.upstreams.push(Upstream { stage: StageIndex(upstream), edge, seen_as: Vec::new() });
     stage
 }
 

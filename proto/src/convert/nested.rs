@@ -43,9 +43,7 @@ pub fn to_argument(argument: &Argument) -> v1::Argument {
         Argument::Bool(truth) => Some(Value::Truth(*truth)),
         Argument::Number(number) => Some(Value::Number(number.clone())),
         Argument::Text(text) => Some(Value::Text(text.clone())),
-        Argument::List(items) => {
-            Some(Value::List(v1::ArgumentList { items: items.iter().map(to_argument).collect() }))
-        }
+        Argument::List(items) => Some(Value::List(v1::ArgumentList { items: items.iter().map(to_argument).collect() })),
         Argument::Map(entries) => Some(Value::Map(v1::ArgumentMap {
             entries: entries.iter().map(|(name, value)| (name.clone(), to_argument(value))).collect(),
         })),

@@ -119,7 +119,8 @@ protobuf_record! {
 
 fn spec_version(stored: &storage::StoredSpec) -> u8 {
     let Some(spec) = &stored.spec else { return FIRST_VERSION };
-    let is_plain_stage = |stage: &v1::StageSpec| is_plain(&stage.name) && matches!(stage.work, None | Some(Work::Process(_)));
+    let is_plain_stage =
+        |stage: &v1::StageSpec| is_plain(&stage.name) && matches!(stage.work, None | Some(Work::Process(_)));
     if spec.stages.is_empty() || !is_plain(&spec.name) || !spec.stages.iter().all(is_plain_stage) {
         return NESTED_FROM_VERSION;
     }

@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use super::{Rules, Sizes, field, inside};
 use crate::spec::finding::{FieldPath, Point, Segment, shown};
 use crate::spec::limits::EDGES_MAX;
-use crate::spec::model::{InputKind, JobSpec};
+use crate::spec::model::{InputKind, JobSpec, Work};
 use crate::spec::suggest::nearest;
 
 /// Names listed in a message; more are no help.
@@ -145,7 +145,12 @@ impl Rules {
             let others = spec.stages.iter().enumerate().filter(|(other, _)| *other != index);
             nearest(edge.name, others.map(|(_, stage)| stage.name.as_str()))
         };
+        let is_kind = ["all", "each", "shuffle"].contains(&edge.name);
         let help = match near {
+            _ if is_kind && matches!(spec.stages[index].work, Work::Job(_)) => {
+                "say which stage it is, for example {raw: fetch}: how it is read is for the stages of that job to say"
+                    .to_owned()
+            }
             Some(near) => format!("did you mean `{}`?", shown(near)),
             None => {
                 let others = spec.stages.iter().enumerate().filter(|(other, _)| *other != index);

@@ -155,12 +155,12 @@ impl Decoder {
         let mut message = format!("unknown key `{}`", shown(key));
         let help = if key == MERGE_KEY {
             "merge keys are not supported: repeat the keys, or use an alias for the whole value".to_owned()
-        } else if is_key_of(STAGE) && known.contains(&"stages") {
-            message = format!("`{key}` is a stage's key, not the job's");
-            "move it into one of `stages`".to_owned()
         } else if is_key_of(JOB_ALONE) && known.contains(&"stages") {
             message = format!("`{key}` never counts in a job that is a stage of another");
             "delete it, or say it at the top level, for the whole job".to_owned()
+        } else if is_key_of(STAGE) && known.contains(&"stages") {
+            message = format!("`{key}` is a stage's key, not the job's");
+            "move it into one of `stages`".to_owned()
         } else if (is_key_of(JOB) || is_key_of(JOB_ALONE)) && known.contains(&"run") {
             message = format!("`{key}` is the job's key, not a stage's");
             "move it to the top level".to_owned()

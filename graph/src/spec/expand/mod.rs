@@ -20,7 +20,7 @@ use super::check::{check, check_expanded, env_bytes};
 use super::draft::stage_field;
 use super::finding::shown;
 use super::library::Library;
-use super::limits::{EDGES_MAX, EXPANDED_BYTES_MAX, PROBLEMS_MAX, TASKS_PER_JOB_MAX, WORD_COST_BYTES};
+use super::limits::{EDGES_MAX, EXPANDED_BYTES_MAX, ITEMS_BYTES_MAX, PROBLEMS_MAX, TASKS_PER_JOB_MAX, WORD_COST_BYTES};
 use super::model::{
     Argument, Arguments, Gate, JobSpec, Nested, Outputs, Resources, Retries, Run, Source, StageSpec, Tasks, When, Work,
 };
@@ -66,6 +66,7 @@ pub fn expand(root: JobSpec, library: &dyn Library) -> Result<Expanded, Problems
         used: BTreeSet::new(),
         stages: Vec::new(),
         bytes: 0,
+        items: 0,
         edges: 0,
         tasks: 0,
         problems: Vec::new(),
@@ -92,6 +93,7 @@ struct Expander<'a> {
     used: BTreeSet<Used>,
     stages: Vec<StageSpec>,
     bytes: usize,
+    items: usize,
     edges: usize,
     tasks: u64,
     problems: Vec<Problem>,
@@ -179,6 +181,9 @@ impl Expander<'_> {
     fn push(&mut self, stage: StageSpec) {
         self.tasks += u64::from(stage.tasks.count());
         self.bytes = self.bytes.saturating_add(bytes(&stage));
+        if let Tasks::Items(items) = &stage.tasks {
+            self.items = self.items.saturating_add(words(items));
+        }
         self.edges += stage.inputs.len() + stage.after.len();
         self.stages.push(stage);
     }
@@ -243,6 +248,8 @@ impl Expander<'_> {
             format!("more than {EDGES_MAX} inputs and afters (EDGES_MAX)")
         } else if self.bytes > EXPANDED_BYTES_MAX {
             format!("more than {} MiB of text (EXPANDED_BYTES_MAX)", EXPANDED_BYTES_MAX >> 20)
+        } else if self.items > ITEMS_BYTES_MAX {
+            format!("more than {} MiB of items (ITEMS_BYTES_MAX)", ITEMS_BYTES_MAX >> 20)
         } else {
             return false;
         };
@@ -292,17 +299,19 @@ fn placed<const N: usize>(under: &Placement, more: [&Placement; N]) -> Placement
     })
 }
 
+fn words(words: &[String]) -> usize {
+    words.iter().map(|word| word.len() + WORD_COST_BYTES).sum()
+}
+
 /// What a stage costs of [`EXPANDED_BYTES_MAX`].
 fn bytes(stage: &StageSpec) -> usize {
-    let words = |words: &[String]| words.iter().map(|word| word.len() + WORD_COST_BYTES).sum::<usize>();
     let work = match &stage.work {
         Work::Process(Run::Argv(argv)) => words(argv),
         Work::Process(Run::Script { text, shell }) => text.len() + words(shell),
         Work::Job(_) | Work::Gate(_) => 0,
     };
-    let items = if let Tasks::Items(items) = &stage.tasks { words(items) } else { 0 };
     let inputs = stage.inputs.iter().map(|input| input.stage.len() + words(&input.seen_as) + WORD_COST_BYTES);
-    work + items + stage.name.len() + inputs.sum::<usize>() + words(&stage.after) + env_bytes(&stage.env)
+    work + stage.name.len() + inputs.sum::<usize>() + words(&stage.after) + env_bytes(&stage.env)
 }
 
 fn arguments_bytes(with: &Arguments) -> usize {

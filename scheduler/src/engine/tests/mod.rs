@@ -72,7 +72,7 @@ pub(crate) fn spec(stages: &[Stage<'_>]) -> JobSpec {
             name: (*name).to_owned(),
             work: Work::Process(Run::Argv(vec!["true".to_owned()])),
             tasks: Tasks::Count(*tasks),
-            inputs: inputs.iter().map(|(from, kind)| spec::Input { stage: (*from).to_owned(), kind: *kind }).collect(),
+            inputs: inputs.iter().map(|(from, kind)| spec::Input::of(*from, *kind)).collect(),
             after: Vec::new(),
             when: When::OnSuccess,
             env: Default::default(),
