@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use muster_client::v1::{JobView, StageView};
+use muster_client::v1::{Gate, JobView, StageState, StageView};
 
 use crate::context::Console;
 use crate::output::views::{self, Counts};
@@ -71,14 +71,20 @@ impl Bars {
 
     fn update(&mut self, view: &JobView) {
         draw(&self.job, &view.name, views::job_state(view.state()), view.tasks.into());
-        for stage in view.stages.iter().take(BARS_MAX) {
+        for stage in view.stages.iter().filter(|stage| is_shown(stage)).take(BARS_MAX) {
             let bar = self
                 .stages
                 .entry(stage.stage)
                 .or_insert_with(|| self.all.add(ProgressBar::new(0).with_style(style(self.color))));
-            draw(bar, &stage.name, views::stage_state(stage.state()), stage.tasks.into());
+            draw(bar, &stage.name, views::state_of(stage), stage.tasks.into());
         }
     }
+}
+
+/// A nested job is told as a whole, and what is in it only where it failed.
+fn is_shown(stage: &StageView) -> bool {
+    let is_inside = stage.name.contains('/');
+    stage.gate() != Gate::Begin && (!is_inside || stage.state() == StageState::Failed)
 }
 
 fn draw(bar: &ProgressBar, name: &str, state: &str, counts: Counts) {
@@ -102,13 +108,14 @@ fn style(color: bool) -> ProgressStyle {
 pub(crate) struct Lines {
     console: Console,
     /// By stage: the state last told.
-    told: BTreeMap<u32, i32>,
+    told: BTreeMap<u32, &'static str>,
 }
 
 impl Lines {
     fn update(&mut self, view: &JobView) {
-        for stage in &view.stages {
-            if self.told.insert(stage.stage, stage.state) != Some(stage.state)
+        for stage in view.stages.iter().filter(|stage| is_shown(stage)) {
+            let state = views::state_of(stage);
+            if self.told.insert(stage.stage, state) != Some(state)
                 && let Some(line) = line(stage)
             {
                 self.console.note(&line);
@@ -120,7 +127,7 @@ impl Lines {
 /// What is worth a line: a stage that begins or ends.
 fn line(stage: &StageView) -> Option<String> {
     let counts = Counts::from(stage.tasks);
-    let state = views::stage_state(stage.state());
+    let state = views::state_of(stage);
     let because = if stage.reason.is_empty() { String::new() } else { format!(": {}", stage.reason) };
     match state {
         "running" => Some(format!("{}: running, {} tasks", stage.name, counts.total)),
@@ -134,7 +141,7 @@ fn line(stage: &StageView) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use muster_client::v1::{self, StageState};
+    use muster_client::v1;
 
     #[test]
     fn only_the_beginning_and_the_end_of_a_stage_are_worth_a_line() {

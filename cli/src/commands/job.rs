@@ -7,6 +7,7 @@ use muster_client::v1::{ListAttemptsRequest, TaskState};
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::output::Folding;
 use crate::output::views::{JobAtLength, Task};
 use crate::reference::Reference;
 
@@ -25,6 +26,12 @@ pub(crate) struct Job {
     /// Only tasks in these states; implies --tasks
     #[arg(long, value_enum, value_delimiter = ',', value_name = "STATE,…")]
     state: Vec<State>,
+    /// Unfold nested jobs to this depth; those that failed are unfolded anyway
+    #[arg(long, default_value_t = 0, value_name = "NUMBER")]
+    depth: usize,
+    /// Of the stages, show only those in this nested job
+    #[arg(long, value_name = "STAGE/…")]
+    path: Option<String>,
     /// At most so many tasks
     #[arg(short, long, default_value_t = 100, value_name = "NUMBER")]
     limit: usize,
@@ -97,7 +104,13 @@ impl Job {
             }
         } else {
             let view = client.get_job(job).await?;
-            context.output_now().one(&JobAtLength { tasks, more_tasks, ..view.into() })?;
+            let path = self.path.map(|path| path.trim_end_matches('/').to_owned());
+            if let Some(path) = path.as_ref().filter(|path| !view.stages.iter().any(|stage| stage.name == **path)) {
+                return Err(Failure::usage(format!("--path: the job has no stage '{path}'"))
+                    .help(format!("`muster job {job} --depth 16` lists all stages")));
+            }
+            let folding = Folding { depth: self.depth, path };
+            context.output_now().one(&JobAtLength { tasks, more_tasks, folding, ..view.into() })?;
         }
         Ok(Exit::Success)
     }

@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 
 use clap::Args;
+use muster_graph::spec::{JobSpec, NoLibrary, Outline, Problems, expand};
 use serde::Serialize;
 
 use crate::context::Context;
@@ -33,13 +34,22 @@ struct Found {
     help: Option<String>,
 }
 
+/// The spec, if the jobs in it fit together. What definitions say is not known here.
+fn with_jobs(spec: JobSpec) -> Result<JobSpec, Problems> {
+    let stands_alone = Outline::of(&spec).references.is_empty() && spec.takes.is_empty();
+    if stands_alone {
+        expand(spec.clone(), &NoLibrary)?;
+    }
+    Ok(spec)
+}
+
 impl Lint {
     pub(crate) fn run(self, context: &Context) -> Result<Exit, Failure> {
         let mut out = std::io::stdout().lock();
         let mut all = Vec::new();
         for path in &self.files {
             let file = SpecFile::open(path)?;
-            let problems = match file.read() {
+            let problems = match file.read().and_then(with_jobs) {
                 Ok(spec) => {
                     let tasks: u64 = spec.stages.iter().map(|stage| u64::from(stage.tasks.count())).sum();
                     context.console.note(&format!(

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use muster_client::v1::{self, JobState, JobView, StageState};
+use muster_client::v1::{self, Gate, JobState, JobView, StageState, StageView};
 use muster_client::{Client, JobId, LogStream, TaskFilter, is_finished};
 
 use super::exit_of;
@@ -116,7 +116,7 @@ impl Run {
         };
         progress.finish();
         match (ended, last) {
-            (Ended::Over, Some(view)) => self.report(context, client, spec, view).await,
+            (Ended::Over, Some(view)) => self.report(context, client, view).await,
             (Ended::Over, None) => Err(Failure::internal(format!("the watch of job {job} told nothing"))),
             (Ended::Broken(failure), _) => Err(failure),
             (Ended::Signal(signal), _) => {
@@ -127,13 +127,7 @@ impl Run {
     }
 
     /// Prints what is worth printing of a finished job.
-    async fn report(
-        &self,
-        context: &Context,
-        client: &Client,
-        spec: &v1::JobSpec,
-        view: JobView,
-    ) -> Result<Exit, Failure> {
+    async fn report(&self, context: &Context, client: &Client, view: JobView) -> Result<Exit, Failure> {
         let exit = exit_of(&view);
         let job: JobId = view.job_id.parse().map_err(|error| Failure::internal(format!("{error}")))?;
         let source = Source { client: client.clone(), job, attempt: None, follow: false };
@@ -141,7 +135,7 @@ impl Run {
             if view.state() == JobState::Failed {
                 show_failures(context, &source, &view).await?;
             } else {
-                show_results(context, &source, &view, spec).await?;
+                show_results(context, &source, &view).await?;
             }
         } else {
             context.output_now().one(&JobAtLength::from(view.clone()))?;
@@ -199,12 +193,10 @@ async fn interrupt(context: &Context, client: &Client, job: JobId, signals: &mut
 }
 
 /// The standard output of the stages whose output no other stage reads: what the job is about.
-async fn show_results(context: &Context, source: &Source, view: &JobView, spec: &v1::JobSpec) -> Result<(), Failure> {
-    let read: Vec<&str> = spec.stages.iter().flat_map(|stage| stage.inputs.iter().map(|i| i.stage.as_str())).collect();
-    let last = view
-        .stages
-        .iter()
-        .filter(|stage| stage.state() == StageState::Successful && !read.contains(&stage.name.as_str()));
+async fn show_results(context: &Context, source: &Source, view: &JobView) -> Result<(), Failure> {
+    let is_stage = |stage: &&StageView| stage.gate() == Gate::Unspecified;
+    let last = view.stages.iter().filter(is_stage);
+    let last = last.filter(|stage| stage.state() == StageState::Successful && !stage.output_read);
     let mut room = RESULTS_MAX;
     let mut left_out = 0u64;
     for stage in last {

@@ -92,7 +92,8 @@ impl Row for Stage {
 
     fn cells(&self, wide: bool, now: Timestamp) -> Vec<Cell> {
         let mut cells = vec![
-            Cell::new(&self.name),
+            // As a directory is told from a file.
+            Cell::new(if self.is_job { format!("{}/", self.name) } else { self.name.clone() }),
             state(self.state),
             progress(self.counts),
             Cell::number(self.counts.running),
@@ -263,7 +264,8 @@ impl Detail for JobAtLength {
         page.facts(facts)?;
         if !self.stages.is_empty() {
             page.headline("Stages")?;
-            page.table(&self.stages)?;
+            let rows: Vec<Stage> = self.folding.rows(&self.stages).into_iter().cloned().collect();
+            page.table(&rows)?;
         }
         if !self.failures.is_empty() {
             page.headline("Failed attempts (the first ones)")?;

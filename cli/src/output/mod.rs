@@ -8,6 +8,7 @@ pub(crate) mod bench;
 pub(crate) mod detail;
 pub(crate) mod executor;
 pub(crate) mod explain;
+mod folding;
 pub(crate) mod namespace;
 pub(crate) mod scheduler;
 pub(crate) mod store;
@@ -23,6 +24,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 pub(crate) use detail::in_words;
+pub(crate) use folding::Folding;
 pub(crate) use table::{Cell, Tone};
 
 /// The form of an answer.

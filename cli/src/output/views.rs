@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use muster_client::v1;
 use serde::Serialize;
 
+use super::folding::Folding;
 use super::time::rfc3339;
 
 /// Empty on the wire is null in JSON.
@@ -97,14 +98,18 @@ pub(crate) struct JobAtLength {
     pub(crate) tasks: Option<Vec<Task>>,
     /// Whether there are more tasks than are listed.
     pub(crate) more_tasks: bool,
+    /// Which nested jobs are shown with what is in them. Where programs read it, all are.
+    #[serde(skip)]
+    pub(crate) folding: Folding,
 }
 
 impl From<v1::JobView> for JobAtLength {
     fn from(mut view: v1::JobView) -> Self {
         let job_id = view.job_id.clone();
-        let stages = std::mem::take(&mut view.stages).into_iter().map(|stage| Stage::new(&job_id, stage)).collect();
+        let stages = std::mem::take(&mut view.stages).into_iter().filter(|stage| stage.gate() != v1::Gate::Begin);
+        let stages = stages.map(|stage| Stage::new(&job_id, stage)).collect();
         let failures = std::mem::take(&mut view.failures).into_iter().map(Failure::from).collect();
-        Self { job: view.into(), stages, failures, tasks: None, more_tasks: false }
+        Self { job: view.into(), stages, failures, tasks: None, more_tasks: false, folding: Folding::default() }
     }
 }
 
@@ -112,6 +117,8 @@ impl From<v1::JobView> for JobAtLength {
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Stage {
     pub(crate) name: String,
+    /// It is a job: its counts and times are those of the stages in it, which come before it.
+    pub(crate) is_job: bool,
     pub(crate) state: &'static str,
     pub(crate) reason: Option<String>,
     pub(crate) needs: Vec<String>,
@@ -126,10 +133,19 @@ pub(crate) struct Stage {
     pub(crate) finished_ms: u64,
 }
 
+/// The state of a stage. A nested job waits for what is in it, and so runs once something in it has begun.
+pub(crate) fn state_of(view: &v1::StageView) -> &'static str {
+    match stage_state(view.state()) {
+        "unresolved" if view.gate() == v1::Gate::End && view.started_at_ms > 0 => "running",
+        state => state,
+    }
+}
+
 impl Stage {
     pub(crate) fn new(job: &str, view: v1::StageView) -> Self {
         Self {
-            state: stage_state(view.state()),
+            state: state_of(&view),
+            is_job: view.gate() == v1::Gate::End,
             name: view.name,
             reason: optional(view.reason),
             needs: view.needs,

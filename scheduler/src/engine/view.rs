@@ -1,9 +1,12 @@
 //! What users see of a job. Made from the same values whether the job is in memory or was read from the store.
 
+use std::ops::Range;
+
 use muster_graph::execution::{
-    Effect, ExecutionGraph, ExecutorRef, FailureNote, JobEvent, StageReason, StageState, TaskState,
+    Counts, Effect, ExecutionGraph, ExecutorRef, FailureNote, JobEvent, StageReason, StageState, TaskState,
 };
 use muster_graph::ids::{JobId, StageIndex, TaskId};
+use muster_graph::plan::{Edge, Plan};
 use muster_graph::spec::Gate;
 use muster_proto::{convert, storage, v1};
 
@@ -57,6 +60,8 @@ pub fn head_view(id: JobId, head: &storage::JobHead) -> v1::JobView {
 pub(crate) fn graph_view(id: JobId, head: &storage::JobHead, graph: &ExecutionGraph) -> v1::JobView {
     let record = graph.job();
     let plan = graph.plan();
+    let read = read_stages(plan);
+    let mut around: Vec<Inside> = Vec::new();
     let stages = plan
         .stages
         .iter()
@@ -64,19 +69,29 @@ pub(crate) fn graph_view(id: JobId, head: &storage::JobHead, graph: &ExecutionGr
         .filter_map(|(described, place)| {
             let index = StageIndex(place);
             let stage = graph.stage(index)?;
+            let mut own = Inside { counts: graph.stage_counts(index), started_at: stage.started_at };
+            match described.gate {
+                None => {}
+                Some(Gate::Begin) => around.push(Inside::default()),
+                Some(Gate::End) => own = around.pop().unwrap_or_default(),
+            }
+            if let (None | Some(Gate::End), Some(parent)) = (described.gate, around.last_mut()) {
+                parent.add(own.counts, own.started_at);
+            }
             Some(v1::StageView {
                 stage: place,
                 name: described.name.clone(),
                 gate: described.gate.map_or(v1::Gate::Unspecified, v1::Gate::from).into(),
                 state: v1::StageState::from(stage.state).into(),
-                tasks: Some(graph.stage_counts(index).into()),
+                tasks: Some(own.counts.into()),
+                output_read: read[place as usize],
                 reason: reason(graph, index),
                 needs: described
                     .upstreams
                     .iter()
                     .map(|upstream| plan.stages[upstream.stage.0 as usize].name.clone())
                     .collect(),
-                started_at_ms: stage.started_at,
+                started_at_ms: own.started_at,
                 finished_at_ms: stage.finished_at,
             })
         })
@@ -92,6 +107,17 @@ pub(crate) fn graph_view(id: JobId, head: &storage::JobHead, graph: &ExecutionGr
         message: message(graph),
         ..head_view(id, head)
     }
+}
+
+/// Of each stage, whether a stage reads its output. Those of the others are the job's results.
+pub(crate) fn read_stages(plan: &Plan) -> Vec<bool> {
+    let mut read = vec![false; plan.stages.len()];
+    for upstream in plan.stages.iter().flat_map(|stage| &stage.upstreams) {
+        if matches!(upstream.edge, Edge::All | Edge::Each | Edge::Shuffle) {
+            read[upstream.stage.0 as usize] = true;
+        }
+    }
+    read
 }
 
 /// A failed attempt.
@@ -117,8 +143,59 @@ pub(crate) fn executor_name(graph: &ExecutionGraph, on: ExecutorRef) -> String {
 /// Names in one reason: the end of a nested job waits for everything inside.
 const NAMES_SHOWN_MAX: usize = 10;
 
-fn is_begin(graph: &ExecutionGraph, stage: StageIndex) -> bool {
+pub(crate) fn is_begin(graph: &ExecutionGraph, stage: StageIndex) -> bool {
     graph.plan().stages.get(stage.0 as usize).is_some_and(|plan| plan.gate == Some(Gate::Begin))
+}
+
+/// The places of a nested job's borders and of all that is in it, by its end; of a stage, its own.
+pub(crate) fn within(plan: &Plan, stage: StageIndex) -> Range<u32> {
+    let (mut first, mut open) = (stage.0, 0u32);
+    loop {
+        match plan.stages[first as usize].gate {
+            Some(Gate::End) => open += 1,
+            Some(Gate::Begin) => open = open.saturating_sub(1),
+            None => {}
+        }
+        if open == 0 || first == 0 {
+            return first..stage.0 + 1;
+        }
+        first -= 1;
+    }
+}
+
+/// The tasks of a stage, or of all stages in a nested job.
+pub(crate) fn counts_within(graph: &ExecutionGraph, stage: StageIndex) -> Counts {
+    within(graph.plan(), stage).map(|stage| graph.stage_counts(StageIndex(stage))).fold(Counts::default(), sum)
+}
+
+fn sum(mut counts: Counts, more: Counts) -> Counts {
+    for (number, more) in [
+        (&mut counts.pending, more.pending),
+        (&mut counts.assigned, more.assigned),
+        (&mut counts.running, more.running),
+        (&mut counts.successful, more.successful),
+        (&mut counts.failed, more.failed),
+        (&mut counts.cancelled, more.cancelled),
+    ] {
+        *number = number.saturating_add(more);
+    }
+    counts
+}
+
+/// What a nested job adds up to: the tasks in it, and when the first of them began. Filled from its begin to its end.
+#[derive(Default, Clone, Copy)]
+struct Inside {
+    counts: Counts,
+    started_at: u64,
+}
+
+impl Inside {
+    fn add(&mut self, counts: Counts, started_at: u64) {
+        self.counts = sum(self.counts, counts);
+        if started_at > 0 && (self.started_at == 0 || started_at < self.started_at) {
+            self.started_at = started_at;
+        }
+    }
 }
 
 /// The names of the stages and nested jobs that a stage waits for. In the place of a begin there is what that waits for: as deep

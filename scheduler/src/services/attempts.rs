@@ -1,13 +1,15 @@
 //! Attempts that ended without an accepted result, from the job's log: a task's state holds its newest attempt only.
 
+use std::ops::Range;
+
 use muster_graph::execution::{ExecutionGraph, FailureNote, JobEvent};
-use muster_graph::ids::{Attempt, JobId, StageIndex, TaskId};
+use muster_graph::ids::{Attempt, JobId, TaskId};
 use muster_proto::{convert, v1};
 use muster_state::codec::{self, Events};
 use muster_state::{Key, Keyspace, Scan, keys};
 use tonic::{Request, Response, Status};
 
-use super::tasks::stage_named;
+use super::tasks::stages_named;
 use super::{Api, forwarded, from_peer, is_forwarded, job_id, moved};
 use crate::accept::store;
 use crate::engine::{Engine, view};
@@ -18,15 +20,16 @@ const ATTEMPTS_MAX: u32 = 10_000;
 const ATTEMPTS_DEFAULT: u32 = 100;
 
 /// Which attempts are wanted.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Wanted {
-    stage: Option<StageIndex>,
+    stages: Option<Range<u32>>,
     index: Option<u32>,
 }
 
 impl Wanted {
-    fn has(self, task: TaskId) -> bool {
-        self.stage.is_none_or(|stage| stage == task.stage) && self.index.is_none_or(|index| index == task.index.0)
+    fn has(&self, task: TaskId) -> bool {
+        self.stages.as_ref().is_none_or(|stages| stages.contains(&task.stage.0))
+            && self.index.is_none_or(|index| index == task.index.0)
     }
 }
 
@@ -109,26 +112,25 @@ impl Api {
             return self.jobs_at(address)?.list_attempts(forwarded(message)).await.map_err(from_peer);
         }
         let limit = if message.limit == 0 { ATTEMPTS_DEFAULT } else { message.limit.min(ATTEMPTS_MAX) } as usize;
-        let name = message.stage.clone();
-        let stage = self
-            .look(
-                id,
-                &place,
-                move |_, _, graph| {
-                    if name.is_empty() { Ok(None) } else { stage_named(graph, &name).map(Some) }
-                },
-            )
+        let (name, index) = (message.stage.clone(), message.index);
+        let wanted = self
+            .look(id, &place, move |_, _, graph| -> Result<Wanted, Status> {
+                if name.is_empty() {
+                    return Ok(Wanted { stages: None, index });
+                }
+                let (stages, index) = stages_named(graph, &name, index)?;
+                Ok(Wanted { stages: Some(stages), index })
+            })
             .await?
             .ok_or_else(|| moved(id))??;
-        let wanted = Wanted { stage, index: message.index };
         let notes = self.failed(id, limit, |note| wanted.has(note.task)).await?;
         let answer = self
             .look(id, &place, move |_, _, graph| {
                 let more = notes.len() > limit;
                 let mut attempts: Vec<v1::TaskView> =
                     notes.iter().take(limit).filter_map(|note| attempt_view(graph, note)).collect();
-                if let (Some(stage), Some(index)) = (wanted.stage, wanted.index)
-                    && let Some(newest) = view::task_view(graph, TaskId::new(stage.0, index))
+                if let (Some(stages), Some(index)) = (wanted.stages, wanted.index)
+                    && let Some(newest) = view::task_view(graph, TaskId::new(stages.start, index))
                     && newest.attempt > 0
                     && attempts.iter().all(|attempt| attempt.attempt != newest.attempt)
                 {

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 use v1::ReasonKind as Kind;
 
-use super::tasks::{no_task, stage_named};
+use super::tasks::{no_task, stages_named};
 use super::{Api, Place, forwarded, from_peer, is_forwarded, job_id, moved};
 use crate::accept::{retry_later, store};
 use crate::engine::explain::{self, Question};
@@ -33,17 +33,20 @@ fn question(graph: &ExecutionGraph, message: &v1::ExplainRequest) -> Result<Ques
         }
     };
     let limit = if message.limit == 0 { LIMIT_DEFAULT } else { message.limit } as usize;
-    let stage: Option<StageIndex> = match message.stage.as_str() {
-        "" => None,
-        name => Some(stage_named(graph, name)?),
+    let (stage, index) = match message.stage.as_str() {
+        "" => (None, message.index),
+        // The last of a nested job's is its end.
+        name => {
+            stages_named(graph, name, message.index).map(|(stages, index)| (Some(StageIndex(stages.end - 1)), index))?
+        }
     };
-    if let (Some(stage), Some(index)) = (stage, message.index) {
+    if let (Some(stage), Some(index)) = (stage, index) {
         let tasks = graph.plan().stages[stage.0 as usize].tasks;
         if index >= tasks {
             return Err(no_task(&message.stage, index, tasks));
         }
     }
-    Ok(Question { stage, index: message.index, tasks: message.tasks, limit, from })
+    Ok(Question { stage, index, tasks: message.tasks, limit, from })
 }
 
 impl Api {

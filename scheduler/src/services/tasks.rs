@@ -1,9 +1,11 @@
 //! What users ask of single tasks: their states, logs and outputs. Logs and outputs lie on executors; they are passed
 //! through, so that a user needs to reach schedulers only.
 
+use std::ops::Range;
+
 use muster_graph::execution::{ExecutionGraph, ExecutorRef, TaskState};
 use muster_graph::ids::{Attempt, JobId, StageIndex, TaskId};
-use muster_graph::plan::Edge;
+use muster_graph::spec::Gate;
 use muster_proto::network::Network;
 use muster_proto::v1::data_client::DataClient;
 use muster_proto::{MESSAGE_BYTES_MAX, convert, v1};
@@ -33,9 +35,24 @@ pub(super) fn stage_named(graph: &ExecutionGraph, name: &str) -> Result<StageInd
         .find(|(_, stage)| stage.name == name)
         .map(|(index, _)| StageIndex(index))
         .ok_or_else(|| {
-            let known: Vec<&str> = graph.plan().stages.iter().take(20).map(|stage| stage.name.as_str()).collect();
+            let stages = graph.plan().stages.iter().filter(|stage| stage.gate != Some(Gate::Begin));
+            let known: Vec<&str> = stages.take(20).map(|stage| stage.name.as_str()).collect();
             Status::not_found(format!("stage: the job has no stage '{name}'; it has {}", known.join(", ")))
         })
+}
+
+/// The stages that a name means: one, or all of a nested job; and the task, if one is named. A number behind the name of a nested job is
+/// the name of a stage in it: the job itself has no tasks.
+pub(super) fn stages_named(
+    graph: &ExecutionGraph,
+    name: &str,
+    index: Option<u32>,
+) -> Result<(Range<u32>, Option<u32>), Status> {
+    let stage = stage_named(graph, name)?;
+    match (graph.plan().stages[stage.0 as usize].gate, index) {
+        (Some(_), Some(index)) => stages_named(graph, &format!("{name}/{index}"), None),
+        _ => Ok((view::within(graph.plan(), stage), index)),
+    }
 }
 
 pub(super) fn no_task(name: &str, index: u32, tasks: u32) -> Status {
@@ -99,16 +116,6 @@ fn data(network: &Network, found: &Found) -> Result<DataClient<Channel>, Status>
     Ok(DataClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX))
 }
 
-/// The stages whose output nobody reads: the job's results.
-fn is_result(graph: &ExecutionGraph, stage: StageIndex) -> bool {
-    graph.plan().stages[stage.0 as usize].downstreams.iter().all(|reader| {
-        graph.plan().stages[reader.0 as usize]
-            .upstreams
-            .iter()
-            .all(|upstream| upstream.stage != stage || upstream.edge == Edge::After)
-    })
-}
-
 impl Api {
     pub(super) async fn tasks(
         &self,
@@ -131,17 +138,17 @@ impl Api {
         let limit = if message.limit == 0 { TASKS_DEFAULT } else { message.limit.min(TASKS_MAX) } as usize;
         let listed = self
             .look(id, &place, move |_, _, graph| -> Result<v1::ListTasksResponse, Status> {
-                let only = match message.stage.as_str() {
-                    "" => None,
-                    name => Some(stage_named(graph, name)?),
+                let (only, index) = match message.stage.as_str() {
+                    "" => (None, message.index),
+                    name => stages_named(graph, name, message.index).map(|(only, index)| (Some(only), index))?,
                 };
                 let mut answer = v1::ListTasksResponse::default();
                 for (stage, plan) in (0u32..).zip(&graph.plan().stages).skip(from.0 as usize) {
-                    if only.is_some_and(|only| only.0 != stage) {
+                    if only.as_ref().is_some_and(|only| !only.contains(&stage)) {
                         continue;
                     }
                     let first = if stage == from.0 { from.1 } else { 0 };
-                    let range = match message.index {
+                    let range = match index {
                         Some(index) if index >= plan.tasks && only.is_some() => {
                             return Err(no_task(&plan.name, index, plan.tasks));
                         }
@@ -250,12 +257,13 @@ impl Api {
             .look(id, &place, move |_, _, graph| -> Result<v1::ListOutputsResponse, Status> {
                 let only = match message.stage.as_str() {
                     "" => None,
-                    name => Some(stage_named(graph, name)?),
+                    name => Some(stages_named(graph, name, None)?.0),
                 };
+                let read = view::read_stages(graph.plan());
                 let mut answer = v1::ListOutputsResponse::default();
                 for (index, plan) in (0u32..).zip(&graph.plan().stages) {
                     let stage = StageIndex(index);
-                    let wanted = only.map_or_else(|| is_result(graph, stage), |only| only == stage);
+                    let wanted = only.as_ref().map_or_else(|| !read[index as usize], |only| only.contains(&index));
                     if !wanted {
                         continue;
                     }

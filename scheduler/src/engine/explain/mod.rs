@@ -204,7 +204,10 @@ impl Subject<'_> {
     }
 
     fn stages(&self, question: &Question, explanation: &mut v1::Explanation) {
-        let open = self.graph.stages().skip(question.from as usize).filter(|(_, record)| !record.state.is_over());
+        // The borders of nested jobs wait for stages that are told of themselves.
+        let is_stage = |stage: StageIndex| self.graph.plan().stages[stage.0 as usize].gate.is_none();
+        let open = self.graph.stages().skip(question.from as usize);
+        let open = open.filter(|(stage, record)| !record.state.is_over() && is_stage(*stage));
         for (stage, _) in open {
             if explanation.stages.len() >= question.limit.min(STAGES_MAX) {
                 explanation.next_page_token = stage.0.to_string();
@@ -237,10 +240,13 @@ impl Subject<'_> {
 
     fn stage(&self, stage: StageIndex) -> Option<v1::StageExplanation> {
         let record = self.graph.stage(stage)?;
-        let counts = self.graph.stage_counts(stage);
+        let counts = view::counts_within(self.graph, stage);
+        let is_stage = self.graph.plan().stages[stage.0 as usize].gate.is_none();
         let mut reasons = Vec::new();
         if record.state.is_over() {
             reasons.push(waits::stage_over(self.graph, stage));
+        } else if !is_stage {
+            reasons.push(waits::upstream(self.graph, stage, counts.pending));
         } else {
             if counts.pending > 0 || counts.total() == 0 {
                 reasons.extend(self.pending(stage, counts.pending));

@@ -37,10 +37,19 @@ fn retry(graph: &ExecutionGraph) -> String {
     }
 }
 
+/// The stages and nested jobs that a stage waits for as a whole. In the place of the begin of the job that it is in there is what
+/// that waits for: as deep as jobs stand in jobs.
+fn awaited_stages(graph: &ExecutionGraph, stage: StageIndex) -> Vec<StageIndex> {
+    let above = graph.awaited_stages(stage);
+    above
+        .flat_map(|above| if view::is_begin(graph, above) { awaited_stages(graph, above) } else { vec![above] })
+        .collect()
+}
+
 /// The stage's upstreams as a whole do not let its tasks run.
 pub(super) fn upstream(graph: &ExecutionGraph, stage: StageIndex, tasks: u32) -> v1::Reason {
     let awaited: Vec<(StageIndex, &StageRecord)> =
-        graph.awaited_stages(stage).filter_map(|above| Some((above, graph.stage(above)?))).collect();
+        awaited_stages(graph, stage).into_iter().filter_map(|above| Some((above, graph.stage(above)?))).collect();
     if awaited.is_empty() {
         return reason(Kind::Starting, tasks, "nothing is in the way: its stage is about to begin");
     }
@@ -71,15 +80,15 @@ fn fails(record: &StageRecord) -> Option<String> {
 
 /// `map (3 of 9 tasks done)`.
 fn progress(graph: &ExecutionGraph, stage: StageIndex, when: When) -> String {
-    let counts = graph.stage_counts(stage);
+    let counts = view::counts_within(graph, stage);
     let done = if when == When::OnSuccess { counts.successful } else { counts.total() - counts.live() };
     format!("{} ({done} of {} done)", name(graph, stage), count_of(counts.total(), "task", "tasks"))
 }
 
 fn standing(graph: &ExecutionGraph, stage: StageIndex, record: &StageRecord) -> String {
-    let counts = graph.stage_counts(stage);
-    let waits = match graph.awaited_stages(stage).next() {
-        Some(above) if record.state == StageState::Unresolved => {
+    let counts = view::counts_within(graph, stage);
+    let waits = match awaited_stages(graph, stage).first() {
+        Some(&above) if record.state == StageState::Unresolved => {
             format!(", and itself waits for {}", name(graph, above))
         }
         _ => String::new(),
