@@ -217,6 +217,24 @@ fn samples_of_every_kind_and_version_are_read_as_they_were_written() {
     limited_spec.spec.as_mut().unwrap().max_running = Some(10);
     let limited_plan = StoredPlan { max_running: Some(10), ..placed_plan.clone() };
     assert_eq!((check(&limited_spec), check(&limited_plan)), (Kind::JobSpec, Kind::JobPlan), "versions of their own");
+    let mut nested_spec = limited_spec.clone();
+    let mut begin = v1::StageSpec {
+        name: "etl/".to_owned(),
+        work: Some(v1::stage_spec::Work::Gate(v1::Gate::Begin.into())),
+        ..v1::StageSpec::default()
+    };
+    nested_spec.spec.as_mut().unwrap().stages.push(begin.clone());
+    begin.name = "etl".to_owned();
+    begin.work = Some(v1::stage_spec::Work::Gate(v1::Gate::End.into()));
+    nested_spec.spec.as_mut().unwrap().stages.push(begin);
+    let mut nested_plan = limited_plan.clone();
+    nested_plan.stages[0].gate = v1::Gate::Begin.into();
+    nested_plan.stages[0].upstreams.push(muster_proto::storage::StoredUpstream {
+        stage: 0,
+        edge: muster_proto::storage::StoredEdge::Begin.into(),
+        seen_as: vec!["report".to_owned(), "text".to_owned()],
+    });
+    assert_eq!((check(&nested_spec), check(&nested_plan)), (Kind::JobSpec, Kind::JobPlan), "versions of their own");
     let amount =
         || v1::Amount { cpu_milli: Some(64_000), memory_bytes: Some(1 << 40), named: [("gpu".to_owned(), 8)].into() };
     let namespace = NamespaceRecord {

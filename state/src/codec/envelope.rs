@@ -126,7 +126,7 @@ impl Kind {
     #[must_use]
     pub const fn version(self) -> u8 {
         match self {
-            Self::JobSpec | Self::JobPlan => MAX_RUNNING_FROM_VERSION,
+            Self::JobSpec | Self::JobPlan => NESTED_FROM_VERSION,
             _ => FIRST_VERSION,
         }
     }
