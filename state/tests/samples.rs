@@ -177,7 +177,7 @@ fn samples_of_every_kind_and_version_are_read_as_they_were_written() {
         stages: vec![StoredStage {
             name: "reduce".to_owned(),
             tasks: 3,
-            upstreams: vec![StoredUpstream { stage: 0, edge: StoredEdge::Shuffle.into() }],
+            upstreams: vec![StoredUpstream { stage: 0, edge: StoredEdge::Shuffle.into(), seen_as: Vec::new() }],
             resources: Some(v1::Resources { cpu_milli: 1000, ..v1::Resources::default() }),
             stop_after: Some(v1::StopAfter { failures: Some(1) }),
             spec_digest: "cd".repeat(32),
@@ -229,9 +229,9 @@ fn samples_of_every_kind_and_version_are_read_as_they_were_written() {
     nested_spec.spec.as_mut().unwrap().stages.push(begin);
     let mut nested_plan = limited_plan.clone();
     nested_plan.stages[0].gate = v1::Gate::Begin.into();
-    nested_plan.stages[0].upstreams.push(muster_proto::storage::StoredUpstream {
+    nested_plan.stages[0].upstreams.push(StoredUpstream {
         stage: 0,
-        edge: muster_proto::storage::StoredEdge::Begin.into(),
+        edge: StoredEdge::Begin.into(),
         seen_as: vec!["report".to_owned(), "text".to_owned()],
     });
     assert_eq!((check(&nested_spec), check(&nested_plan)), (Kind::JobSpec, Kind::JobPlan), "versions of their own");
