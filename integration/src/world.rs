@@ -144,7 +144,7 @@ impl World {
         spec.env.insert("GATES".to_owned(), self.path("gates").display().to_string());
         spec.env.insert("STARTS".to_owned(), self.path("starts").display().to_string());
         // One write of a line to a file that is open for appending is whole.
-        let note = r#"echo "$MUSTER_JOB_ID $MUSTER_STAGE/$MUSTER_TASK_INDEX $MUSTER_ATTEMPT" >> "$STARTS""#;
+        let note = r#"echo "$MUSTER_JOB_ID $MUSTER_STAGE_PATH/$MUSTER_TASK_INDEX $MUSTER_ATTEMPT" >> "$STARTS""#;
         // A task that outlives its test for some reason ends with the test's folder.
         let wait = r#"while [ ! -e "$GATES/$gate" ]; do [ -d "$GATES" ] || exit 9; sleep 0.02; done"#;
         spec.env.insert("NOTE".to_owned(), note.to_owned());
@@ -189,7 +189,7 @@ impl World {
     /// How often tasks of a stage were started.
     #[must_use]
     pub fn starts_of(&self, stage: &str) -> usize {
-        let of_stage = |task: &str| task.split_once('/').is_some_and(|(name, _)| name == stage);
+        let of_stage = |task: &str| task.rsplit_once('/').is_some_and(|(name, _)| name == stage);
         self.starts().iter().filter(|(task, _)| of_stage(task)).map(|(_, attempts)| attempts.len()).sum()
     }
 

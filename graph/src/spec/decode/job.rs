@@ -1,7 +1,7 @@
 //! The top level.
 
 use super::fields::Fields;
-use super::{Decoded, Decoder, Shape, Site};
+use super::{Decoded, Decoder, Deferred, Shape, Site};
 use crate::spec::draft::ForEach;
 use crate::spec::finding::{FieldPath, Findings, Segment};
 use crate::spec::keys::{JOB, JOB_ALONE, STAGE};
@@ -22,7 +22,7 @@ pub(super) struct ReadStage {
     pub(super) is_sized: bool,
     pub(super) for_each: Option<ForEach>,
     /// If the stage is a job that stands in it: what is known of that, and its stages whose items come from files.
-    pub(super) inner: Option<(Shape, Vec<(Vec<usize>, ForEach)>)>,
+    pub(super) inner: Option<(Shape, Deferred)>,
 }
 
 impl Decoder {

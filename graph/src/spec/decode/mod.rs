@@ -32,13 +32,15 @@ pub(super) enum Site {
     Item(usize),
 }
 
+/// Stages whose items come from files: their places in the spec, from the outermost job inwards.
+pub(super) type Deferred = Vec<(Vec<usize>, ForEach)>;
+
 /// What came of a tree.
 #[derive(Debug)]
 pub(super) struct Decoded {
     pub(super) spec: JobSpec,
     pub(super) shape: Shape,
-    /// Stages whose items come from files: their places in the spec, from the outermost job inwards.
-    pub(super) deferred: Vec<(Vec<usize>, ForEach)>,
+    pub(super) deferred: Deferred,
     pub(super) findings: Findings,
 }
 

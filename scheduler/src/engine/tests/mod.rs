@@ -95,6 +95,8 @@ pub(crate) fn spec(stages: &[Stage<'_>]) -> JobSpec {
         lost_after: None,
         max_running: None,
         placement: Default::default(),
+        takes: Vec::new(),
+        outputs: Default::default(),
         stages,
     }
 }
