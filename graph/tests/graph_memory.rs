@@ -2,6 +2,7 @@
 #![allow(unsafe_code, reason = "counting what is allocated takes a global allocator, and its trait is unsafe")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
@@ -10,6 +11,9 @@ use muster_graph::execution::{
     AttemptEnd, Delta, Event, ExecutionGraph, Exit, JobState, Outcome, Output, Part, Task, TaskRun,
 };
 use muster_graph::ids::{ExecutorKey, JobId, StageIndex, TaskId};
+use muster_graph::spec::{
+    Arguments, Format, Found, JobSpec, Library, NoFiles, Outline, Problems, Unknown, expand, read,
+};
 use plans::stage;
 
 mod plans;
@@ -18,11 +22,14 @@ mod plans;
 struct Counting;
 
 static IN_USE: AtomicUsize = AtomicUsize::new(0);
+/// The most that was in use at a time.
+static PEAK: AtomicUsize = AtomicUsize::new(0);
 
 // SAFETY: every call is handed on unchanged to the system's allocator, which upholds the contract.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        IN_USE.fetch_add(layout.size(), Ordering::Relaxed);
+        let before = IN_USE.fetch_add(layout.size(), Ordering::Relaxed);
+        PEAK.fetch_max(before + layout.size(), Ordering::Relaxed);
         // SAFETY: as given by the caller.
         unsafe { System.alloc(layout) }
     }
@@ -132,4 +139,40 @@ fn a_million_finished_tasks_take_at_most_64_bytes_each_and_a_cancel_of_them_is_o
     assert_eq!(restored.counts(), graph.counts());
     assert_eq!(restored.job(), graph.job());
     assert!(restored.tasks(StageIndex(0), 0..TASKS).eq(graph.tasks(StageIndex(0), 0..TASKS)));
+}
+
+/// A definition of a hundred stages with its gates, each reading the one before it.
+struct Hundred;
+
+impl Library for Hundred {
+    fn find(&self, _: &str, _: Option<u32>) -> Result<Found, Unknown> {
+        Ok(Found { revision: 1, outline: Arc::new(Outline { stages: 98, ..Outline::default() }) })
+    }
+
+    fn instantiate(&self, _: &str, _: u32, _: &Arguments) -> Result<JobSpec, Problems> {
+        let stage = |stage: u32| {
+            let inputs = if stage == 0 { String::new() } else { format!("inputs: {{stage-{}: all}}, ", stage - 1) };
+            format!("stage-{stage}: {{{inputs}run: [python3, work.py, --stage, {stage}], env: {{STAGE: '{stage}'}}}}")
+        };
+        let stages: Vec<String> = (0..98).map(stage).collect();
+        read(&format!("name: hundred\nstages: {{{}}}", stages.join(", ")), Format::Yaml)?.resolve(&NoFiles)
+    }
+}
+
+#[test]
+fn a_thousand_references_become_a_hundred_thousand_stages_in_bounded_memory() {
+    let references: Vec<String> = (0..1_000).map(|stage| format!("reference-{stage}: {{job: hundred}}")).collect();
+    let root = format!("name: root\nstages: {{{}}}", references.join(", "));
+    let root = read(&root, Format::Yaml).expect("it is right").resolve(&NoFiles).expect("it is right");
+    let (before, began) = (IN_USE.load(Ordering::Relaxed), Instant::now());
+    PEAK.store(before, Ordering::Relaxed);
+    let expanded = expand(root, &Hundred).expect("it is not too large");
+    let (peak, took) = (PEAK.load(Ordering::Relaxed) - before, began.elapsed());
+    assert_eq!(expanded.spec.stages.len(), 100_000);
+    println!(
+        "expanded in {took:?}: {} MB at most, {} MB left",
+        peak >> 20,
+        (IN_USE.load(Ordering::Relaxed) - before) >> 20
+    );
+    assert!(peak < 200_000_000, "{peak} bytes");
 }

@@ -25,7 +25,11 @@ pub fn job(name: &str, stages: &[Stage<'_>]) -> v1::JobSpec {
                 tasks: Some(v1::stage_spec::Tasks::Count(*tasks)),
                 inputs: inputs
                     .iter()
-                    .map(|(stage, kind)| v1::Input { stage: (*stage).to_owned(), kind: (*kind).into(), seen_as: Vec::new() })
+                    .map(|(stage, kind)| v1::Input {
+                        stage: (*stage).to_owned(),
+                        kind: (*kind).into(),
+                        seen_as: Vec::new(),
+                    })
                     .collect(),
                 ..Default::default()
             })

@@ -50,3 +50,60 @@ fn is_inside(name: &str, job: &str) -> bool {
 fn depth(name: &str) -> usize {
     name.matches('/').count()
 }
+
+#[cfg(test)]
+mod tests {
+    use muster_client::v1::{self, Gate, StageState};
+
+    use super::*;
+
+    /// As a scheduler tells it: a job's end after what is in it. A name that ends in `/` is a job's.
+    fn stages(told: &[(&str, StageState)]) -> Vec<Stage> {
+        let view = |(name, state): &(&str, StageState)| v1::StageView {
+            name: name.trim_end_matches('/').to_owned(),
+            state: (*state).into(),
+            gate: if name.ends_with('/') { Gate::End.into() } else { 0 },
+            ..Default::default()
+        };
+        told.iter().map(|told| Stage::new("job", view(told))).collect()
+    }
+
+    fn shown(folding: &Folding, stages: &[Stage]) -> Vec<String> {
+        folding.rows(stages).into_iter().map(|stage| stage.name.clone()).collect()
+    }
+
+    #[test]
+    fn nested_jobs_are_folded_and_the_failing_path_is_not() {
+        use StageState::{Failed, Skipped, Successful};
+        let told = [
+            ("a", Successful),
+            ("good/x", Successful),
+            ("good/", Successful),
+            ("bad/first/y", Successful),
+            ("bad/first/", Successful),
+            ("bad/deep/z", Failed),
+            ("bad/deep/w", Skipped),
+            ("bad/deep/", Failed),
+            ("bad/", Failed),
+            ("bader", Skipped),
+        ];
+        let stages = stages(&told);
+        let failing = ["a", "good", "bad", "bad/first", "bad/deep", "bad/deep/z", "bad/deep/w", "bader"];
+        assert_eq!(shown(&Folding::default(), &stages), failing);
+        let one = Folding { depth: 1, path: None };
+        assert_eq!(shown(&one, &stages)[1..4], ["good", "good/x", "bad"]);
+        let all = Folding { depth: 16, path: None };
+        assert_eq!(shown(&all, &stages).len(), told.len());
+        let good = Folding { depth: 0, path: Some("good".to_owned()) };
+        assert_eq!(shown(&good, &stages), ["good", "good/x"]);
+        let first = Folding { depth: 0, path: Some("bad/first".to_owned()) };
+        assert_eq!(shown(&first, &stages), ["bad/first", "bad/first/y"]);
+    }
+
+    #[test]
+    fn the_first_stage_of_a_job_may_be_a_job() {
+        let stages =
+            stages(&[("a/b/c", StageState::Running), ("a/b/", StageState::Running), ("a/", StageState::Running)]);
+        assert_eq!(shown(&Folding { depth: 2, path: None }, &stages), ["a", "a/b", "a/b/c"]);
+    }
+}

@@ -157,6 +157,7 @@ impl Upstream {
             stage: 0,
             kind: kind as i32,
             locations: self.locations.clone(),
+            below: Vec::new(),
         };
         self.scheduler.with(|state| state.inputs.insert((1, revision), Ok(vec![upstream])));
     }
@@ -205,8 +206,11 @@ async fn inputs_come_from_other_executors_and_local_ones_are_linked() {
     let digest = upstream.scheduler.put_blob(&script("cat $MUSTER_INPUT_DIR/up/1/0"));
     let mut launch = group(&upstream.scheduler, upstream.job, &digest, 1..2);
     launch.stage = 2;
-    launch.attempts[0].each =
-        vec![v1::EachInput { stage_name: "up".to_owned(), stage: 0, location: Some(upstream.locations[1].clone()) }];
+    launch.attempts[0].each = vec![v1::EachInput {
+        stage_name: "up".to_owned(),
+        location: Some(upstream.locations[1].clone()),
+        ..v1::EachInput::default()
+    }];
     let attempt = Launcher::new(&upstream.handles[0]).await.launch_all(launch).await.remove(0);
     assert_outcome(&upstream.scheduler.result(&attempt).await, Outcome::Succeeded);
     assert_eq!(stdout(&attempt), "zero-1\n");

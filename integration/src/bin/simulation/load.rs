@@ -74,7 +74,10 @@ fn spec(world: &World, name: &str) -> v1::JobSpec {
                     run: Some(v1::process::Run::Argv(v1::Argv { args: vec!["/bin/true".to_owned()] })),
                 })),
                 tasks: Some(v1::stage_spec::Tasks::Count(width)),
-                inputs: inputs.into_iter().map(|(stage, kind)| v1::Input { stage, kind: kind.into() }).collect(),
+                inputs: inputs
+                    .into_iter()
+                    .map(|(stage, kind)| v1::Input { stage, kind: kind.into(), ..v1::Input::default() })
+                    .collect(),
                 after,
                 when: when.into(),
                 resources: Some(v1::Resources { cpu_milli: 1000, ..Default::default() }),
