@@ -111,7 +111,9 @@ async fn a_job_of_four_levels_outlives_its_schedulers_and_a_retry_runs_the_faile
     world.open("mended");
     at_second.retry_job(job).await.unwrap();
     world.started("a/b/c/then", 1).await;
-    let third = world.scheduler("third", &etcd.url(), &[]).await;
+    // Where the executor looks for one.
+    let listen = first.address().to_string();
+    let third = world.scheduler("third", &etcd.url(), &["--listen", &listen]).await;
     second.kill();
     world.open("then");
     let at_third = client(&[third.address()]).await;
