@@ -51,7 +51,7 @@ fn world(views: Vec<v1::JobView>) -> (World, String) {
 #[test]
 fn a_good_run_prints_what_its_last_stages_wrote_and_nothing_else() {
     let stages = vec![
-        stage(0, "map", &[], StageState::Successful),
+        v1::StageView { output_read: true, ..stage(0, "map", &[], StageState::Successful) },
         stage(1, "top", &["map"], StageState::Successful),
         stage(2, "complain", &["map"], StageState::Skipped),
     ];

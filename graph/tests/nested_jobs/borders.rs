@@ -140,3 +140,10 @@ fn a_spec_without_jobs_is_left_as_it_is() {
     let text = "stages: {a: {run: x, tasks: 3}, b: {inputs: {a: each}, tasks: 3, run: x, when: always}}";
     assert_eq!(expanded(text, &Defined::default()).spec, super::job::spec(text));
 }
+
+#[test]
+fn gates_are_never_submitted() {
+    let spec = expanded("stages: {c: {job: {stages: {a: {run: x}}}}}", &Defined::default()).spec;
+    let said: Vec<String> = muster_graph::spec::check(&spec).iter().map(ToString::to_string).collect();
+    assert_eq!(said.iter().filter(|said| said.contains("a stage cannot be a gate")).count(), 2, "{said:?}");
+}

@@ -3,8 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use muster_graph::execution::{Event, JobState, Outcome, StageState};
-use muster_graph::spec::{JobSpec, Nested, NoLibrary, Outputs, Source, StageSpec, Tasks, When, Work, expand};
+use muster_graph::execution::{Event, JobState, Outcome, StageReason, StageState, TaskState};
+use muster_graph::ids::TaskId;
+use muster_graph::spec::{Gate, JobSpec, Nested, NoLibrary, Outputs, Source, StageSpec, Tasks, When, Work, expand};
 use proptest::prelude::*;
 
 use super::Job;
@@ -173,6 +174,35 @@ proptest! {
     }
 
     #[test]
+    fn ends_say_what_is_inside_also_when_outputs_are_lost(
+        nodes in nodes(3),
+        seed in any::<u64>(),
+        steps in proptest::collection::vec((0u8..8, any::<prop::sample::Index>()), 1..40),
+    ) {
+        let fails = is_failing(seed);
+        let expanded = expand(written("job", &nodes), &NoLibrary).unwrap();
+        let mut job = Job::start(&expanded.spec);
+        for (kind, choice) in steps {
+            let ready = job.ready();
+            match (kind, successful(&job, choice)) {
+                (0 | 1, Some((task, attempt))) => drop(job.apply(Event::OutputLost { task, attempt })),
+                (2, _) => job = job.taken_over(),
+                (3, _) if choice.index(8) == 0 => drop(job.apply(Event::CancelRequested { reason: String::new() })),
+                (4, _) => job.retry(),
+                _ if ready.is_empty() => continue,
+                _ => {
+                    let name = choice.get(&ready).clone();
+                    job.run(&name, !fails(&name));
+                }
+            }
+            assert_ends(&job);
+        }
+        job.run_all(&[]);
+        assert_ends(&job);
+        prop_assert!(job.graph.is_over());
+    }
+
+    #[test]
     fn after_a_cancel_only_what_runs_always_is_begun(
         nodes in nodes(3),
         seed in any::<u64>(),
@@ -222,6 +252,50 @@ proptest! {
             prop_assert_eq!(state, expected, "{}", name);
         }
     }
+}
+
+/// What the end of a nested job must say by what is directly inside.
+fn end_by_what_is_inside(job: &Job, path: &str) -> StageState {
+    let begin = job.state(&format!("{path}/"));
+    let is_inside = |name: &str| muster_graph::spec::path::parent(name) == Some(path) && !name.ends_with('/');
+    let plan = job.graph.plan();
+    let records = job.graph.stages().filter(|(stage, _)| is_inside(&plan.stages[stage.0 as usize].name));
+    let inside: Vec<_> = records.map(|(_, record)| *record).collect();
+    let any = |wanted: StageState| inside.iter().any(|record| record.state == wanted);
+    let for_a_reason = |record: &&muster_graph::execution::StageRecord| {
+        record.state == StageState::Skipped && record.reason != StageReason::NothingFailed
+    };
+    if !begin.is_over() || inside.iter().any(|record| !record.state.is_over()) {
+        StageState::Unresolved
+    } else if matches!(begin, StageState::Skipped | StageState::Cancelled) {
+        begin
+    } else if any(StageState::Failed) {
+        StageState::Failed
+    } else if any(StageState::Cancelled) {
+        StageState::Cancelled
+    } else if inside.iter().find(for_a_reason).is_some() {
+        StageState::Failed
+    } else {
+        StageState::Successful
+    }
+}
+
+fn assert_ends(job: &Job) {
+    let plan = job.graph.plan();
+    for end in plan.stages.iter().filter(|stage| stage.gate == Some(Gate::End)) {
+        assert_eq!(job.state(&end.name), end_by_what_is_inside(job, &end.name), "{}", end.name);
+    }
+}
+
+/// A task whose output was accepted.
+fn successful(job: &Job, choice: prop::sample::Index) -> Option<(TaskId, u32)> {
+    let stages = (0u32..).zip(&job.graph.plan().stages).filter(|(_, stage)| stage.tasks > 0);
+    let tasks = stages.filter_map(|(stage, _)| {
+        let task = job.graph.task(TaskId::new(stage, 0))?;
+        matches!(task.state, TaskState::Successful(_)).then_some((TaskId::new(stage, 0), task.attempt))
+    });
+    let tasks: Vec<_> = tasks.collect();
+    if tasks.is_empty() { None } else { Some(*choice.get(&tasks)) }
 }
 
 /// The stages that failed, and all below them.

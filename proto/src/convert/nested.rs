@@ -106,3 +106,25 @@ pub(super) fn outputs(wire: Option<v1::Outputs>) -> Outputs {
         Some(v1::outputs::Of::Named(named)) => Outputs::Named(named.stages),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use muster_graph::spec::{Format, NoFiles, read};
+
+    use super::*;
+
+    #[test]
+    fn nested_jobs_survive_the_way_over_the_wire() {
+        let text = r#"
+            name: all
+            takes: [raw]
+            outputs: {text: c}
+            stages:
+              a: {job: etl@3, inputs: {raw: raw}, with: {n: 1.10, t: "1", b: true, l: [x, {m: null}]}}
+              b: {job: etl, when: always, after: [a], env: {A: b}}
+              c: {job: {outputs: d, stages: {d: {run: x, tasks: 3}}}}
+        "#;
+        let spec = read(text, Format::Yaml).and_then(|draft| draft.resolve(&NoFiles)).expect("it is right");
+        assert_eq!(JobSpec::try_from(v1::JobSpec::from(&spec)), Ok(spec));
+    }
+}

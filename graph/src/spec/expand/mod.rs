@@ -69,6 +69,7 @@ pub fn expand(root: JobSpec, library: &dyn Library) -> Result<Expanded, Problems
         items: 0,
         edges: 0,
         tasks: 0,
+        gave_up: false,
         problems: Vec::new(),
     };
     expander.job(&root, &Scope::default());
@@ -96,6 +97,8 @@ struct Expander<'a> {
     items: usize,
     edges: usize,
     tasks: u64,
+    /// Something is over its limit, and that was said.
+    gave_up: bool,
     problems: Vec<Problem>,
 }
 
@@ -242,6 +245,9 @@ impl Expander<'_> {
 
     /// Says so if there is more than a job may have.
     fn is_too_large(&mut self, stage: &str, scope: &Scope) -> bool {
+        if self.gave_up {
+            return true;
+        }
         let over = if self.tasks > TASKS_PER_JOB_MAX {
             format!("more than {TASKS_PER_JOB_MAX} tasks (TASKS_PER_JOB_MAX)")
         } else if self.edges > EDGES_MAX {
@@ -253,6 +259,7 @@ impl Expander<'_> {
         } else {
             return false;
         };
+        self.gave_up = true;
         let help = "name fewer jobs, or split the job";
         self.problem(&scope.path.join(stage), "job", format!("with the jobs in it, the job has {over}"), help);
         true

@@ -246,7 +246,7 @@ impl Subject<'_> {
         if record.state.is_over() {
             reasons.push(waits::stage_over(self.graph, stage));
         } else if !is_stage {
-            reasons.push(waits::upstream(self.graph, stage, counts.pending));
+            reasons.push(waits::upstream(self.graph, stage, counts.live()));
         } else {
             if counts.pending > 0 || counts.total() == 0 {
                 reasons.extend(self.pending(stage, counts.pending));

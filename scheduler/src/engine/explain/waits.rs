@@ -8,7 +8,7 @@ use muster_graph::execution::{
 };
 use muster_graph::ids::{Millis, StageIndex, TaskId};
 use muster_graph::plan::StagePlan;
-use muster_graph::spec::When;
+use muster_graph::spec::{Gate, When};
 use muster_proto::v1;
 use v1::ReasonKind as Kind;
 
@@ -53,7 +53,8 @@ pub(super) fn upstream(graph: &ExecutionGraph, stage: StageIndex, tasks: u32) ->
     if awaited.is_empty() {
         return reason(Kind::Starting, tasks, "nothing is in the way: its stage is about to begin");
     }
-    let when = plan(graph, stage).when;
+    // A nested job is over when everything in it is, whatever becomes of it.
+    let when = if plan(graph, stage).gate == Some(Gate::End) { When::Always } else { plan(graph, stage).when };
     let above = |stages: &[StageIndex]| listed(stages.iter().map(|above| name(graph, *above)));
     if when == When::OnSuccess
         && let Some((failing, why)) = awaited.iter().find_map(|(above, record)| Some((*above, fails(record)?)))

@@ -2,6 +2,7 @@
 
 mod held;
 mod job;
+mod nested;
 mod room;
 mod waits;
 
