@@ -50,6 +50,10 @@ fn mismatch(root: &Value, schema: &Value, value: &Value, at: &str) -> Option<Str
                     wanted.as_array().unwrap().iter().filter(|one| mismatch(root, one, value, at).is_none()).count();
                 if fitting == 1 { None } else { wrong(format!("fits {fitting} of {wanted}")) }
             }
+            "anyOf" => {
+                let fits = wanted.as_array().unwrap().iter().any(|one| mismatch(root, one, value, at).is_none());
+                if fits { None } else { wrong(format!("fits none of {wanted}")) }
+            }
             "properties" => value.as_object().and_then(|fields| {
                 fields.iter().find_map(|(key, field)| {
                     wanted.get(key).and_then(|schema| mismatch(root, schema, field, &format!("{at}.{key}")))
@@ -148,7 +152,7 @@ fn the_decoder_knows_exactly_the_schemas_keys() {
     let definitions = &schema["$defs"];
     // Where a map of fixed keys stands, as a spec with a hole for its keys.
     type Hole = fn(Value) -> Value;
-    let places: [(&str, &Value, Hole); 10] = [
+    let places: [(&str, &Value, Hole); 11] = [
         ("a job", &schema["oneOf"][0]["properties"], |map| map),
         ("a job of one stage", &schema["oneOf"][1]["properties"], |mut map| {
             map["run"] = json!("ls");
@@ -156,6 +160,11 @@ fn the_decoder_knows_exactly_the_schemas_keys() {
         }),
         ("a stage", &definitions["stage"]["properties"], |map| json!({"name": "x", "stages": {"a": map}})),
         ("a listed stage", &definitions["listed_stage"]["properties"], |map| json!({"name": "x", "stages": [map]})),
+        (
+            "a parameter",
+            &definitions["param"]["oneOf"][1]["properties"],
+            |map| json!({"name": "x", "run": "ls", "params": {"a": map}}),
+        ),
         (
             "a job in a stage",
             &definitions["inline_job"]["properties"],
@@ -210,7 +219,11 @@ fn names_that_the_schema_allows_are_allowed() {
     let schema = schema();
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     type With = fn(Value) -> Value;
-    let cases: [(&Value, With); 5] = [
+    let cases: [(&Value, With); 6] = [
+        (
+            &schema["$defs"]["param_name"]["pattern"],
+            |text| json!({"name": "x", "run": "ls", "params": {text.as_str().unwrap(): {"default": 1}}, "env": {"A": {"$param": text}}}),
+        ),
         (&schema["$defs"]["name"]["pattern"], |text| json!({"name": text, "run": "ls"})),
         (
             &schema["oneOf"][0]["properties"]["namespace"]["pattern"],
@@ -221,11 +234,11 @@ fn names_that_the_schema_allows_are_allowed() {
             |text| json!({"name": "x", "run": "ls", "env": {text.as_str().unwrap(): "value"}}),
         ),
         (
-            &schema["$defs"]["resources"]["properties"]["cpu"]["oneOf"][1]["pattern"],
+            &schema["$defs"]["resources"]["properties"]["cpu"]["anyOf"][0]["oneOf"][1]["pattern"],
             |text| json!({"name": "x", "run": "ls", "resources": {"cpu": text}}),
         ),
         (
-            &schema["$defs"]["resources"]["properties"]["memory"]["oneOf"][1]["pattern"],
+            &schema["$defs"]["resources"]["properties"]["memory"]["anyOf"][0]["oneOf"][1]["pattern"],
             |text| json!({"name": "x", "run": "ls", "resources": {"memory": text}}),
         ),
     ];
@@ -279,6 +292,7 @@ fn the_documentation_has_every_key() {
         &schema["oneOf"][0]["properties"],
         &definitions["stage"]["properties"],
         &definitions["retries"]["properties"],
+        &definitions["param"]["oneOf"][1]["properties"],
         &definitions["placement"]["properties"],
         &definitions["preference"]["properties"],
     ];
@@ -301,7 +315,7 @@ fn the_documentation_has_every_limit() {
     let kib = |bytes: usize| format!("{} KiB", bytes >> 10);
     let mib = |bytes: usize| format!("{} MiB", bytes >> 20);
     let hours = |time: Duration| time.as_secs() / 3600;
-    let limits: [(&str, String); 34] = [
+    let limits: [(&str, String); 37] = [
         ("SPEC_BYTES_MAX", mib(limits::SPEC_BYTES_MAX)),
         ("SPEC_VALUES_MAX", limits::SPEC_VALUES_MAX.to_string()),
         ("SPEC_DEPTH_MAX", limits::SPEC_DEPTH_MAX.to_string()),
@@ -320,6 +334,9 @@ fn the_documentation_has_every_limit() {
         ("LABELS_MAX", limits::LABELS_MAX.to_string()),
         ("LABEL_KEY_CHARS_MAX", limits::LABEL_KEY_CHARS_MAX.to_string()),
         ("LABEL_VALUE_BYTES_MAX", limits::LABEL_VALUE_BYTES_MAX.to_string()),
+        ("PARAMS_MAX", limits::PARAMS_MAX.to_string()),
+        ("PARAM_NAME_CHARS_MAX", limits::PARAM_NAME_CHARS_MAX.to_string()),
+        ("ARGUMENTS_BYTES_MAX", kib(limits::ARGUMENTS_BYTES_MAX)),
         ("SCRIPT_BYTES_MAX", kib(limits::SCRIPT_BYTES_MAX)),
         ("ARGV_BYTES_MAX", kib(limits::ARGV_BYTES_MAX)),
         ("ENV_BYTES_MAX", kib(limits::ENV_BYTES_MAX)),

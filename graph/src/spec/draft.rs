@@ -11,6 +11,7 @@ use super::limits::{PROBLEMS_MAX, TASKS_PER_STAGE_MAX};
 use super::model::{JobSpec, Nested, Source as JobSource, StageSpec, Tasks, Work};
 use super::node::{Lines, Node, Span, Value};
 use super::problem::{Problem, Problems};
+use super::substitute::Sites;
 
 /// Where the items of a stage come from, if not from the spec itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,12 +68,15 @@ struct Source {
 
 impl Draft {
     /// Decodes a tree and runs the rules.
-    pub(super) fn new(text: &str, root: Node) -> Result<Self, Problems> {
+    ///
+    /// `known` is what was found before, `sites` where values of parameters came in.
+    pub(super) fn new(text: &str, root: Node, sites: &Sites, known: Findings) -> Result<Self, Problems> {
         let mut decoded = super::decode::decode(&root);
-        let rules = decoded.examine();
-        decoded.findings.extend_unless_covered(rules);
-        if !decoded.findings.is_empty() {
-            let findings = std::mem::take(&mut decoded.findings);
+        let mut findings = std::mem::take(&mut decoded.findings);
+        findings.extend_unless_covered(decoded.examine());
+        let mut findings = sites.judge(findings, &root, &decoded);
+        findings.extend(known);
+        if !findings.is_empty() {
             return Err(place(text, Some(&root), Some(&decoded), findings));
         }
         // Without deferred items nothing can go wrong any more, and so no place is needed.
@@ -121,7 +125,7 @@ impl Draft {
 }
 
 /// Items from files, or message and help.
-fn read_items(source: &ForEach, files: &dyn Files) -> Result<Vec<String>, (String, String)> {
+pub(super) fn read_items(source: &ForEach, files: &dyn Files) -> Result<Vec<String>, (String, String)> {
     let items = match source {
         ForEach::Lines(path) => {
             let lines = files.lines(path).map_err(|error| {
@@ -263,7 +267,7 @@ fn prefix(decoded: Option<&Decoded>, path: &FieldPath) -> String {
 }
 
 /// Where a field stands in the text, or what would hold it if it is not there.
-fn locate(root: &Node, decoded: Option<&Decoded>, finding: &Finding) -> Span {
+pub(super) fn locate(root: &Node, decoded: Option<&Decoded>, finding: &Finding) -> Span {
     let site = finding.path.stage.and_then(|stage| decoded?.shape.sites.get(stage).copied());
     let stages = root.get("stages").map(|entry| &entry.value);
     let (base, key) = match (site, stages.map(|node| &node.value)) {

@@ -128,7 +128,7 @@ pub(super) struct Finding {
 }
 
 /// A bounded collection.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Findings {
     found: Vec<Finding>,
     /// Fields whose problem was told elsewhere, such as by the misspelt key beside them.
@@ -160,6 +160,17 @@ impl Findings {
         self.left_out += more.left_out;
     }
 
+    /// Adds all of them.
+    pub(super) fn extend(&mut self, more: Findings) {
+        more.found.into_iter().for_each(|finding| self.push(finding));
+        self.left_out += more.left_out;
+    }
+
+    /// Each as `keep` has it.
+    pub(super) fn filter_map(self, keep: impl FnMut(Finding) -> Option<Finding>) -> Self {
+        Self { found: self.found.into_iter().filter_map(keep).collect(), ..self }
+    }
+
     /// Adds those of a job that stands in a stage, with their places seen from here.
     pub(super) fn extend_lifted(&mut self, inner: Findings, lift: impl Fn(FieldPath, Point) -> (FieldPath, Point)) {
         for finding in inner.found {
@@ -173,7 +184,7 @@ impl Findings {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.found.is_empty()
+        self.found.is_empty() && self.left_out == 0
     }
 
     pub(super) fn is_full(&self) -> bool {

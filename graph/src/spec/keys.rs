@@ -7,9 +7,10 @@
 use serde_json::{Value, json};
 
 use super::limits::{
-    CPU_MILLI_MAX, LABELS_MAX, NAMED_RESOURCE_COUNT_MAX, NAMESPACE_CHARS_MAX, PREFERENCE_WEIGHT_MAX, STAGES_MAX,
-    TASKS_PER_JOB_MAX, TASKS_PER_STAGE_MAX,
+    CPU_MILLI_MAX, LABELS_MAX, NAMED_RESOURCE_COUNT_MAX, NAMESPACE_CHARS_MAX, PARAMS_MAX, PREFERENCE_WEIGHT_MAX,
+    STAGES_MAX, TASKS_PER_JOB_MAX, TASKS_PER_STAGE_MAX,
 };
+use super::params::TYPES;
 
 /// A key, what it is for, and the shape of its value.
 pub(super) struct Key {
@@ -54,6 +55,14 @@ pub(super) const JOB_ALONE: &[Key] = &[
         name: "max_running",
         about: "How many of its tasks may run at the same time, of all stages. Default: as many as there is room for.",
         shape: || json!({"type": "integer", "minimum": 1, "maximum": TASKS_PER_JOB_MAX}),
+    },
+    Key {
+        name: "params",
+        about: "What can be given when it is run, by name: a type, or a map. A value {$param: NAME} stands for what is given.",
+        shape: || {
+            json!({"type": "object", "propertyNames": reference("param_name"), "additionalProperties": reference("param"),
+                   "maxProperties": PARAMS_MAX})
+        },
     },
 ];
 
@@ -217,6 +226,33 @@ pub(super) const RESOURCES: &[Key] = &[
     },
 ];
 
+/// Keys of a parameter.
+pub(super) const PARAM: &[Key] = &[
+    Key {
+        name: "type",
+        about: "text, int, number, bool or list. Default: as `default` says, or text.",
+        shape: || json!({"enum": TYPES}),
+    },
+    Key {
+        name: "of",
+        about: "What a list's elements are. Default: text.",
+        shape: || json!({"enum": TYPES[..TYPES.len() - 1]}),
+    },
+    Key {
+        name: "default",
+        about: "What holds when nothing is given. Default: something must be given.",
+        shape: || reference("argument"),
+    },
+    Key { name: "min", about: "The least number; of a list, of elements.", shape: || json!({"type": "number"}) },
+    Key { name: "max", about: "The largest number; of a list, of elements.", shape: || json!({"type": "number"}) },
+    Key {
+        name: "choices",
+        about: "What it can be; of a list, what its elements can be.",
+        shape: || json!({"type": "array", "items": reference("text"), "minItems": 1}),
+    },
+    Key { name: "help", about: "What it is for.", shape: || reference("text") },
+];
+
 /// Keys of `for_each` as a map; exactly one is given.
 pub(super) const FOR_EACH: &[Key] = &[
     Key {
@@ -233,8 +269,9 @@ pub(super) const FOR_EACH: &[Key] = &[
         name: "matrix",
         about: "Lists by name; each combination is an item, as a JSON object on one line.",
         shape: || {
-            json!({"type": "object", "minProperties": 1, "additionalProperties":
-                {"type": "array", "minItems": 1, "items": {"type": ["string", "number", "boolean", "null"]}}})
+            let value = json!({"anyOf": [{"type": ["string", "number", "boolean", "null"]}, reference("mark")]});
+            let axis = json!({"anyOf": [{"type": "array", "minItems": 1, "items": value}, reference("mark")]});
+            json!({"type": "object", "minProperties": 1, "additionalProperties": axis})
         },
     },
 ];

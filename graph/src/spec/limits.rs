@@ -46,6 +46,13 @@ pub const LABEL_KEY_CHARS_MAX: usize = 63;
 /// Bytes of a label's value.
 pub const LABEL_VALUE_BYTES_MAX: usize = 256;
 
+/// Parameters of a spec. Whoever needs more passes a list, or a file's name.
+pub const PARAMS_MAX: usize = 100;
+/// Characters of a parameter's name: people type it on command lines.
+pub const PARAM_NAME_CHARS_MAX: usize = 63;
+/// All arguments of one job together, [`WORD_COST_BYTES`] counted on top of each value: they travel in one message.
+pub const ARGUMENTS_BYTES_MAX: usize = 256 << 10;
+
 /// A script. Longer ones belong into a file that the tasks can reach.
 pub const SCRIPT_BYTES_MAX: usize = 64 << 10;
 /// All words of an argv together, [`WORD_COST_BYTES`] counted on top of each. The same for `shell`.

@@ -6,7 +6,8 @@
 //! compiles.
 //!
 //! The way of a text: one reader for each format (`from_yaml`, `from_toml`, `from_json`) → one tree whose values know
-//! their places (`node`) → one decoder that reports and goes on (`decode`) → the rules (`check`).
+//! their places (`node`) → values of parameters take the places of their marks (`substitute`) → one decoder that reports and
+//! goes on (`decode`) → the rules (`check`).
 //!
 //! Architecture invariants: nothing panics, whatever the text; memory and depth are bounded by [`limits`]; there is no
 //! I/O; the same text always gives the same answer.
@@ -24,25 +25,30 @@ mod library;
 pub mod limits;
 mod model;
 mod node;
+mod params;
 pub mod path;
 mod placement;
 mod problem;
 mod quantity;
 mod schema;
+mod substitute;
 mod suggest;
+mod template;
 
 use std::path::Path;
 
 pub(crate) use check::{Edge as SpecEdge, Names};
 pub use check::{check, check_expanded, is_namespace};
 pub use draft::{Draft, Files, ForEach, NoFiles};
-pub use expand::{Expanded, Used, expand};
+pub use expand::{Expanded, Used, expand, measure};
 pub use library::{Found, Library, NoLibrary, Outline, Reference, Unknown};
 pub use model::*;
+pub use params::{Param, ParamType, Params};
 pub use path::StagePath;
 pub use placement::{LabelRule, Placement, Placing, Policy, Preference};
 pub use problem::{Place, Problem, Problems};
 pub use schema::schema;
+pub use template::Template;
 
 /// How a spec is written. One model for all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +80,11 @@ impl Format {
 /// # Errors
 /// All problems of the text at once. A text that breaks its format's syntax is not looked at any further.
 pub fn read(text: &str, format: Format) -> Result<Draft, Problems> {
+    Template::read(text, format)?.into_draft(&Arguments::new())
+}
+
+/// The tree of a text.
+fn tree(text: &str, format: Format) -> Result<node::Node, Problems> {
     if text.len() > limits::SPEC_BYTES_MAX {
         return Err(Problems(vec![Problem {
             place: None,
@@ -86,15 +97,11 @@ pub fn read(text: &str, format: Format) -> Result<Draft, Problems> {
             help: "put long lists of items into a file and use `for_each: {lines: FILE}`".to_owned(),
         }]));
     }
-    // Editors on some systems begin files with it; it is no part of any of the formats.
-    let without_mark = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let unreadable = |findings| draft::place(without_mark, None, None, findings);
+    let unreadable = |findings| draft::place(text, None, None, findings);
     let root = match format {
-        Format::Yaml => from_yaml::read(without_mark).map_err(finding::Findings::from),
-        Format::Json => from_json::read(without_mark).map_err(finding::Findings::from),
-        Format::Toml => from_toml::read(without_mark),
+        Format::Yaml => from_yaml::read(text).map_err(finding::Findings::from),
+        Format::Json => from_json::read(text).map_err(finding::Findings::from),
+        Format::Toml => from_toml::read(text),
     };
-    let result = root.map_err(unreadable).and_then(|root| Draft::new(without_mark, root));
-    let skipped = text.len() - without_mark.len();
-    result.map_err(|problems| problems.shifted(skipped))
+    root.map_err(unreadable)
 }

@@ -151,6 +151,10 @@ pub enum Argument {
     List(Vec<Argument>),
     /// A map.
     Map(BTreeMap<String, Argument>),
+    /// From a command line: the parameter's type says how to read it.
+    Word(String),
+    /// The value of a parameter that has none, in a spec that is only checked: any value.
+    Open,
 }
 
 /// What a process runs.

@@ -30,6 +30,8 @@ pub(super) enum Kind {
     Number,
     Text,
     Date,
+    /// Not the format's: what stands for a parameter that has no value yet. It is fine everywhere, and reads as nothing.
+    Open,
 }
 
 /// A value. Scalars keep their text as written: `1.10` stays `1.10`.
@@ -68,6 +70,7 @@ impl Node {
             Value::Scalar(Kind::Number, _) => "a number",
             Value::Scalar(Kind::Text, _) => "text",
             Value::Scalar(Kind::Date, _) => "a date",
+            Value::Scalar(Kind::Open, _) => "an unknown value",
             Value::List(_) => "a list",
             Value::Map(_) => "a map",
         }

@@ -6,10 +6,12 @@
 use serde_json::{Map, Value, json};
 
 use super::keys::{
-    FOR_EACH, JOB, JOB_ALONE, Key, LABEL_RULE, PLACEMENT, PREFERENCE, RESOURCES, RETRIES, STAGE, STAGE_NAME,
+    FOR_EACH, JOB, JOB_ALONE, Key, LABEL_RULE, PARAM, PLACEMENT, PREFERENCE, RESOURCES, RETRIES, STAGE, STAGE_NAME,
     named_resource, reference,
 };
-use super::limits::NAME_CHARS_MAX;
+use super::limits::{NAME_CHARS_MAX, PARAM_NAME_CHARS_MAX};
+use super::params::TYPES;
+use super::substitute::{FIXED_OF_JOB, FIXED_OF_STAGE, MARK};
 
 /// The schema. The same tables of keys that the decoder uses, so that the two cannot drift apart.
 #[must_use]
@@ -29,8 +31,17 @@ pub fn schema() -> Value {
              "oneOf": runs.clone()},
         ],
         "$defs": {
+            // What stands for a parameter's value.
+            "mark": {"type": "object", "properties": {MARK: {"type": "string"}}, "required": [MARK],
+                     "additionalProperties": false},
+            "param": {"oneOf": [{"enum": TYPES}, object(described(PARAM.iter().map(|key| (key, (key.shape)()))))]},
+            "param_name": {"type": "string", "pattern": format!("^[A-Za-z][A-Za-z0-9_-]{{0,{}}}$", PARAM_NAME_CHARS_MAX - 1)},
+            "argument": {"oneOf": [
+                {"type": ["string", "number", "boolean"]},
+                {"type": "array", "items": {"type": ["string", "number", "boolean"]}},
+            ]},
             // A number or a truth value is taken as it is written.
-            "text": {"type": ["string", "number", "boolean"]},
+            "text": or_mark(json!({"type": ["string", "number", "boolean"]})),
             "name": {"type": ["string", "number", "boolean"], "pattern": pattern},
             "argv": {"type": "array", "items": reference("text"), "minItems": 1},
             "env": {"type": "object", "propertyNames": {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"},
@@ -40,7 +51,7 @@ pub fn schema() -> Value {
             "budget": {"type": "integer", "minimum": 0, "maximum": u8::MAX},
             "retries": object(properties(RETRIES.iter())),
             "resources": {"type": "object", "properties": properties(RESOURCES.iter()),
-                          "additionalProperties": named_resource()},
+                          "additionalProperties": or_mark(named_resource())},
             "texts": {"type": "array", "items": reference("text"), "minItems": 1},
             "placement": object(properties(PLACEMENT.iter())),
             "preference": {"type": "object", "properties": properties(PREFERENCE.iter()), "additionalProperties": false,
@@ -52,7 +63,7 @@ pub fn schema() -> Value {
                  "minProperties": 1, "maxProperties": 1},
             ]},
             "for_each": {"oneOf": [
-                {"type": "array", "items": {"oneOf": [reference("text"), {"type": "object"}]}},
+                {"type": "array", "items": {"anyOf": [reference("text"), {"type": "object"}]}},
                 {"type": "object", "properties": properties(FOR_EACH.iter()), "additionalProperties": false,
                  "minProperties": 1, "maxProperties": 1},
             ]},
@@ -78,13 +89,27 @@ fn object(properties: Map<String, Value>) -> Value {
     json!({"type": "object", "properties": properties, "additionalProperties": false})
 }
 
+/// The same, or a parameter's value.
+fn or_mark(shape: Value) -> Value {
+    json!({"anyOf": [shape, reference("mark")]})
+}
+
+/// Keys whose value is written out.
+fn is_fixed(key: &Key) -> bool {
+    FIXED_OF_JOB.contains(&key.name) || FIXED_OF_STAGE.contains(&key.name) || ["stages", "job"].contains(&key.name)
+}
+
 fn properties<'a>(keys: impl Iterator<Item = &'a Key>) -> Map<String, Value> {
-    keys.map(|key| {
-        let mut shape = (key.shape)();
-        if let Some(fields) = shape.as_object_mut() {
-            fields.insert("description".to_owned(), Value::from(key.about));
-        }
-        (key.name.to_owned(), shape)
-    })
-    .collect()
+    described(keys.map(|key| (key, if is_fixed(key) { (key.shape)() } else { or_mark((key.shape)()) })))
+}
+
+fn described<'a>(shapes: impl Iterator<Item = (&'a Key, Value)>) -> Map<String, Value> {
+    shapes
+        .map(|(key, mut shape)| {
+            if let Some(fields) = shape.as_object_mut() {
+                fields.insert("description".to_owned(), Value::from(key.about));
+            }
+            (key.name.to_owned(), shape)
+        })
+        .collect()
 }

@@ -150,7 +150,7 @@ impl Decoder {
     fn json(&mut self, node: &Node, out: &mut String) -> bool {
         match &node.value {
             Value::Scalar(Kind::Text | Kind::Date, text) => out.push_str(&serde_json::Value::from(&**text).to_string()),
-            Value::Scalar(Kind::Null, _) => out.push_str("null"),
+            Value::Scalar(Kind::Null | Kind::Open, _) => out.push_str("null"),
             Value::Scalar(Kind::Bool, text) => out.push_str(&text.to_lowercase()),
             Value::Scalar(Kind::Number, text) if is_number(text) => out.push_str(text),
             Value::Scalar(Kind::Number, text) => {

@@ -87,6 +87,8 @@ impl Decoder {
         spec.lost_after = self.field(fields.get("lost_after"), "lost_after", Self::lost_after);
         let max_running = |decoder: &mut Self, node: &Node| decoder.whole(node, "a whole number", 1, u32::MAX.into());
         spec.max_running = self.field(fields.get("max_running"), "max_running", max_running);
+        // They were read before anything else.
+        fields.get("params");
         if is_single {
             self.path = FieldPath::stage(0, []);
             let stage = self.stage_fields(&mut fields, ONLY_STAGE.to_owned(), true);

@@ -8,6 +8,7 @@ mod fields;
 mod for_each;
 mod job;
 mod nested;
+mod params;
 mod placement;
 mod scalar;
 mod stage;
@@ -19,7 +20,8 @@ use super::draft::ForEach;
 use super::finding::{FieldPath, Finding, Findings, Point, Segment, shown};
 use super::limits::PROBLEMS_MAX;
 use super::model::JobSpec;
-use super::node::{Entry, Node, Span, Value};
+use super::node::{Entry, Kind, Node, Span, Value};
+pub(super) use params::params;
 
 /// Where a stage stands in the tree.
 #[derive(Debug, Clone, Copy)]
@@ -109,6 +111,9 @@ impl Decoder {
 
     /// A value of another kind than the field wants.
     fn mismatch(&mut self, node: &Node, expected: &str, help: impl Into<String>) {
+        if matches!(node.value, Value::Scalar(Kind::Open, _)) {
+            return self.findings.silence(self.path.clone());
+        }
         self.wrong(node.span, format!("expected {expected}, found {}", node.what()), help);
     }
 

@@ -110,8 +110,10 @@ impl Decoder {
         Some(entries.into_iter().map(read).collect())
     }
 
-    fn argument(&mut self, node: &Node) -> Argument {
+    /// Whatever can be written. What a parameter can be, its type says.
+    pub(super) fn argument(&mut self, node: &Node) -> Argument {
         match &node.value {
+            Value::Scalar(Kind::Open, _) => Argument::Open,
             Value::Scalar(Kind::Null, _) => Argument::Null,
             Value::Scalar(Kind::Bool, text) => Argument::Bool(text.eq_ignore_ascii_case("true")),
             Value::Scalar(Kind::Number, text) => Argument::Number(text.to_string()),

@@ -23,7 +23,7 @@ impl Decoder {
     /// Text. Numbers, truth values and dates are taken as they are written: `1.10` is "1.10".
     pub(super) fn text(&mut self, node: &Node) -> Option<String> {
         match &node.value {
-            Value::Scalar(Kind::Null, _) => {
+            Value::Scalar(Kind::Null | Kind::Open, _) => {
                 self.mismatch(node, "text", "write \"\" if empty text is meant");
                 None
             }

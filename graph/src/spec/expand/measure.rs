@@ -56,8 +56,12 @@ impl Call {
     }
 }
 
-/// Checks that a job can be expanded at all.
-pub(super) fn measure(root: &JobSpec, library: &dyn Library) -> Result<(), Problem> {
+/// Checks that a job can be expanded at all: whatever values its parameters get, what it refers to is there, does not contain
+/// itself, and is not too deep or too large.
+///
+/// # Errors
+/// What is wrong.
+pub fn measure(root: &JobSpec, library: &dyn Library) -> Result<(), Problem> {
     let size = walk(root, library)?;
     let (limit, message) = if size.depth > NESTING_DEPTH_MAX {
         (

@@ -28,6 +28,7 @@ use super::path::StagePath;
 use super::placement::Placement;
 use super::problem::{Problem, Problems};
 use edges::Scope;
+pub use measure::measure;
 
 /// A spec without jobs in it, and what it was made of.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,7 +60,7 @@ pub fn expand(root: JobSpec, library: &dyn Library) -> Result<Expanded, Problems
         let help = "run a job with a stage that names this one under `job` and gives it its `inputs`";
         return Err(only(Problem { place: None, field: "takes".to_owned(), message, help: help.to_owned() }));
     }
-    measure::measure(&root, library).map_err(only)?;
+    measure(&root, library).map_err(only)?;
     let mut expander = Expander {
         library,
         instances: BTreeMap::new(),
@@ -328,8 +329,8 @@ fn arguments_bytes(with: &Arguments) -> usize {
 fn argument_bytes(argument: &Argument) -> usize {
     WORD_COST_BYTES
         + match argument {
-            Argument::Null | Argument::Bool(_) => 0,
-            Argument::Number(text) | Argument::Text(text) => text.len(),
+            Argument::Null | Argument::Bool(_) | Argument::Open => 0,
+            Argument::Number(text) | Argument::Text(text) | Argument::Word(text) => text.len(),
             Argument::List(items) => items.iter().map(argument_bytes).sum(),
             Argument::Map(entries) => arguments_bytes(entries),
         }
