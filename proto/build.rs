@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use prost::Message as _;
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "muster/v1/admin.proto",
+    "muster/v1/definitions.proto",
     "muster/v1/job.proto",
     "muster/v1/jobs.proto",
     "muster/v1/executor.proto",

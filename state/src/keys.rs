@@ -193,6 +193,51 @@ pub fn job_of(name: &str) -> Option<JobId> {
     name.split('/').next()?.parse().ok()
 }
 
+/// What a name of a namespace stands for.
+#[must_use]
+pub fn definition(namespace: &str, name: &str) -> Key {
+    Key::new(Keyspace::Definitions, format!("{}{name}", definitions_of(namespace)))
+}
+
+/// The names of all definitions of a namespace begin with this.
+#[must_use]
+pub fn definitions_of(namespace: &str) -> String {
+    format!("{DEFINITIONS}{namespace}/")
+}
+
+/// The names of all definitions begin with this.
+pub const DEFINITIONS: &str = "n/";
+
+/// Namespace and name of a definition, from the name of its key.
+#[must_use]
+pub fn definition_of(key: &str) -> Option<(&str, &str)> {
+    // No namespace has a '/' in it; a definition's name may.
+    key.strip_prefix(DEFINITIONS)?.split_once('/')
+}
+
+/// One revision of a definition.
+#[must_use]
+pub fn definition_revision(namespace: &str, id: &str, revision: u32) -> Key {
+    Key::new(Keyspace::Definitions, format!("r/{namespace}/{id}/{revision:08x}"))
+}
+
+/// A spec or a text of a definition, by its digest.
+#[must_use]
+pub fn definition_content(namespace: &str, id: &str, digest: &str) -> Key {
+    Key::new(Keyspace::Definitions, format!("c/{namespace}/{id}/{digest}"))
+}
+
+/// Deletes all revisions of a definition, and what they consist of.
+#[must_use]
+pub fn delete_revisions(namespace: &str, id: &str) -> [Op; 2] {
+    // '0' is the character after '/'.
+    ["r", "c"].map(|kind| Op::DeleteRange {
+        keyspace: Keyspace::Definitions,
+        from: format!("{kind}/{namespace}/{id}/"),
+        to: format!("{kind}/{namespace}/{id}0"),
+    })
+}
+
 /// A submit's idempotency key. The user's text is any text of any length, so its digest stands for it.
 #[must_use]
 pub fn idempotency(namespace: &str, key: &str) -> Key {

@@ -33,6 +33,8 @@ pub enum Keyspace {
     JobEvents,
     /// job id/request id → a request whose owner could not be reached.
     JobRequests,
+    /// `n/`namespace/name → what it stands for; `r/`, `c/`: revisions and their texts.
+    Definitions,
     /// namespace/idempotency key → job id and digest.
     Idempotency,
     /// name → lock holder; leased.
@@ -41,7 +43,7 @@ pub enum Keyspace {
 
 impl Keyspace {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Meta,
         Self::Schedulers,
         Self::Demand,
@@ -57,6 +59,7 @@ impl Keyspace {
         Self::JobDeltas,
         Self::JobEvents,
         Self::JobRequests,
+        Self::Definitions,
         Self::Idempotency,
         Self::Locks,
     ];
@@ -80,6 +83,7 @@ impl Keyspace {
             Self::JobDeltas => "deltas",
             Self::JobEvents => "events",
             Self::JobRequests => "requests",
+            Self::Definitions => "definitions",
             Self::Idempotency => "idempotency",
             Self::Locks => "locks",
         }

@@ -15,7 +15,7 @@ use muster_graph::execution::{
 };
 use muster_graph::ids::{ExecutorKey, StageIndex, TaskId};
 use muster_proto::storage::{
-    CancelMark, Content, ExecutorRecord, IdempotencyRecord, JanitorRecord, JobHead, NamespaceRecord, OwnerRecord,
+    CancelMark, Content, DefinitionContent, DefinitionRecord, DefinitionRevision, ExecutorRecord, IdempotencyRecord, JanitorRecord, JobHead, NamespaceRecord, OwnerRecord,
     SafeModeRecord, SchedulerRecord, StageItems, StoredEdge, StoredPlan, StoredSpec, StoredStage, StoredUpstream,
     UsageRecord,
 };
@@ -261,6 +261,22 @@ fn samples_of_every_kind_and_version_are_read_as_they_were_written() {
     };
     let janitor =
         JanitorRecord { scheduler_id: "s-1".to_owned(), at_ms: 1_800_000_000_000, compacted_to: 600, jobs_swept: 2 };
+    let uses = || vec![v1::DefinitionUse { name: "clean".to_owned(), revision: 2 }];
+    let definition = DefinitionRecord {
+        id: "0123456789abcdef".to_owned(),
+        latest: 3,
+        digest: "ab".repeat(32),
+        uses: uses(),
+        defined_at_ms: 1_800_000_000_000,
+        renamed_to: "etl-daily".to_owned(),
+    };
+    let revision = DefinitionRevision {
+        digest: "ab".repeat(32),
+        text_digest: "cd".repeat(32),
+        format: "yaml".to_owned(),
+        uses: uses(),
+        defined_at_ms: 1_800_000_000_000,
+    };
     let seen = [
         check(&head),
         check(&scheduler),
@@ -280,6 +296,9 @@ fn samples_of_every_kind_and_version_are_read_as_they_were_written() {
         check(&janitor),
         check(&namespace),
         check(&usage),
+        check(&definition),
+        check(&revision),
+        check(&DefinitionContent { content: b"{\"name\":\"etl\"}".repeat(50) }),
     ];
     assert_eq!(seen, Kind::ALL, "every kind has its sample");
 }

@@ -43,6 +43,9 @@ pub fn to_argument(argument: &Argument) -> v1::Argument {
         Argument::Bool(truth) => Some(Value::Truth(*truth)),
         Argument::Number(number) => Some(Value::Number(number.clone())),
         Argument::Text(text) => Some(Value::Text(text.clone())),
+        Argument::Word(word) => Some(Value::Word(word.clone())),
+        // Only specs that are merely checked have such values, and those are not sent.
+        Argument::Open => None,
         Argument::List(items) => Some(Value::List(v1::ArgumentList { items: items.iter().map(to_argument).collect() })),
         Argument::Map(entries) => Some(Value::Map(v1::ArgumentMap {
             entries: entries.iter().map(|(name, value)| (name.clone(), to_argument(value))).collect(),
@@ -60,6 +63,7 @@ pub fn argument(wire: v1::Argument) -> Argument {
         Some(Value::Truth(truth)) => Argument::Bool(truth),
         Some(Value::Number(number)) => Argument::Number(number),
         Some(Value::Text(text)) => Argument::Text(text),
+        Some(Value::Word(word)) => Argument::Word(word),
         Some(Value::List(list)) => Argument::List(list.items.into_iter().map(argument).collect()),
         Some(Value::Map(map)) => {
             Argument::Map(map.entries.into_iter().map(|(name, value)| (name, argument(value))).collect())

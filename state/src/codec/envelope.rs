@@ -72,11 +72,17 @@ pub enum Kind {
     Namespace = 22,
     /// `storage.UsageRecord`.
     Usage = 23,
+    /// `storage.DefinitionRecord`.
+    Definition = 24,
+    /// `storage.DefinitionRevision`.
+    DefinitionRevision = 25,
+    /// `storage.DefinitionContent`.
+    DefinitionContent = 26,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 21] = [
         Self::JobHead,
         Self::Scheduler,
         Self::Executor,
@@ -95,6 +101,9 @@ impl Kind {
         Self::Janitor,
         Self::Namespace,
         Self::Usage,
+        Self::Definition,
+        Self::DefinitionRevision,
+        Self::DefinitionContent,
     ];
 
     /// For messages.
@@ -119,6 +128,9 @@ impl Kind {
             Self::Janitor => "janitor record",
             Self::Namespace => "namespace record",
             Self::Usage => "usage record",
+            Self::Definition => "definition record",
+            Self::DefinitionRevision => "definition revision",
+            Self::DefinitionContent => "definition content",
         }
     }
 

@@ -115,6 +115,9 @@ protobuf_record! {
     storage::JanitorRecord => Janitor;
     storage::NamespaceRecord => Namespace;
     storage::UsageRecord => Usage;
+    storage::DefinitionRecord => Definition;
+    storage::DefinitionRevision => DefinitionRevision;
+    storage::DefinitionContent => DefinitionContent;
 }
 
 fn spec_version(stored: &storage::StoredSpec) -> u8 {
