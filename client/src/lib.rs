@@ -23,6 +23,7 @@ mod backoff;
 mod call;
 mod checksum;
 mod client;
+mod definitions;
 mod error;
 mod explain;
 #[cfg(feature = "fake")]

@@ -56,16 +56,26 @@ impl Client {
                 Ok(jobs(channel).submit(stream).await?.into_inner())
             })
             .await;
-        let answer = sent.map_err(|error| match error {
-            Error::Unknown { call, why, .. } => Error::Unknown { call, why, idempotency_key: Some(key.clone()) },
-            other => other,
-        })?;
-        let job = answer.job_id.parse().map_err(|error| {
-            Error::Internal(format!("the submit was answered with something else than an id: {error}"))
-        })?;
-        // Nobody else can have used a key made here: that the job existed means that an earlier try had landed.
-        Ok(Submitted { job, idempotency_key: key, existed: answer.existed && !made_here })
+        submitted(sent, key, made_here)
     }
+}
+
+/// What a submit's answer says.
+pub(crate) fn submitted(
+    sent: Result<v1::SubmitResponse, Error>,
+    key: String,
+    made_here: bool,
+) -> Result<Submitted, Error> {
+    let answer = sent.map_err(|error| match error {
+        Error::Unknown { call, why, .. } => Error::Unknown { call, why, idempotency_key: Some(key.clone()) },
+        other => other,
+    })?;
+    let job = answer
+        .job_id
+        .parse()
+        .map_err(|error| Error::Internal(format!("the submit was answered with something else than an id: {error}")))?;
+    // Nobody else can have used a key made here: that the job existed means that an earlier try had landed.
+    Ok(Submitted { job, idempotency_key: key, existed: answer.existed && !made_here })
 }
 
 /// The messages of a submit: the header, then items where the job is too large for one message.

@@ -4,13 +4,14 @@
 use std::sync::Arc;
 
 use muster_graph::ids::JobId;
-use muster_graph::spec::{self, JobSpec, Work};
+use muster_graph::spec::{self, JobSpec, Outline, Work};
 use muster_proto::{blob, storage, v1};
 use muster_state::codec::{self, blob::Blob};
 use muster_state::{Entry, Guard, Op, SessionId, Txn, TxnOutcome, keys};
 use prost::Message as _;
 use tonic::Status;
 
+use crate::definitions::{self, Root, Shelf};
 use crate::engine::{Engine, Identity, Input};
 use crate::load;
 use crate::options::IDEMPOTENCY_KEY_BYTES_MAX;
@@ -26,26 +27,89 @@ pub(crate) struct Accepted {
 /// Fresh ids tried; two jobs of one millisecond collide once in four million.
 const ID_ATTEMPTS: u32 = 8;
 
-/// Checks a job, stores it, and answers when it is committed.
-pub(crate) async fn accept(shared: &Arc<Shared>, job: JobSpec, key: String) -> Result<Accepted, Status> {
+/// What is asked for.
+pub(crate) struct Submission {
+    pub(crate) job: JobSpec,
+    /// The idempotency key; empty: none.
+    pub(crate) key: String,
+    /// Of what was asked for, if that is not this very job.
+    pub(crate) request_digest: Option<String>,
+    /// The definitions that it refers to; `None`: they are still to be read.
+    pub(crate) shelf: Option<Shelf>,
+    /// The definition that it was made of.
+    pub(crate) itself: Option<v1::DefinitionUse>,
+}
+
+impl Submission {
+    /// Of a job that came as it is.
+    pub(crate) fn of(job: JobSpec, key: String) -> Self {
+        Self { job, key, request_digest: None, shelf: None, itself: None }
+    }
+}
+
+/// The job that this key was used for, if it was.
+pub(crate) async fn known(
+    shared: &Shared,
+    namespace: &str,
+    key: &str,
+    request_digest: &str,
+) -> Result<Option<Accepted>, Status> {
+    check_key(key)?;
+    if key.is_empty() {
+        return Ok(None);
+    }
+    let entry = shared.options.state.get(&keys::idempotency(namespace, key)).await.map_err(store)?;
+    entry.map(|entry| same_key(&entry, namespace, key, request_digest, None)).transpose()
+}
+
+fn check_key(key: &str) -> Result<(), Status> {
     if key.len() > IDEMPOTENCY_KEY_BYTES_MAX {
         return Err(Status::invalid_argument(format!(
             "idempotency_key: {} bytes, more than IDEMPOTENCY_KEY_BYTES_MAX = {IDEMPOTENCY_KEY_BYTES_MAX}",
             key.len()
         )));
     }
+    Ok(())
+}
+
+/// The definitions that a job refers to; none are read for one that refers to none, or that is wrong in itself.
+async fn shelf(shared: &Shared, job: &JobSpec) -> Result<Shelf, Status> {
+    let references = Outline::of(job).references;
+    if references.is_empty() || !spec::check(job).is_empty() {
+        return Ok(Shelf::default());
+    }
+    definitions::load(&*shared.options.state, &job.namespace, Shelf::default(), Root::References(references)).await
+}
+
+/// Checks a job, puts the jobs in it that its stages name, stores it, and answers when it is committed.
+pub(crate) async fn accept(shared: &Arc<Shared>, submission: Submission) -> Result<Accepted, Status> {
+    let Submission { job, key, mut request_digest, shelf: read, itself } = submission;
+    check_key(&key)?;
     shared.check_not_draining()?;
-    // Expanding, hashing and encoding a large job take long enough to be in the way of everything else on this thread.
-    let (job, request_digest) = crate::blocking::run(move || {
+    if request_digest.is_none() && job.stages.iter().any(|stage| matches!(stage.work, Work::Job(_))) {
         // Under one key the same must be asked for: that is what was written, and not what it is expanded to, which changes as
-        // definitions do.
-        let has_jobs = job.stages.iter().any(|stage| matches!(stage.work, Work::Job(_)));
-        let request_digest = has_jobs.then(|| blob::digest(&blob::take_apart(job.clone()).0.encode_to_vec()));
-        spec::expand(job, &spec::NoLibrary).map(|expanded| (expanded.spec, request_digest))
-    })
-    .await
-    .map_err(|error| Status::internal(format!("reading the job ended early: {error}")))?
-    .map_err(|problems| Status::invalid_argument(problems.to_string()))?;
+        // definitions do. So it is also looked for before they are.
+        let asked = job.clone();
+        let digest = crate::blocking::run(move || blob::digest(&blob::take_apart(asked).0.encode_to_vec()))
+            .await
+            .map_err(|error| Status::internal(format!("reading the job ended early: {error}")))?;
+        if let Some(accepted) = known(shared, &job.namespace, &key, &digest).await? {
+            return Ok(accepted);
+        }
+        request_digest = Some(digest);
+    }
+    let library = match read {
+        Some(shelf) => shelf,
+        None => shelf(shared, &job).await?,
+    };
+    // Expanding, hashing and encoding a large job take long enough to be in the way of everything else on this thread.
+    let expanded = crate::blocking::run(move || spec::expand(job, &library))
+        .await
+        .map_err(|error| Status::internal(format!("reading the job ended early: {error}")))?
+        .map_err(|problems| Status::invalid_argument(problems.to_string()))?;
+    let job = expanded.spec;
+    let used = expanded.made_of.into_iter().map(|used| v1::DefinitionUse { name: used.name, revision: used.revision });
+    let made_of: Vec<v1::DefinitionUse> = itself.into_iter().chain(used).collect();
     let task_total = job.stages.iter().map(|stage| u64::from(stage.tasks.count())).sum();
     check_room(shared, task_total).await?;
     let (namespace, name, labels, priority) =
@@ -68,10 +132,8 @@ pub(crate) async fn accept(shared: &Arc<Shared>, job: JobSpec, key: String) -> R
         for item in &items {
             blobs.extend(Blob::new(&item.content).map_err(store)?.puts(id));
         }
-        if !key.is_empty()
-            && let Some(entry) = shared.options.state.get(&keys::idempotency(&namespace, &key)).await.map_err(store)?
-        {
-            return same_key(&entry, &namespace, &key, &request_digest, None);
+        if let Some(accepted) = known(shared, &namespace, &key, &request_digest).await? {
+            return Ok(accepted);
         }
         check_quota(shared, &namespace).await?;
         // Too large for the accepting transaction, and of no effect without it.
@@ -87,6 +149,7 @@ pub(crate) async fn accept(shared: &Arc<Shared>, job: JobSpec, key: String) -> R
             tasks: Some(v1::Counts { pending: u32::try_from(task_total).unwrap_or(u32::MAX), ..Default::default() }),
             idempotency_key: key.clone(),
             spec: Some(spec),
+            made_of: made_of.clone(),
             commit_id: format!("accept:{:016x}", rand::random::<u64>()),
             ..Default::default()
         };

@@ -12,6 +12,7 @@ mod balance;
 mod blocking;
 mod claims;
 mod committer;
+mod definitions;
 mod demand;
 mod draining;
 mod executor_records;

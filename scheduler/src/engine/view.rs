@@ -52,6 +52,7 @@ pub fn head_view(id: JobId, head: &storage::JobHead) -> v1::JobView {
         cancel_requested: head.cancel_requested,
         owner: String::new(),
         message: head.message.clone(),
+        made_of: head.made_of.clone(),
     }
 }
 

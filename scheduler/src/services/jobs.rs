@@ -16,7 +16,7 @@ use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Api, Place, followed, forwarded, from_peer, is_forwarded, job_id, moved};
-use crate::accept::{self, store, unavailable};
+use crate::accept::{self, Submission, store, unavailable};
 use crate::engine::{head_view, view};
 use crate::load::send_until_known;
 use crate::options::CALL_DEADLINE;
@@ -153,7 +153,7 @@ impl Jobs for Api {
     ) -> Result<Response<v1::SubmitResponse>, Status> {
         self.shared.health.check_writable()?;
         let (spec, key) = Self::whole_submit(request.into_inner()).await?;
-        let accepted = accept::accept(&self.shared, spec, key).await?;
+        let accepted = accept::accept(&self.shared, Submission::of(spec, key)).await?;
         Ok(Response::new(v1::SubmitResponse { job_id: accepted.id.to_string(), existed: accepted.existed }))
     }
 

@@ -4,6 +4,7 @@ mod admin;
 mod attempts;
 mod cancel;
 mod cluster;
+mod definitions;
 mod executors;
 mod explain;
 mod home;
@@ -24,6 +25,7 @@ use muster_graph::ids::JobId;
 use muster_proto::network::Listener;
 use muster_proto::v1::admin_server::AdminServer;
 use muster_proto::v1::cluster_server::ClusterServer;
+use muster_proto::v1::definitions_server::DefinitionsServer;
 use muster_proto::v1::executor_server::ExecutorServer;
 use muster_proto::v1::executors_server::ExecutorsServer;
 use muster_proto::v1::jobs_server::JobsServer;
@@ -66,6 +68,9 @@ pub(crate) async fn serve(
     let relay = ExecutorServer::new(api.clone())
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(16 * MESSAGE_BYTES_MAX);
+    let definitions = DefinitionsServer::new(api.clone())
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let peers = PeerServer::new(api.clone());
     let admin = AdminServer::new(api.clone());
     let cluster = ClusterServer::new(api).max_encoding_message_size(MESSAGE_BYTES_MAX);
@@ -81,6 +86,7 @@ pub(crate) async fn serve(
         .add_service(health)
         .add_service(reflection)
         .add_service(jobs)
+        .add_service(definitions)
         .add_service(executors)
         .add_service(cluster)
         .add_service(peers)
