@@ -15,6 +15,7 @@ mod output;
 mod progress;
 mod quantity;
 mod reference;
+mod runnable;
 mod signals;
 mod specification;
 
@@ -95,6 +96,12 @@ async fn dispatch(command: Command, context: &Context) -> Result<Exit, Failure> 
         Command::Outputs(outputs) => Box::pin(outputs.run(context)).await,
         Command::Cancel(cancel) => Box::pin(cancel.run(context)).await,
         Command::Retry(retry) => Box::pin(retry.run(context)).await,
+        Command::Define(define) => Box::pin(define.run(context)).await,
+        Command::Definitions(definitions) => Box::pin(definitions.run(context)).await,
+        Command::Definition(definition) => Box::pin(definition.run(context)).await,
+        Command::Undefine(undefine) => Box::pin(undefine.run(context)).await,
+        Command::Rename(rename) => Box::pin(rename.run(context)).await,
+        Command::Export(export) => Box::pin(export.run(context)).await,
         Command::Up(up) => Box::pin(up.run(context)).await,
         Command::Scheduler(scheduler) => Box::pin(scheduler.run(context)).await,
         Command::Executor(executor) => Box::pin(executor.run(context)).await,

@@ -6,10 +6,13 @@ use std::path::{Path, PathBuf};
 
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, Severity, SourceCode};
 use muster_graph::spec::limits::{ITEMS_BYTES_MAX, SPEC_BYTES_MAX};
-use muster_graph::spec::{self, Files, Format, JobSpec, Problem, Problems};
+use muster_graph::spec::{self, Arguments, Files, Format, JobSpec, Problem, Problems, Template};
+use muster_proto::v1;
 
 use crate::failure::Failure;
 
+/// What a bundle of definitions begins with, and no spec does.
+pub(crate) const BUNDLE_BEGIN: &str = "{\"muster_bundle\":";
 /// Columns of a rendered problem.
 const REPORT_WIDTH: usize = 100;
 
@@ -55,9 +58,37 @@ impl SpecFile {
         Ok(Self { name, text, format, folder })
     }
 
-    /// The spec, with the items that come from files.
-    pub(crate) fn read(&self) -> Result<JobSpec, Problems> {
-        spec::read(&self.text, self.format)?.resolve(&Folder(&self.folder))
+    /// The spec with these values for its parameters, and with the items that come from files.
+    fn read(&self, arguments: &Arguments) -> Result<JobSpec, Problems> {
+        Template::read(&self.text, self.format)?.draft(arguments)?.resolve(&Folder(&self.folder))
+    }
+
+    /// The same as far as it is known without values for its parameters, and whether that is all of it.
+    pub(crate) fn sketch(&self) -> Result<(JobSpec, bool), Problems> {
+        let template = Template::read(&self.text, self.format)?;
+        let spec = template.sketch()?.resolve(&Folder(&self.folder))?;
+        Ok((spec, template.params().have_defaults()))
+    }
+
+    /// What a cluster keeps of it, and its namespace.
+    pub(crate) fn definition(&self, color: bool) -> Result<(String, v1::DefinitionText), Failure> {
+        let read = || {
+            let template = Template::read(&self.text, self.format)?;
+            let namespace = template.sketch()?.resolve(&Folder(&self.folder))?.namespace;
+            Ok((namespace, template.canonical(&Folder(&self.folder))?))
+        };
+        let (namespace, spec) = read().map_err(|problems| self.failure(&problems, color))?;
+        Ok((
+            namespace,
+            v1::DefinitionText { spec, text: self.text.clone(), format: format_name(self.format).to_owned() },
+        ))
+    }
+
+    /// Its text, if it is a bundle of definitions.
+    pub(crate) fn bundle(&self) -> Option<&str> {
+        // Bundles are written by `muster export`.
+        let is_one = self.format == Format::Json || self.name == "standard input";
+        (is_one && self.text.trim_start().starts_with(BUNDLE_BEGIN)).then_some(&self.text)
     }
 
     /// All problems, each with the place in the text.
@@ -73,18 +104,20 @@ impl SpecFile {
         text
     }
 
-    /// Reads the spec for a command that needs a good one.
-    pub(crate) fn read_or_show(&self, color: bool) -> Result<JobSpec, Failure> {
-        self.read().map_err(|problems| {
-            let count = problems.0.len();
-            let text = format!("{} has {count} problem{}\n{}", self.name, plural(count), self.render(&problems, color));
-            Failure::usage(text.trim_end())
-        })
+    fn failure(&self, problems: &Problems, color: bool) -> Failure {
+        let count = problems.0.len();
+        let text = format!("{} has {count} problem{}\n{}", self.name, plural(count), self.render(problems, color));
+        Failure::usage(text.trim_end())
     }
 
-    /// The same, with variables for every task set or replaced: `--env`.
-    pub(crate) fn read_with_env(&self, env: Vec<(String, String)>, color: bool) -> Result<JobSpec, Failure> {
-        let mut spec = self.read_or_show(color)?;
+    /// Reads the spec for a command that needs a good one, with variables for every task set or replaced.
+    pub(crate) fn read_with(
+        &self,
+        arguments: &Arguments,
+        env: Vec<(String, String)>,
+        color: bool,
+    ) -> Result<JobSpec, Failure> {
+        let mut spec = self.read(arguments).map_err(|problems| self.failure(&problems, color))?;
         spec.env.extend(env);
         // What came by flags has no place in the text, but the rules are the same.
         let problems = spec::check(&spec);
@@ -94,6 +127,15 @@ impl SpecFile {
     /// As the user named it.
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+}
+
+/// What a format is called on the wire.
+fn format_name(format: Format) -> &'static str {
+    match format {
+        Format::Yaml => "yaml",
+        Format::Toml => "toml",
+        Format::Json => "json",
     }
 }
 

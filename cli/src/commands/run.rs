@@ -20,10 +20,9 @@ use crate::output::in_words;
 use crate::output::time::taken;
 use crate::output::views::{self, Exited, JobAtLength};
 use crate::progress::Progress;
-use crate::quantity;
 use crate::reference::Reference;
+use crate::runnable::{Runnable, Work};
 use crate::signals::Signals;
-use crate::specification::SpecFile;
 
 /// How long an interrupted run waits for its job to end: a task's default grace (10 s) and a little.
 const CANCEL_WAIT: Duration = Duration::from_secs(12);
@@ -43,14 +42,8 @@ const FAILURE_LOG_BYTES: usize = 8 << 10;
 /// The exit code is the job's: see `muster help exit-codes`. Ctrl-C cancels the job; a second one does not wait for it.
 #[derive(Debug, Args)]
 pub(crate) struct Run {
-    /// The spec: .yaml, .toml or .json; - for YAML or JSON on standard input
-    #[arg(value_name = "FILE")]
-    file: PathBuf,
-    /// Set a variable for every task, over the spec's own `env`; may be given several times
-    ///
-    /// A stage's `env` still wins.
-    #[arg(short, long, value_parser = quantity::pair, value_name = "KEY=VALUE")]
-    env: Vec<(String, String)>,
+    #[command(flatten)]
+    what: Runnable,
     /// Bring what the last stages left behind to DIR/STAGE/TASK/… when the job is successful
     #[arg(long, value_name = "DIR")]
     outputs: Option<PathBuf>,
@@ -64,20 +57,23 @@ pub(crate) struct Run {
 
 impl Run {
     pub(crate) async fn run(self, context: &Context) -> Result<Exit, Failure> {
-        let spec = SpecFile::open(&self.file)?.read_with_env(self.env.clone(), context.console.color)?;
+        let work = self.what.read(context.console.color)?;
         let mut signals = Signals::listen()?;
         if context.settings.schedulers.is_some() {
             let client = context.client().await?;
-            return self.follow(context, &client, &v1::JobSpec::from(&spec), &mut signals, None).await;
+            return self.follow(context, &client, &work, &mut signals, None).await;
         }
         let kept = self.data_dir.clone().or_else(|| context.settings.file.data_dir.clone());
+        if kept.is_none() {
+            work.needs_no_cluster()?;
+        }
         let temporary = if kept.is_none() { Some(TemporaryFolder::create()?) } else { None };
         let folder =
             kept.as_deref().or(temporary.as_ref().map(TemporaryFolder::path)).expect("one of the two is there");
         let embedded = Embedded::start(folder, SocketAddr::from(([127, 0, 0, 1], 0)), false).await?;
         let client = Client::connect([embedded.address().to_string()], context.client_options()).await;
         let followed = match client {
-            Ok(client) => self.follow(context, &client, &v1::JobSpec::from(&spec), &mut signals, Some(&embedded)).await,
+            Ok(client) => self.follow(context, &client, &work, &mut signals, Some(&embedded)).await,
             Err(error) => Err(error.into()),
         };
         let stopped = embedded.stop().await;
@@ -90,13 +86,13 @@ impl Run {
         &self,
         context: &Context,
         client: &Client,
-        spec: &v1::JobSpec,
+        work: &Work,
         signals: &mut Signals,
         embedded: Option<&Embedded>,
     ) -> Result<Exit, Failure> {
-        let submitted = client.submit(spec.clone(), self.idempotency_key.clone()).await?;
+        let submitted = work.submit(client, self.idempotency_key.clone()).await?;
         let job = submitted.job;
-        context.console.note(&format!("job {job} ({})", spec.name));
+        context.console.note(&format!("job {job} ({})", work.name()));
         let mut progress = Progress::new(context.console);
         let mut watch = client.watch_job(job);
         let mut last: Option<JobView> = None;

@@ -1,9 +1,6 @@
 //! `muster submit`
 
-use std::path::PathBuf;
-
 use clap::Args;
-use muster_client::v1;
 
 use super::exit_of;
 use crate::context::Context;
@@ -11,20 +8,13 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::views::{JobAtLength, Submission};
 use crate::progress::Progress;
-use crate::quantity;
-use crate::specification::SpecFile;
+use crate::runnable::Runnable;
 
 /// Submit a job; when its id is printed (alone with -o name), the job is committed
 #[derive(Debug, Args)]
 pub(crate) struct Submit {
-    /// The spec: .yaml, .toml or .json; - for YAML or JSON on standard input
-    #[arg(value_name = "FILE")]
-    file: PathBuf,
-    /// Set a variable for every task, over the spec's own `env`; may be given several times
-    ///
-    /// A stage's `env` still wins.
-    #[arg(short, long, value_parser = quantity::pair, value_name = "KEY=VALUE")]
-    env: Vec<(String, String)>,
+    #[command(flatten)]
+    what: Runnable,
     /// The same key with the same spec gives the same job, however often it is submitted (for 7 days)
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
@@ -35,9 +25,9 @@ pub(crate) struct Submit {
 
 impl Submit {
     pub(crate) async fn run(self, context: &Context) -> Result<Exit, Failure> {
-        let spec = SpecFile::open(&self.file)?.read_with_env(self.env.clone(), context.console.color)?;
+        let work = self.what.read(context.console.color)?;
         let client = context.client().await?;
-        let submitted = client.submit(v1::JobSpec::from(&spec), self.idempotency_key).await?;
+        let submitted = work.submit(&client, self.idempotency_key).await?;
         let submission = Submission {
             id: submitted.job.to_string(),
             existed: submitted.existed,

@@ -4,6 +4,7 @@ use std::io;
 
 use jiff::Timestamp;
 
+use super::definition::in_a_row;
 use super::time::{age, taken};
 use super::views::{
     Cancellation, Counts, Downloaded, Exited, Failure, Job, JobAtLength, Retry, Stage, Started, Submission, Task,
@@ -246,6 +247,9 @@ impl Detail for JobAtLength {
             ("Namespace", Cell::new(&job.namespace)),
             ("State", state(job.state)),
         ];
+        if !job.made_of.is_empty() {
+            facts.insert(2, ("Made of", Cell::new(in_a_row(&job.made_of))));
+        }
         if let Some(message) = &job.message {
             facts.push(("Why", Cell::new(message)));
         }

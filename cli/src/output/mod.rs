@@ -5,6 +5,7 @@
 //! Nothing here writes to standard error, and nothing else writes to standard output but logs and generated files.
 
 pub(crate) mod bench;
+pub(crate) mod definition;
 pub(crate) mod detail;
 pub(crate) mod executor;
 pub(crate) mod explain;
@@ -145,6 +146,12 @@ impl Page<'_> {
     /// A headline above a table.
     pub(crate) fn headline(&mut self, text: &str) -> io::Result<()> {
         writeln!(self.out, "\n{text}")
+    }
+
+    /// A text as it is, but for what could steer a terminal.
+    pub(crate) fn text(&mut self, text: &str) -> io::Result<()> {
+        let plain: String = text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect();
+        write!(self.out, "{plain}{}", if plain.ends_with('\n') { "" } else { "\n" })
     }
 
     /// A line of a list under a headline.

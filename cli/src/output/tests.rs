@@ -1,5 +1,6 @@
 //! Every form of every answer, from fixed views.
 
+mod definitions;
 mod explain;
 
 use std::collections::BTreeMap;
@@ -86,6 +87,7 @@ fn running_job() -> v1::JobView {
         cancel_requested: false,
         owner: "scheduler-a".to_owned(),
         message: String::new(),
+        made_of: vec![v1::DefinitionUse { name: "count".to_owned(), revision: 3 }],
     }
 }
 
@@ -253,6 +255,9 @@ pub(crate) fn documented_views() -> Vec<(&'static str, String)> {
         ("explain", json(&explain::explanation())),
         ("schedulers", json(&Scheduler::from(scheduler()))),
         ("namespaces", json(&Namespace::from(namespace()))),
+        ("define", json(&definitions::defined())),
+        ("definitions", json(&definitions::definition())),
+        ("definition", json(&definitions::at_length())),
         ("store", json(&Store::from(full_store()))),
         ("recovered", json(&recovered())),
         ("started", json(&started())),

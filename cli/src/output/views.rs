@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use muster_client::v1;
 use serde::Serialize;
 
+use super::definition::Use;
 use super::folding::Folding;
 use super::time::rfc3339;
 
@@ -57,6 +58,8 @@ pub(crate) struct Job {
     pub(crate) owner: Option<String>,
     pub(crate) message: Option<String>,
     pub(crate) counts: Counts,
+    /// The revisions of definitions that it was made of, its own first.
+    pub(crate) made_of: Vec<Use>,
     #[serde(skip)]
     pub(crate) submitted_ms: u64,
     #[serde(skip)]
@@ -80,6 +83,7 @@ impl From<v1::JobView> for Job {
             cancel_requested: view.cancel_requested,
             owner: optional(view.owner),
             message: optional(view.message),
+            made_of: view.made_of.into_iter().map(Use::from).collect(),
             submitted_ms: view.submitted_at_ms,
             started_ms: view.started_at_ms,
             finished_ms: view.finished_at_ms,

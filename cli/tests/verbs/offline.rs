@@ -51,6 +51,22 @@ fn lint_of_good_files_is_silent_on_standard_output() {
 }
 
 #[test]
+fn a_parameter_without_a_value_is_no_problem_to_lint_but_one_to_submit() {
+    let world = World::new();
+    let yaml = "name: n\nparams: {script: text, tasks: {default: 3}}\nrun: {$param: script}\ntasks: {$param: tasks}\n";
+    let spec = world.file("params.yaml", yaml);
+    let answer = world.say(&["lint", &spec]);
+    assert_eq!(answer.code, Some(0), "{}", answer.out);
+    let answer = world.say(&["submit", &spec, "-p", "scirpt=ls", "-p", "tasks=many"]);
+    assert_eq!(answer.code, Some(2));
+    for said in ["did you mean `script`?", "the parameter has no value", "`many` is not a whole number"] {
+        assert!(answer.err.contains(said), "{said}: {}", answer.err);
+    }
+    let answer = world.say(&["submit", &spec, "-p", "tasks=1", "-p", "tasks=2"]);
+    assert!(answer.err.contains("the parameter tasks is given twice"), "{}", answer.err);
+}
+
+#[test]
 fn every_example_is_a_good_spec() {
     let home = tempfile::tempdir().unwrap();
     let mut examples: Vec<String> = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples"))
