@@ -5,6 +5,8 @@
 use std::io;
 
 use muster_graph::spec::{Argument, Arguments, Files, Format, JobSpec, NoFiles, Problems, Tasks, Template};
+use proptest::prelude::*;
+use serde_json::{Value, json};
 
 const SPEC: &str = r"
 name: nightly
@@ -163,4 +165,52 @@ fn as_json_a_spec_stands_on_its_own_and_means_the_same() {
 fn template_with(for_each: &str) -> Template {
     let text = format!("name: x\nparams: {{day: text}}\nstages:\n  a: {{run: ls, for_each: {{{for_each}}}}}\n");
     Template::read(&text, Format::Yaml).unwrap()
+}
+
+/// What looks a little like a spec: its keys and marks, wherever they may stand.
+fn nearly_a_spec() -> impl Strategy<Value = Value> {
+    let keys = "name|run|stages|params|tasks|job|with|for_each|lines|env|inputs|after|type|default|choices|of|min|max|a|\\$param";
+    let scalar = prop_oneof![
+        Just(json!(null)),
+        any::<bool>().prop_map(Value::from),
+        (-2i64..9).prop_map(Value::from),
+        "(a|b|int|list|text|all|ls|\\$param|never|1)".prop_map(Value::from),
+        Just(json!({"$param": "a"})),
+    ];
+    scalar.prop_recursive(5, 40, 5, move |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            proptest::collection::btree_map(keys, inner, 0..6)
+                .prop_map(|map| Value::from(serde_json::Map::from_iter(map))),
+        ]
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4_000))]
+
+    #[test]
+    fn nothing_panics_and_what_is_good_means_the_same_as_json(
+        top in proptest::collection::btree_map("run|stages|tasks|env|for_each|timeout", nearly_a_spec(), 0..3),
+        param in nearly_a_spec(),
+        given in "[a1,\\[\\]]{0,4}",
+    ) {
+        let mut spec = Value::from(serde_json::Map::from_iter(top));
+        spec["name"] = json!("x");
+        if spec.get("stages").is_none() && spec.get("run").is_none() {
+            spec["run"] = json!(["ls", {"$param": "b"}]);
+        }
+        spec["params"] = json!({"a": param, "b": "int"});
+        let template = Template::read(&spec.to_string(), Format::Json).unwrap();
+        let sketch = template.sketch().map(|draft| draft.resolve(&NoFiles));
+        let arguments = words(&[("a", &given), ("b", "1")]);
+        let drafted = template.draft(&arguments).and_then(|draft| draft.resolve(&TwoLines));
+        if let Ok(good) = &drafted {
+            prop_assert!(sketch.is_ok(), "what is good with some values has no problem without any: {sketch:?}");
+            if let Ok(json) = template.canonical(&TwoLines) {
+                let again = Template::read(&json, Format::Json).unwrap().draft(&arguments).unwrap();
+                prop_assert_eq!(good, &again.resolve(&NoFiles).unwrap());
+            }
+        }
+    }
 }
