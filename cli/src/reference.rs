@@ -1,8 +1,8 @@
 //! How a job, a stage or a task is named on the command line: `ID[/stage[/task]]`.
 //!
 //! Stages of nested jobs have slashes in their names (`a/b/c`), so the rule is: the first part is the job; a last part
-//! that is a number is the task, unless it is the only part after the job. A stage whose name ends in `/7` is therefore
-//! named with one more slash at the end: `ID/a/7/`.
+//! that is a number is the task, unless it is the only part after the job. Where `a` is a nested job, which has no tasks itself,
+//! `ID/a/7` is the stage `7` in it all the same: schedulers know. One more slash at the end says so from the start: `ID/a/7/`.
 
 use std::fmt;
 use std::str::FromStr;

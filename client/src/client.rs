@@ -47,6 +47,18 @@ pub struct TaskFilter {
     pub states: Vec<v1::TaskState>,
 }
 
+impl TaskFilter {
+    /// Whether a task has the index that is asked for. A number behind a nested job's name is a stage in it.
+    fn has(&self, task: &v1::TaskView) -> bool {
+        let Some(index) = self.index else { return true };
+        let is_inside = self.stage.as_ref().is_some_and(|stage| {
+            let rest = task.stage.strip_prefix(&format!("{stage}/{index}"));
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        });
+        task.index == index || is_inside
+    }
+}
+
 impl Client {
     /// A client of the cluster that has schedulers at `addresses`. One of them must answer now; the others are found
     /// through it.
@@ -184,14 +196,15 @@ impl Client {
             };
             let page = self.list_tasks(request).await?;
             // A scheduler that does not know the filter by index sends all of them.
-            let wanted = page.tasks.into_iter().filter(|task| filter.index.is_none_or(|index| index == task.index));
-            found.extend(wanted);
+            found.extend(page.tasks.into_iter().filter(|task| filter.has(task)));
             let complete = page.next_page_token.is_empty();
             if found.len() > limit || (found.len() == limit && !complete) {
                 found.truncate(limit);
                 return Ok((found, true));
             }
-            let all_of_index = filter.index.is_some() && filter.stage.is_some() && !found.is_empty();
+            let last = found.last();
+            let is_that_task = last.is_some_and(|task| filter.stage.as_ref() == Some(&task.stage));
+            let all_of_index = filter.index.is_some() && is_that_task;
             if complete || all_of_index {
                 return Ok((found, false));
             }

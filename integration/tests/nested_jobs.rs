@@ -57,6 +57,7 @@ stages:
                 inputs: [c]
                 run: 'eval "$NOTE"; cat $MUSTER_INPUT_DIR/c/*/n > $MUSTER_OUTPUT_DIR/n'
         sibling: {run: 'eval "$NOTE"'}
+        "7": {run: 'echo seven'}
   last:
     after: [a]
     run: 'eval "$NOTE"'
@@ -131,5 +132,7 @@ async fn a_job_of_four_levels_outlives_its_schedulers_and_a_retry_runs_the_faile
     let (log, _) =
         run(&["--schedulers", &third.address().to_string(), "outputs", &format!("{id}/a/b/c"), "-o", "name"]);
     assert_eq!(log.lines().count(), 2, "the outputs of all that is in a nested job:\n{log}");
+    let (log, _) = run(&["--schedulers", &third.address().to_string(), "logs", &format!("{id}/a/7")]);
+    assert_eq!(log, "seven\n", "a number behind a nested job is a stage in it");
     checker::check(&world.evidence(recorder.finish().await.unwrap(), &["e"])).assert_clean();
 }

@@ -86,12 +86,14 @@ impl Job {
         let with_tasks = only_tasks || self.tasks || !filter.states.is_empty();
         let (tasks, more_tasks) = match (with_tasks, &filter) {
             (false, _) => (None, false),
-            // One task is asked for by name: that it is not there is an error, not an empty list.
-            (true, TaskFilter { stage: Some(stage), index: Some(index), states }) if states.is_empty() => {
-                (Some(vec![client.task(job, stage, *index).await?]), false)
-            }
             (true, filter) => {
-                let (tasks, more) = client.tasks(job, filter, self.limit).await?;
+                let (mut tasks, more) = client.tasks(job, filter, self.limit).await?;
+                // One task is asked for by name: that it is not there is an error, not an empty list.
+                if let (TaskFilter { stage: Some(stage), index: Some(index), states }, []) = (filter, tasks.as_slice())
+                    && states.is_empty()
+                {
+                    tasks.push(client.task(job, stage, *index).await?);
+                }
                 (Some(tasks), more)
             }
         };
