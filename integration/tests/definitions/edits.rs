@@ -188,3 +188,23 @@ async fn a_bundle_calls_what_was_renamed_as_it_is_called_now() {
     let job = run(&there, "etl").await;
     assert_eq!(made_of(&there, job).await, ["etl@1", "scrub@1"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_that_a_child_does_not_take_are_refused_at_definition() {
+    let (_scheduler, client) = cluster_of_one().await;
+    let child = text("{name: clean, run: ls, params: {n: {type: int, max: 9}, day: text}, tasks: {$param: n}}");
+    define(&client, vec![child]).await.unwrap();
+    let parent =
+        |with: &str| text(&format!("{{name: etl, params: {{n: int}}, stages: {{a: {{job: clean, with: {with}}}}}}}"));
+    // What the parent is given is not known yet.
+    assert_eq!(define(&client, vec![parent("{n: {$param: n}, day: monday}")]).await, Ok(vec![1]));
+    let refused = define(&client, vec![parent("{n: 10, dya: monday}")]).await.unwrap_err();
+    for said in [
+        "stages.a.with: revision 1 of `clean`",
+        "`10` is out of range",
+        "did you mean `day`?",
+        "params.day: the parameter has no value",
+    ] {
+        assert!(refused.contains(said), "{said}: {refused}");
+    }
+}

@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use muster_graph::spec::{Format, NoFiles, Outline, Problem, Problems, Template, measure};
+use muster_graph::spec::limits::PROBLEMS_MAX;
+use muster_graph::spec::{
+    Format, JobSpec, Library as _, NoFiles, Outline, Problem, Problems, Source, Template, Work, measure,
+};
 use muster_proto::{blob, storage, v1};
 use muster_state::{Guard, Keyspace, Op, Revision, Scan, TXN_BYTES_MAX, Txn, TxnOutcome, codec, keys};
 use prost::Message as _;
@@ -27,7 +30,7 @@ struct Draft {
     digest: String,
     text_digest: String,
     template: Template,
-    spec: muster_graph::spec::JobSpec,
+    spec: JobSpec,
     outline: Arc<Outline>,
 }
 
@@ -151,9 +154,44 @@ async fn attempt(shared: &Shared, namespace: &str, drafts: &[Draft]) -> Result<O
             let problem = Problem { field: format!("{}: {}", draft.name, problem.field), ..problem };
             Status::invalid_argument(problem.to_string())
         })?;
+        let wrong = arguments(&draft.spec, &shelf);
+        if !wrong.is_empty() {
+            return Err(Status::invalid_argument(Problems(wrong).to_string()));
+        }
     }
     let landed = commit(shared, namespace, at, &next).await?;
     Ok(landed.then_some(defined))
+}
+
+/// What is wrong with the values that a spec gives to what it refers to, as far as they are known.
+fn arguments(spec: &JobSpec, shelf: &Shelf) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut left = vec![spec];
+    while let Some(spec) = left.pop() {
+        for stage in &spec.stages {
+            let Work::Job(nested) = &stage.work else { continue };
+            let (name, revision) = match &nested.source {
+                Source::Inline(inner) => {
+                    left.push(inner);
+                    continue;
+                }
+                Source::Named { name, revision } => (name, *revision),
+            };
+            // What is not there was told before.
+            let Ok(found) = shelf.find(name, revision) else { continue };
+            if problems.len() < PROBLEMS_MAX
+                && let Err(wrong) = shelf.instantiate(name, found.revision, &nested.with)
+            {
+                problems.extend(wrong.into_iter().map(|problem| Problem {
+                    place: None,
+                    field: format!("stages.{}.with", stage.name),
+                    message: format!("revision {} of `{name}`: {}: {}", found.revision, problem.field, problem.message),
+                    help: problem.help,
+                }));
+            }
+        }
+    }
+    problems
 }
 
 /// What a revision refers to, each once.
