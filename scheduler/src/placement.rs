@@ -1,7 +1,7 @@
 //! Which executor gets how many tasks of which stage. A small pure problem: no jobs, no clocks, just demands in the
 //! order in which they are owed and executors with what they have left.
 //!
-//! The order of demands is the caller's policy (priority, then age); [`solve`] never lets a later demand take what an
+//! The order of demands is the caller's policy; [`solve`] never lets a later demand take what an
 //! earlier one could have used *now*. Each demand goes to the executors that suit it best first; among equals its policy
 //! decides. All that one executor takes of a demand is one assignment. Where it must not go there is no room for it at all.
 //!

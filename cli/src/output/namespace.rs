@@ -4,13 +4,11 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use muster_proto::v1;
+use muster_scheduler::fairness::WEIGHT_DEFAULT;
 use serde::Serialize;
 
 use super::{Cell, Row};
 use crate::quantity::bytes_for_people;
-
-/// Of what nothing was set.
-const WEIGHT_DEFAULT: u32 = 100;
 
 /// A namespace.
 #[derive(Debug, Clone, Serialize)]
