@@ -141,15 +141,24 @@ impl World {
             .and_then(|draft| draft.resolve(&NoFiles))
             .unwrap_or_else(|problems| panic!("{problems}"));
         let mut spec = v1::JobSpec::from(&spec);
-        spec.env.insert("GATES".to_owned(), self.path("gates").display().to_string());
-        spec.env.insert("STARTS".to_owned(), self.path("starts").display().to_string());
+        spec.env.extend(self.env());
+        spec
+    }
+
+    /// What tasks of this test need to know: see [`World::job`].
+    #[must_use]
+    pub fn env(&self) -> [(String, String); 4] {
         // One write of a line to a file that is open for appending is whole.
         let note = r#"echo "$MUSTER_JOB_ID $MUSTER_STAGE_PATH/$MUSTER_TASK_INDEX $MUSTER_ATTEMPT" >> "$STARTS""#;
         // A task that outlives its test for some reason ends with the test's folder.
         let wait = r#"while [ ! -e "$GATES/$gate" ]; do [ -d "$GATES" ] || exit 9; sleep 0.02; done"#;
-        spec.env.insert("NOTE".to_owned(), note.to_owned());
-        spec.env.insert("WAIT".to_owned(), wait.to_owned());
-        spec
+        [
+            ("GATES", self.path("gates").display().to_string()),
+            ("STARTS", self.path("starts").display().to_string()),
+            ("NOTE", note.to_owned()),
+            ("WAIT", wait.to_owned()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
     }
 
     /// Lets tasks through that wait for the gate.
