@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use prost::Message as _;
 
-const FILES: [&str; 9] = [
+const FILES: [&str; 10] = [
     "muster/v1/admin.proto",
     "muster/v1/definitions.proto",
     "muster/v1/job.proto",
@@ -13,6 +13,7 @@ const FILES: [&str; 9] = [
     "muster/v1/explain.proto",
     "muster/v1/namespace.proto",
     "muster/v1/scheduler.proto",
+    "muster/v1/schedules.proto",
     "muster/storage.proto",
 ];
 

@@ -77,6 +77,7 @@ pub(crate) enum Command {
     Outputs(commands::outputs::Outputs),
     Cancel(commands::cancel::Cancel),
     Retry(commands::retry::Retry),
+    Schedules(commands::schedules::Schedules),
     Lint(commands::lint::Lint),
     Schema(commands::schema::Schema),
     Define(commands::define::Define),

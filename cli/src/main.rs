@@ -96,6 +96,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<Exit, Failure> 
         Command::Outputs(outputs) => Box::pin(outputs.run(context)).await,
         Command::Cancel(cancel) => Box::pin(cancel.run(context)).await,
         Command::Retry(retry) => Box::pin(retry.run(context)).await,
+        Command::Schedules(schedules) => Box::pin(schedules.run(context)).await,
         Command::Define(define) => Box::pin(define.run(context)).await,
         Command::Definitions(definitions) => Box::pin(definitions.run(context)).await,
         Command::Definition(definition) => Box::pin(definition.run(context)).await,

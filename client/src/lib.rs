@@ -31,6 +31,7 @@ pub mod fake;
 mod log;
 mod options;
 mod output;
+mod schedules;
 mod submission;
 mod targets;
 mod watch;

@@ -10,4 +10,5 @@
 pub mod execution;
 pub mod ids;
 pub mod plan;
+pub mod schedule;
 pub mod spec;

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use muster_graph::ids::JobId;
+use muster_graph::schedule::TICK_VARIABLE;
 use muster_graph::spec::{self, JobSpec, Outline, Work};
 use muster_proto::{blob, storage, v1};
 use muster_state::codec::{self, blob::Blob};
@@ -24,6 +25,12 @@ pub(crate) struct Accepted {
     pub(crate) existed: bool,
 }
 
+impl From<Accepted> for v1::SubmitResponse {
+    fn from(accepted: Accepted) -> Self {
+        Self { job_id: accepted.id.to_string(), existed: accepted.existed }
+    }
+}
+
 /// Fresh ids tried; two jobs of one millisecond collide once in four million.
 const ID_ATTEMPTS: u32 = 8;
 
@@ -38,12 +45,24 @@ pub(crate) struct Submission {
     pub(crate) shelf: Option<Shelf>,
     /// The definition that it was made of.
     pub(crate) itself: Option<v1::DefinitionUse>,
+    /// Why it is asked for now.
+    pub(crate) occasion: Option<Occasion>,
 }
+
+/// A schedule's time has come: the job is accepted if what is told of the schedule lands with it.
+pub(crate) struct Occasion {
+    /// The time, for the tasks.
+    pub(crate) tick: String,
+    pub(crate) along: Along,
+}
+
+/// What has to hold, and what is written, when a job is accepted under this id.
+pub(crate) type Along = Box<dyn Fn(JobId) -> Result<(Vec<Guard>, Vec<Op>), muster_state::Error> + Send + Sync>;
 
 impl Submission {
     /// Of a job that came as it is.
     pub(crate) fn of(job: JobSpec, key: String) -> Self {
-        Self { job, key, request_digest: None, shelf: None, itself: None }
+        Self { job, key, request_digest: None, shelf: None, itself: None, occasion: None }
     }
 }
 
@@ -83,7 +102,7 @@ async fn shelf(shared: &Shared, job: &JobSpec) -> Result<Shelf, Status> {
 
 /// Checks a job, puts the jobs in it that its stages name, stores it, and answers when it is committed.
 pub(crate) async fn accept(shared: &Arc<Shared>, submission: Submission) -> Result<Accepted, Status> {
-    let Submission { job, key, mut request_digest, shelf: read, itself } = submission;
+    let Submission { job, key, mut request_digest, shelf: read, itself, occasion } = submission;
     check_key(&key)?;
     shared.check_not_draining()?;
     if request_digest.is_none() && job.stages.iter().any(|stage| matches!(stage.work, Work::Job(_))) {
@@ -107,7 +126,10 @@ pub(crate) async fn accept(shared: &Arc<Shared>, submission: Submission) -> Resu
         .await
         .map_err(|error| Status::internal(format!("reading the job ended early: {error}")))?
         .map_err(|problems| Status::invalid_argument(problems.to_string()))?;
-    let job = expanded.spec;
+    let mut job = expanded.spec;
+    if let Some(occasion) = &occasion {
+        job.env.insert(TICK_VARIABLE.to_owned(), occasion.tick.clone());
+    }
     let used = expanded.made_of.into_iter().map(|used| v1::DefinitionUse { name: used.name, revision: used.revision });
     let made_of: Vec<v1::DefinitionUse> = itself.into_iter().chain(used).collect();
     let task_total = job.stages.iter().map(|stage| u64::from(stage.tasks.count())).sum();
@@ -154,7 +176,7 @@ pub(crate) async fn accept(shared: &Arc<Shared>, submission: Submission) -> Resu
             ..Default::default()
         };
         let identity = shared.presence().identity;
-        match commit(shared, &identity, id, &head, &request_digest, now).await? {
+        match commit(shared, &identity, id, &head, &request_digest, occasion.as_ref()).await? {
             Outcome::Committed(revision) => {
                 crate::faults::die_at("after-accept-before-answer");
                 adopt(shared, transit, identity.session, head, stored, revision);
@@ -212,7 +234,7 @@ async fn commit(
     id: JobId,
     head: &storage::JobHead,
     request_digest: &str,
-    now: u64,
+    occasion: Option<&Occasion>,
 ) -> Result<Outcome, Status> {
     let encoded = |bytes: Result<bytes::Bytes, _>| bytes.map_err(store);
     let owner = crate::ownership::owner_record(shared, &identity.session);
@@ -236,11 +258,16 @@ async fn commit(
         let record = storage::IdempotencyRecord {
             job_id: id.to_string(),
             request_digest: request_digest.to_owned(),
-            at_ms: now,
+            at_ms: head.submitted_at_ms,
         };
         txn.guards.push(Guard::Absent(key.clone()));
         txn.ops.push(Op::Put { key: key.clone(), value: encoded(codec::encode(&record))?, session: None });
         txn.read_on_failure.push(key);
+    }
+    if let Some(occasion) = occasion {
+        let (guards, ops) = (occasion.along)(id).map_err(store)?;
+        txn.guards.extend(guards);
+        txn.ops.extend(ops);
     }
     match load::send_until_known(&*shared.options.state, txn).await.map_err(store)? {
         TxnOutcome::Committed(revision) => Ok(Outcome::Committed(revision)),
@@ -258,6 +285,9 @@ async fn commit(
             }
             match key {
                 Some(entry) => Ok(Outcome::KeyUsed(entry)),
+                None if occasion.is_some() => {
+                    Err(unavailable("the schedule was changed, or the session lost, just now"))
+                }
                 None => Err(unavailable("this scheduler's session was lost just now")),
             }
         }

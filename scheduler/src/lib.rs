@@ -33,6 +33,7 @@ mod persist;
 mod requests;
 mod safety;
 mod scheduler;
+mod schedules;
 mod self_fencing;
 mod services;
 mod shared;

@@ -17,7 +17,7 @@ use crate::options::Options;
 use crate::shared::{Presence, Shared};
 use crate::shell::{EngineHandle, Shell};
 use crate::{
-    demand, draining, isolation, janitor, membership, ownership, requests, safety, self_fencing, services, store_watch,
+    demand, draining, isolation, janitor, membership, ownership, requests, safety, schedules, self_fencing, services, store_watch,
     usage,
 };
 
@@ -177,6 +177,7 @@ impl Running {
             tokio::spawn(membership::follow_schedulers(Arc::clone(&shared), Arc::clone(&sessions_changed)));
         let mut executors = tokio::spawn(membership::follow_executors(Arc::clone(&shared)));
         let mut cleaning = tokio::spawn(janitor::keep(Arc::clone(&shared)));
+        let mut schedules = tokio::spawn(schedules::keeper::keep(Arc::clone(&shared)));
         let mut watching = tokio::spawn(store_watch::keep_looking(Arc::clone(&shared)));
         let mut trusting = tokio::spawn(safety::keep_following(Arc::clone(&shared)));
         let mut telling = tokio::spawn(demand::keep_telling(Arc::clone(&shared)));
@@ -201,6 +202,7 @@ impl Running {
             _ = &mut schedulers => Err(Error::Ended("the watch of the schedulers")),
             _ = &mut executors => Err(Error::Ended("the watch of the executors")),
             _ = &mut cleaning => Err(Error::Ended("the janitor")),
+            _ = &mut schedules => Err(Error::Ended("the keeper of the schedules")),
             _ = &mut watching => Err(Error::Ended("the watch of the store's room")),
             _ = &mut trusting => Err(Error::Ended("the watch of the store's epoch")),
             _ = &mut telling => Err(Error::Ended("the telling of demand")),
@@ -225,6 +227,7 @@ impl Running {
             schedulers,
             executors,
             cleaning,
+            schedules,
             watching,
             trusting,
             telling,

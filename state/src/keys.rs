@@ -238,6 +238,19 @@ pub fn delete_revisions(namespace: &str, id: &str) -> [Op; 2] {
     })
 }
 
+/// A schedule.
+#[must_use]
+pub fn schedule(namespace: &str, name: &str) -> Key {
+    Key::new(Keyspace::Schedules, format!("{namespace}/{name}"))
+}
+
+/// Namespace and name of a schedule, from the name of its key.
+#[must_use]
+pub fn schedule_of(key: &str) -> Option<(&str, &str)> {
+    // No namespace has a '/' in it; a schedule's name may.
+    key.split_once('/')
+}
+
 /// A submit's idempotency key. The user's text is any text of any length, so its digest stands for it.
 #[must_use]
 pub fn idempotency(namespace: &str, key: &str) -> Key {

@@ -35,6 +35,8 @@ pub enum Keyspace {
     JobRequests,
     /// `n/`namespace/name → what it stands for; `r/`, `c/`: revisions and their texts.
     Definitions,
+    /// namespace/name → a schedule and how far it is.
+    Schedules,
     /// namespace/idempotency key → job id and digest.
     Idempotency,
     /// name → lock holder; leased.
@@ -43,7 +45,7 @@ pub enum Keyspace {
 
 impl Keyspace {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Meta,
         Self::Schedulers,
         Self::Demand,
@@ -60,6 +62,7 @@ impl Keyspace {
         Self::JobEvents,
         Self::JobRequests,
         Self::Definitions,
+        Self::Schedules,
         Self::Idempotency,
         Self::Locks,
     ];
@@ -84,6 +87,7 @@ impl Keyspace {
             Self::JobEvents => "events",
             Self::JobRequests => "requests",
             Self::Definitions => "definitions",
+            Self::Schedules => "schedules",
             Self::Idempotency => "idempotency",
             Self::Locks => "locks",
         }

@@ -16,7 +16,7 @@ use muster_graph::execution::{
 use muster_graph::ids::{ExecutorKey, StageIndex, TaskId};
 use muster_proto::storage::{
     CancelMark, Content, DefinitionContent, DefinitionRecord, DefinitionRevision, ExecutorRecord, IdempotencyRecord, JanitorRecord, JobHead, NamespaceRecord, OwnerRecord,
-    SafeModeRecord, SchedulerRecord, StageItems, StoredEdge, StoredPlan, StoredSpec, StoredStage, StoredUpstream,
+    SafeModeRecord, ScheduleRecord, SchedulerRecord, StageItems, StoredEdge, StoredPlan, StoredSpec, StoredStage, StoredUpstream,
     UsageRecord,
 };
 use muster_proto::v1;
@@ -247,6 +247,26 @@ fn samples_of_every_kind_and_version_are_read_as_they_were_written() {
         set_at_ms: 1_800_000_000_000,
     };
     let used = v1::NamespaceUse { jobs: 3, running: 64, ready: 9, in_use: Some(amount()) };
+    let schedule = ScheduleRecord {
+        id: "0123456789abcdef".to_owned(),
+        schedule: Some(v1::Schedule {
+            cron: "30 2 * * *".to_owned(),
+            zone: "Europe/Berlin".to_owned(),
+            run: Some(v1::RunDefinitionRequest { name: "etl".to_owned(), revision: 3, ..Default::default() }),
+            overlap: v1::Overlap::Queue.into(),
+            missed: v1::Missed::All.into(),
+            window_ms: Some(86_400_000),
+        }),
+        set_at_ms: 1_800_000_000_000,
+        paused: true,
+        decided_until_ms: 1_800_000_000_001,
+        waiting_ms: vec![1_800_000_000_000],
+        last_job: "0123456789abc".to_owned(),
+        last_tick_ms: 1_799_999_999_000,
+        problem: "there is no definition".to_owned(),
+        problem_at_ms: 1_800_000_000_002,
+        passed_over: vec![v1::PassedOver { first_ms: 1, last_ms: 2, why: "overlap".to_owned() }],
+    };
     let usage = UsageRecord { namespaces: [("etl".to_owned(), used)].into() };
     let cancel =
         CancelMark { request_id: "0123456789abcdef".to_owned(), reason: "enough".to_owned(), at_ms: 1_800_000_000_000 };
@@ -296,6 +316,7 @@ fn samples_of_every_kind_and_version_are_read_as_they_were_written() {
         check(&janitor),
         check(&namespace),
         check(&usage),
+        check(&schedule),
         check(&definition),
         check(&revision),
         check(&DefinitionContent { content: b"{\"name\":\"etl\"}".repeat(50) }),

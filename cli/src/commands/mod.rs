@@ -23,6 +23,7 @@ pub(crate) mod outputs;
 pub(crate) mod rename;
 pub(crate) mod retry;
 pub(crate) mod run;
+pub(crate) mod schedules;
 pub(crate) mod scheduler;
 pub(crate) mod schedulers;
 pub(crate) mod schema;

@@ -11,6 +11,7 @@ pub(crate) mod executor;
 pub(crate) mod explain;
 mod folding;
 pub(crate) mod namespace;
+pub(crate) mod schedule;
 pub(crate) mod scheduler;
 pub(crate) mod store;
 mod table;

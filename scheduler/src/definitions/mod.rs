@@ -10,6 +10,7 @@
 
 mod define;
 mod remove;
+mod run;
 mod shelf;
 
 use std::path::Path;
@@ -21,6 +22,7 @@ use tonic::Status;
 
 pub(crate) use define::define;
 pub(crate) use remove::{rename, undefine};
+pub(crate) use run::{Tick, check_run, checked, namespace, run, shelf_of};
 pub(crate) use shelf::{Root, Shelf, content, load, number};
 
 use crate::accept::{retry_later, store};

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use muster_graph::spec::{NoFiles, measure};
-use muster_proto::storage::DefinitionRecord;
-use muster_state::{Guard, Op, Revision, Txn, TxnOutcome, codec, keys};
+use muster_proto::storage::{DefinitionRecord, ScheduleRecord};
+use muster_state::{Guard, Key, Keyspace, Op, Revision, Scan, Txn, TxnOutcome, codec, keys};
 use tonic::Status;
 
 use super::{
@@ -93,9 +93,32 @@ async fn look(
     name: &str,
 ) -> Result<(DefinitionRecord, Vec<String>, Revision), Status> {
     let (names, at) = names(&*shared.options.state, namespace).await?;
-    let used_by = users(&names, name);
+    let mut used_by = users(&names, name);
+    used_by.extend(
+        schedules_of(shared, namespace, name).await?.into_iter().map(|schedule| format!("schedule {schedule}")),
+    );
     let record = names.into_iter().find(|(_, other, _)| other == name).map(|(.., record)| record);
     Ok((record.ok_or_else(|| unknown(namespace, name, ""))?, used_by, at))
+}
+
+/// The schedules that run it.
+async fn schedules_of(shared: &Shared, namespace: &str, name: &str) -> Result<Vec<String>, Status> {
+    let mut found = Vec::new();
+    let mut scan = Scan { prefix: format!("{namespace}/"), ..Scan::default() };
+    loop {
+        let page = shared.options.state.scan(Keyspace::Schedules, scan.clone()).await.map_err(store)?;
+        for entry in &page.entries {
+            let key = Key::new(Keyspace::Schedules, entry.name.clone());
+            // One that a newer version wrote does not keep anybody from anything.
+            let Ok(record) = codec::decode::<ScheduleRecord>(&key, &entry.value) else { continue };
+            let runs = record.schedule.and_then(|schedule| schedule.run).is_some_and(|run| run.name == name);
+            found.extend(keys::schedule_of(&entry.name).filter(|_| runs).map(|(_, schedule)| schedule.to_owned()));
+        }
+        match page.next {
+            Some(after) => (scan.after, scan.at) = (Some(after), Some(page.revision)),
+            None => return Ok(found),
+        }
+    }
 }
 
 fn refuse_if_used(name: &str, used_by: &[String], force: bool, help: &str) -> Result<(), Status> {

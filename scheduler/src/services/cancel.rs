@@ -26,7 +26,7 @@ fn is_out_of_reach(status: &Status) -> bool {
 }
 
 impl Api {
-    pub(super) async fn cancel(
+    pub(crate) async fn cancel(
         &self,
         request: Request<v1::CancelJobRequest>,
     ) -> Result<Response<v1::CancelJobResponse>, Status> {

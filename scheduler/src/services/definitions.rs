@@ -1,36 +1,18 @@
-//! Definitions, for users; and making jobs of them.
+//! Definitions, for users.
 
 use std::collections::BTreeMap;
 
 use muster_graph::spec::{self, NoFiles};
 use muster_proto::storage::{DefinitionRecord, DefinitionRevision};
+use muster_proto::v1;
 use muster_proto::v1::definitions_server::Definitions;
-use muster_proto::{blob, convert, v1};
 use muster_state::{StateBackend, codec, keys};
 use prost::Message as _;
 use tonic::{Request, Response, Status};
 
 use super::Api;
-use crate::accept::{self, Submission, store};
-use crate::definitions::{self, Root, Shelf};
-
-/// A namespace that can be one; nothing means the one that specs are in that name none.
-fn namespace(name: String) -> Result<String, Status> {
-    match name.as_str() {
-        "" => Ok("default".to_owned()),
-        given if spec::is_namespace(given) => Ok(name),
-        other => Err(Status::invalid_argument(format!(
-            "namespace: '{}' cannot name one: a-z, 0-9 and -, a letter or digit first and last",
-            other.escape_debug()
-        ))),
-    }
-}
-
-/// A definition's name that the store can look up.
-fn checked(name: &str) -> Result<(), Status> {
-    let fits = (1..=definitions::DEFINITION_NAME_BYTES_MAX).contains(&name.len()) && !name.contains(char::is_control);
-    if fits { Ok(()) } else { Err(Status::invalid_argument("name: give the name of a definition, on one line")) }
-}
+use crate::accept::store;
+use crate::definitions::{self, checked, namespace, shelf_of};
 
 /// In lists.
 fn listed(namespace: String, name: String, record: DefinitionRecord) -> v1::DefinitionView {
@@ -42,28 +24,6 @@ fn listed(namespace: String, name: String, record: DefinitionRecord) -> v1::Defi
         defined_at_ms: record.defined_at_ms,
         uses: record.uses,
         ..v1::DefinitionView::default()
-    }
-}
-
-/// One definition and all that it refers to. NOT_FOUND: there is none, or not that revision.
-async fn shelf_of(
-    state: &dyn StateBackend,
-    namespace: &str,
-    name: &str,
-    revision: u32,
-) -> Result<(Shelf, u32, DefinitionRecord), Status> {
-    checked(name)?;
-    let revision = (revision > 0).then_some(revision);
-    let shelf = definitions::load(state, namespace, Shelf::default(), Root::Named(name.to_owned(), revision)).await?;
-    let record = shelf.names.get(name).cloned().unwrap_or_default();
-    match definitions::number(Some(&record), revision) {
-        Some(number) => Ok((shelf, number, record)),
-        None if record.id.is_empty() => Err(definitions::unknown(namespace, name, &record.renamed_to)),
-        None => Err(Status::not_found(format!(
-            "{name} has no revision {}: the newest one is {}",
-            revision.unwrap_or_default(),
-            record.latest
-        ))),
     }
 }
 
@@ -203,45 +163,7 @@ impl Definitions for Api {
         request: Request<v1::RunDefinitionRequest>,
     ) -> Result<Response<v1::SubmitResponse>, Status> {
         self.shared.health.check_writable()?;
-        let mut message = request.into_inner();
-        let key = std::mem::take(&mut message.idempotency_key);
-        let namespace = namespace(std::mem::take(&mut message.namespace))?;
-        message.namespace.clone_from(&namespace);
-        // Under one key the same must be asked for. What came of it then is the job's, whatever became of the definition.
-        let request_digest = blob::digest(&message.encode_to_vec());
-        if let Some(accepted) = accept::known(&self.shared, &namespace, &key, &request_digest).await? {
-            return Ok(Response::new(v1::SubmitResponse {
-                job_id: accepted.id.to_string(),
-                existed: accepted.existed,
-            }));
-        }
-        let state = &*self.shared.options.state;
-        let (shelf, revision, _) = shelf_of(state, &namespace, &message.name, message.revision).await?;
-        let arguments = message.arguments.into_iter().map(|(name, value)| (name, convert::argument(value))).collect();
-        let wrong = |problems: spec::Problems| Status::invalid_argument(problems.to_string());
-        let book = match shelf.book(&message.name, revision) {
-            Some(Ok(book)) => book,
-            Some(Err(why)) => {
-                let why = format!("revision {revision} of {} cannot be read: {why}", message.name);
-                return Err(Status::failed_precondition(why));
-            }
-            None => return Err(definitions::unknown(&namespace, &message.name, "")),
-        };
-        let mut job =
-            book.template.draft(&arguments).and_then(|draft| draft.resolve(&NoFiles)).map_err(|problems| {
-                // Their places are those of its JSON, which nobody has seen.
-                wrong(spec::Problems(
-                    problems.into_iter().map(|problem| spec::Problem { place: None, ..problem }).collect(),
-                ))
-            })?;
-        // As it is called now, wherever its text was written for.
-        job.name.clone_from(&message.name);
-        job.namespace = namespace;
-        job.env.extend(message.env);
-        let itself = v1::DefinitionUse { name: message.name, revision };
-        let submission =
-            Submission { job, key, request_digest: Some(request_digest), shelf: Some(shelf), itself: Some(itself) };
-        let accepted = accept::accept(&self.shared, submission).await?;
-        Ok(Response::new(v1::SubmitResponse { job_id: accepted.id.to_string(), existed: accepted.existed }))
+        let accepted = definitions::run(&self.shared, request.into_inner(), None).await?;
+        Ok(Response::new(accepted.into()))
     }
 }

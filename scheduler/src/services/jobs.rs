@@ -154,7 +154,7 @@ impl Jobs for Api {
         self.shared.health.check_writable()?;
         let (spec, key) = Self::whole_submit(request.into_inner()).await?;
         let accepted = accept::accept(&self.shared, Submission::of(spec, key)).await?;
-        Ok(Response::new(v1::SubmitResponse { job_id: accepted.id.to_string(), existed: accepted.existed }))
+        Ok(Response::new(accepted.into()))
     }
 
     async fn get_job(&self, request: Request<v1::GetJobRequest>) -> Result<Response<v1::JobView>, Status> {

@@ -14,6 +14,7 @@ mod operators;
 mod peers;
 mod registration;
 mod relay;
+mod schedules;
 mod tasks;
 mod watch;
 
@@ -30,6 +31,7 @@ use muster_proto::v1::executor_server::ExecutorServer;
 use muster_proto::v1::executors_server::ExecutorsServer;
 use muster_proto::v1::jobs_server::JobsServer;
 use muster_proto::v1::peer_server::PeerServer;
+use muster_proto::v1::schedules_server::SchedulesServer;
 use muster_proto::{DESCRIPTORS, MESSAGE_BYTES_MAX, storage};
 use muster_state::{Keyspace, SessionId};
 use tokio_util::sync::CancellationToken;
@@ -73,6 +75,7 @@ pub(crate) async fn serve(
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let peers = PeerServer::new(api.clone());
     let admin = AdminServer::new(api.clone());
+    let schedules = SchedulesServer::new(api.clone());
     let cluster = ClusterServer::new(api).max_encoding_message_size(MESSAGE_BYTES_MAX);
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)
@@ -92,6 +95,7 @@ pub(crate) async fn serve(
         .add_service(peers)
         .add_service(relay)
         .add_service(admin)
+        .add_service(schedules)
         .serve_with_incoming_shutdown(listener.incoming(), stop.cancelled_owned())
         .await
 }
@@ -148,6 +152,15 @@ fn job_id(text: &str) -> Result<JobId, Status> {
 }
 
 impl Api {
+    /// For what a scheduler does by itself as if it were called.
+    pub(crate) fn of(shared: &Arc<Shared>) -> Self {
+        Self { shared: Arc::clone(shared), stop: CancellationToken::new() }
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     /// Finds out where a job is; takes it over first if it has no living owner.
     async fn place_of(&self, id: JobId, forwarded: bool) -> Result<Place, Status> {
         /// While a job is on its way into memory, or its owner changes.

@@ -78,11 +78,13 @@ pub enum Kind {
     DefinitionRevision = 25,
     /// `storage.DefinitionContent`.
     DefinitionContent = 26,
+    /// `storage.ScheduleRecord`.
+    Schedule = 27,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::JobHead,
         Self::Scheduler,
         Self::Executor,
@@ -104,6 +106,7 @@ impl Kind {
         Self::Definition,
         Self::DefinitionRevision,
         Self::DefinitionContent,
+        Self::Schedule,
     ];
 
     /// For messages.
@@ -131,6 +134,7 @@ impl Kind {
             Self::Definition => "definition record",
             Self::DefinitionRevision => "definition revision",
             Self::DefinitionContent => "definition content",
+            Self::Schedule => "schedule record",
         }
     }
 

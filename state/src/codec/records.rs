@@ -118,6 +118,7 @@ protobuf_record! {
     storage::DefinitionRecord => Definition;
     storage::DefinitionRevision => DefinitionRevision;
     storage::DefinitionContent => DefinitionContent;
+    storage::ScheduleRecord => Schedule;
 }
 
 fn spec_version(stored: &storage::StoredSpec) -> u8 {
