@@ -17,8 +17,8 @@ use crate::options::Options;
 use crate::shared::{Presence, Shared};
 use crate::shell::{EngineHandle, Shell};
 use crate::{
-    demand, draining, isolation, janitor, membership, ownership, requests, safety, schedules, self_fencing, services, store_watch,
-    usage,
+    demand, draining, isolation, janitor, membership, ownership, requests, safety, schedules, self_fencing, services,
+    store_watch, usage,
 };
 
 /// A scheduler could not start, or ended early.

@@ -15,9 +15,9 @@ use muster_graph::execution::{
 };
 use muster_graph::ids::{ExecutorKey, StageIndex, TaskId};
 use muster_proto::storage::{
-    CancelMark, Content, DefinitionContent, DefinitionRecord, DefinitionRevision, ExecutorRecord, IdempotencyRecord, JanitorRecord, JobHead, NamespaceRecord, OwnerRecord,
-    SafeModeRecord, ScheduleRecord, SchedulerRecord, StageItems, StoredEdge, StoredPlan, StoredSpec, StoredStage, StoredUpstream,
-    UsageRecord,
+    CancelMark, Content, DefinitionContent, DefinitionRecord, DefinitionRevision, ExecutorRecord, IdempotencyRecord,
+    JanitorRecord, JobHead, NamespaceRecord, OwnerRecord, SafeModeRecord, ScheduleRecord, SchedulerRecord, StageItems,
+    StoredEdge, StoredPlan, StoredSpec, StoredStage, StoredUpstream, UsageRecord,
 };
 use muster_proto::v1;
 use muster_state::codec::blob::Chunk;

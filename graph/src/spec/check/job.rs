@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{Form, Rules, Sizes};
+use crate::schedule::TICK_VARIABLE;
 use crate::spec::finding::{FieldPath, Point, Segment, shown};
 use crate::spec::limits::{
     ENV_BYTES_MAX, LABEL_KEY_CHARS_MAX, LABEL_VALUE_BYTES_MAX, LABELS_MAX, LOST_AFTER_MIN, NAME_CHARS_MAX,
     NAMESPACE_CHARS_MAX, STAGES_MAX, TASKS_PER_JOB_MAX, TIMEOUT_MAX, WORD_COST_BYTES,
 };
-use crate::schedule::TICK_VARIABLE;
 use crate::spec::model::{JobSpec, LostAfter};
 use crate::spec::quantity::show_duration;
 
