@@ -211,7 +211,7 @@ async fn a_time_that_meets_an_unfinished_job_is_passed_over_waits_or_replaces_it
     let client = client(&[address]).await;
     let when = async |name: &str, holds: fn(&v1::ScheduleView) -> bool| {
         eventually(&format!("{name} is as it should be"), 60, async || {
-            client.schedule("", name, 1).await.ok().filter(|view| holds(view))
+            client.schedule("", name, 1).await.ok().filter(holds)
         })
         .await
     };
