@@ -94,6 +94,7 @@ fn spec(world: &World, name: &str) -> v1::JobSpec {
             }
         })
         .collect();
+    let stages = nested(world, stages);
     let disconnect = match world.between(0, 9) {
         0..=2 => v1::Disconnect { lost_after_ms: world.between(1000, 4000), wait: false },
         3 => v1::Disconnect { lost_after_ms: 0, wait: true },
@@ -109,6 +110,29 @@ fn spec(world: &World, name: &str) -> v1::JobSpec {
         env: if world.odds(400) { [("LARGE".to_owned(), "x".repeat(20_000))].into() } else { Default::default() },
         ..Default::default()
     }
+}
+
+/// Sometimes the first stages are a job in the job, whose output is that of the last of them; and then perhaps once more.
+fn nested(world: &World, mut stages: Vec<v1::StageSpec>) -> Vec<v1::StageSpec> {
+    if !world.odds(250) {
+        return stages;
+    }
+    let inside = usize::try_from(world.between(1, stages.len() as u64)).expect("few");
+    let outside = stages.split_off(inside);
+    let hidden: Vec<String> = stages.iter().map(|stage| stage.name.clone()).collect();
+    let stages = nested(world, stages);
+    let outputs = stages.last().map(|last| v1::Outputs { of: Some(v1::outputs::Of::Stage(last.name.clone())) });
+    let inline = v1::JobSpec { name: "inside".to_owned(), stages, outputs, ..Default::default() };
+    let name = format!("job-of-{inside}");
+    let job = v1::NestedJob { source: Some(v1::nested_job::Source::Inline(inline)), ..Default::default() };
+    let reference =
+        v1::StageSpec { name: name.clone(), work: Some(v1::stage_spec::Work::Job(job)), ..Default::default() };
+    let outside = outside.into_iter().map(|mut stage| {
+        let seen = stage.inputs.iter_mut().map(|input| &mut input.stage).chain(&mut stage.after);
+        seen.filter(|upstream| hidden.contains(upstream)).for_each(|upstream| upstream.clone_from(&name));
+        stage
+    });
+    std::iter::once(reference).chain(outside).collect()
 }
 
 async fn connect(world: &Arc<World>, index: usize, schedulers: usize) -> Client {
