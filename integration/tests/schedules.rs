@@ -228,3 +228,35 @@ async fn a_time_that_meets_an_unfinished_job_is_passed_over_waits_or_replaces_it
     }
     scheduler.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_childs_own_schedule_and_runs_are_untouched_by_the_runs_that_it_is_nested_in() {
+    let world = World::new();
+    let state: Arc<dyn muster_state::StateBackend> = Arc::new(muster_state::Memory::new());
+    let scheduler = cluster::scheduler("one", state).await.unwrap();
+    let address = scheduler.address();
+    // There is no executor, so what runs goes on running.
+    define(&world, address, "child", 1);
+    let file = world.path("parent.yaml");
+    std::fs::write(&file, "{name: parent, stages: {first: {job: child}, second: {job: child, after: [first]}}}")
+        .unwrap();
+    done(address, &["define", file.to_str().unwrap()]);
+    done(address, &["schedules", "set", "own", "--cron", "0 0 1 1 *", "--run", "child"]);
+    let client = client(&[address]).await;
+    let before = client.schedule("", "own", 1).await.unwrap();
+
+    let submit = |name: &str| done(address, &["submit", name, "-o", "name"]).trim().parse().unwrap();
+    let (alone, nested) = (submit("child"), submit("parent"));
+    client.cancel_job(nested, "enough").await.unwrap();
+    let over = tokio::time::timeout(Duration::from_secs(60), client.wait(nested)).await.unwrap().unwrap();
+    assert_eq!(over.state(), v1::JobState::Cancelled, "{over:?}");
+    let alone = client.get_job(alone).await.unwrap();
+    assert_eq!((alone.cancel_requested, alone.finished_at_ms), (false, 0), "{alone:?}");
+    let made_of = |view: &v1::JobView| view.made_of.iter().map(|used| used.name.clone()).collect::<Vec<_>>();
+    assert_eq!(
+        (made_of(&alone), made_of(&over)),
+        (vec!["child".to_owned()], vec!["parent".to_owned(), "child".to_owned()])
+    );
+    assert_eq!(client.schedule("", "own", 1).await.unwrap(), before);
+    scheduler.stop().await;
+}

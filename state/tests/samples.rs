@@ -316,10 +316,10 @@ fn samples_of_every_kind_and_version_are_read_as_they_were_written() {
         check(&janitor),
         check(&namespace),
         check(&usage),
-        check(&schedule),
         check(&definition),
         check(&revision),
         check(&DefinitionContent { content: b"{\"name\":\"etl\"}".repeat(50) }),
+        check(&schedule),
     ];
     assert_eq!(seen, Kind::ALL, "every kind has its sample");
 }
