@@ -21,13 +21,14 @@ const SEED_WITHIN: Duration = Duration::from_secs(240);
 /// From so many seeds on, a range must have enough of every fault.
 const ENOUGH_SEEDS: u64 = 100;
 
-/// Each kind of fault, with how many of it a thousand seeds have at least.
-const FAULTS: [(&str, u64); 24] = [
+/// Each kind of fault, and jobs that are jobs in jobs, with how many of it a thousand seeds have at least.
+const FAULTS: [(&str, u64); 25] = [
     ("cancelled", 200),
     ("client-crashed", 500),
     ("executor-crashed", 1000),
     ("executor-isolated", 500),
     ("held", 2000),
+    ("job-in-job", 500),
     ("launches-overtaken", 500),
     ("partition", 2000),
     ("partition-from", 300),

@@ -135,6 +135,10 @@ fn nested(world: &World, mut stages: Vec<v1::StageSpec>) -> Vec<v1::StageSpec> {
     std::iter::once(reference).chain(outside).collect()
 }
 
+fn has_jobs(spec: &v1::JobSpec) -> bool {
+    spec.stages.iter().any(|stage| matches!(stage.work, Some(v1::stage_spec::Work::Job(_))))
+}
+
 async fn connect(world: &Arc<World>, index: usize, schedulers: usize) -> Client {
     let options = muster_client::Options {
         first_contact_timeout: Duration::from_secs(1),
@@ -206,6 +210,9 @@ async fn follow(world: &Arc<World>, index: usize, schedulers: usize, wish: Wish)
                     spec: wish.spec.name.clone(),
                     at_us: micros(now()),
                 });
+                if has_jobs(&wish.spec) {
+                    world.fault("job-in-job", &wish.key);
+                }
                 if !world.strikes(200) {
                     break submitted.job;
                 }
