@@ -1,12 +1,12 @@
 //! Schedules: definitions that are run by themselves.
 
-use muster_graph::ids::JobId;
 use muster_proto::v1;
 use muster_proto::v1::schedules_client::SchedulesClient;
 use tonic::transport::Channel;
 
 use crate::call::Repeat;
-use crate::{Client, Error, idempotency_key};
+use crate::submission::submitted;
+use crate::{Client, Error, Submitted, idempotency_key};
 
 fn schedules(channel: Channel) -> SchedulesClient<Channel> {
     SchedulesClient::new(channel)
@@ -80,18 +80,18 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::NotFound`], what running a definition can meet, and what any call can.
-    pub async fn run_schedule(&self, namespace: &str, name: &str) -> Result<JobId, Error> {
+    pub async fn run_schedule(&self, namespace: &str, name: &str) -> Result<Submitted, Error> {
+        let key = idempotency_key();
         let request = v1::RunScheduleRequest {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
-            idempotency_key: idempotency_key(),
+            idempotency_key: key.clone(),
         };
-        let answer = self
+        let sent = self
             .call("run", Repeat::Idempotent, self.options().call_timeout, async |channel| {
                 Ok(schedules(channel).run_schedule(request.clone()).await?.into_inner())
             })
-            .await?;
-        let id = answer.job_id.parse();
-        id.map_err(|_| Error::Internal(format!("a scheduler answered with '{}', which is no job's id", answer.job_id)))
+            .await;
+        submitted(sent, key, true)
     }
 }

@@ -61,8 +61,13 @@ async fn each_time_of_each_schedule_fires_once_through_ten_kills() {
     let schedules = if is_soak() { 1_000 } else { 100 };
     let world = World::new();
     let etcd = Etcd::start().await.unwrap();
+    const NAMES: [&str; 3] = ["one", "two", "three"];
+    // How often somebody became the keeper.
+    let keepers = || -> usize {
+        NAMES.iter().map(|name| world.log(name).matches("this scheduler keeps the schedules").count()).sum()
+    };
     let mut schedulers = Vec::new();
-    for name in ["one", "two", "three"] {
+    for name in NAMES {
         schedulers.push(world.scheduler(name, &etcd.url(), &[]).await);
     }
     let addresses: Vec<SocketAddr> = schedulers.iter().map(|scheduler| scheduler.address()).collect();
@@ -88,10 +93,13 @@ async fn each_time_of_each_schedule_fires_once_through_ten_kills() {
         let which = kill % schedulers.len();
         let before = jobs(&client).await.len();
         eventually("times go on firing", 90, async || (jobs(&client).await.len() > before).then_some(())).await;
-        let (name, address) = (["one", "two", "three"][which], addresses[which].to_string());
+        let (name, address) = (NAMES[which], addresses[which].to_string());
         schedulers[which].kill();
         schedulers[which] = world.scheduler(name, &etcd.url(), &["--listen", &address]).await;
     }
+
+    // The kills struck: one keeper after the other is gone.
+    assert!(keepers() > KILLS / 2, "only {} keepers for {KILLS} kills", keepers());
 
     // What is due by now is decided before anything is counted.
     let until = set.iter().map(|view| view.set_at_ms).max().unwrap() + 40_000;

@@ -201,7 +201,7 @@ impl Schedules {
             }
             Some(Verb::Run(Named { names })) => {
                 for name in names {
-                    let job = client.run_schedule(&namespace, &name).await?;
+                    let job = client.run_schedule(&namespace, &name).await?.job;
                     tell(&name, job.to_string());
                 }
             }

@@ -1,5 +1,6 @@
 //! A schedule, as a row, at length and as JSON.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ pub(crate) struct Schedule {
     pub(crate) zone: String,
     /// The definition: `NAME` or `NAME@REVISION`.
     pub(crate) definition: String,
+    /// Values of its parameters, as one gives them.
+    pub(crate) parameters: BTreeMap<String, String>,
     pub(crate) overlap: &'static str,
     pub(crate) missed: &'static str,
     /// Older times are not made up for; none: whatever their age.
@@ -54,6 +57,21 @@ fn time(at_ms: u64) -> String {
     rfc3339(at_ms).unwrap_or_default()
 }
 
+/// A parameter's value as it would be given on a command line.
+fn as_given(value: &v1::Argument) -> String {
+    use v1::argument::Value;
+    match &value.value {
+        None => "null".to_owned(),
+        Some(Value::Word(text) | Value::Text(text) | Value::Number(text)) => text.clone(),
+        Some(Value::Truth(truth)) => truth.to_string(),
+        Some(Value::List(list)) => list.items.iter().map(as_given).collect::<Vec<_>>().join(","),
+        Some(Value::Map(map)) => {
+            let entries = map.entries.iter().map(|(name, value)| format!("{name}: {}", as_given(value)));
+            format!("{{{}}}", entries.collect::<Vec<_>>().join(", "))
+        }
+    }
+}
+
 impl From<v1::ScheduleView> for Schedule {
     fn from(view: v1::ScheduleView) -> Self {
         let schedule = view.schedule.unwrap_or_default();
@@ -65,6 +83,7 @@ impl From<v1::ScheduleView> for Schedule {
             name: view.name,
             cron: schedule.cron,
             zone: some(schedule.zone).unwrap_or_else(|| "UTC".to_owned()),
+            parameters: run.arguments.into_iter().map(|(name, value)| (name, as_given(&value))).collect(),
             definition: match run.revision {
                 0 => run.name,
                 revision => format!("{}@{revision}", run.name),
@@ -168,6 +187,7 @@ impl Detail for Schedule {
 
     fn show(&self, page: &mut Page<'_>) -> io::Result<()> {
         let window = self.window_ms.map(|window| duration_for_people(Duration::from_millis(window)));
+        let with = self.parameters.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ");
         let last = match (&self.last, &self.last_job) {
             (Some(last), Some(job)) => format!("{last}  job {job}"),
             (last, _) => last.clone().unwrap_or_default(),
@@ -176,6 +196,7 @@ impl Detail for Schedule {
             ("schedule", Cell::new(self.full_name())),
             ("state", self.state()),
             ("runs", Cell::new(&self.definition)),
+            ("with", Cell::optional(&with)),
             ("cron", Cell::new(format!("{}  ({})", self.cron, self.zone))),
             ("overlap", Cell::new(self.overlap)),
             ("missed", Cell::new(self.missed)),

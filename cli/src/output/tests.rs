@@ -2,6 +2,7 @@
 
 mod definitions;
 mod explain;
+mod schedules;
 
 use std::collections::BTreeMap;
 
@@ -258,6 +259,7 @@ pub(crate) fn documented_views() -> Vec<(&'static str, String)> {
         ("define", json(&definitions::defined())),
         ("definitions", json(&definitions::definition())),
         ("definition", json(&definitions::at_length())),
+        ("schedules", json(&schedules::schedule())),
         ("store", json(&Store::from(full_store()))),
         ("recovered", json(&recovered())),
         ("started", json(&started())),

@@ -2,7 +2,6 @@
 
 use muster_graph::ids::Millis;
 use muster_graph::schedule::Progress;
-use muster_graph::spec::is_namespace;
 use muster_proto::storage::ScheduleRecord;
 use muster_proto::v1;
 use muster_proto::v1::schedules_server::Schedules;
@@ -33,13 +32,7 @@ enum Changed {
 }
 
 fn key_of(namespace: &str, name: &str) -> Result<Key, Status> {
-    let namespace = if namespace.is_empty() { "default" } else { namespace };
-    if !is_namespace(namespace) {
-        return Err(Status::invalid_argument(format!(
-            "namespace: '{}' cannot name one: a-z, 0-9 and -, a letter or digit first and last",
-            namespace.escape_debug()
-        )));
-    }
+    let namespace = definitions::namespace(namespace.to_owned())?;
     let plain = |c: char| c.is_alphanumeric() || "._- ".contains(c);
     if name.is_empty() || name.chars().count() > NAME_CHARS_MAX || !name.chars().all(plain) || name.trim() != name {
         return Err(Status::invalid_argument(format!(
@@ -47,7 +40,13 @@ fn key_of(namespace: &str, name: &str) -> Result<Key, Status> {
             name.escape_debug()
         )));
     }
-    Ok(keys::schedule(namespace, name))
+    Ok(keys::schedule(&namespace, name))
+}
+
+/// Times are looked for second by second where they are rare.
+async fn off_the_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Status> {
+    let done = crate::blocking::run(work).await;
+    done.map_err(|error| Status::internal(format!("reading the times ended early: {error}")))
 }
 
 fn decode(key: &Key, entry: &Entry) -> Result<ScheduleRecord, Status> {
@@ -141,9 +140,8 @@ impl Schedules for Api {
         }
         let checked = schedule.clone();
         // A pattern that no day meets takes a while to be found out.
-        crate::blocking::run(move || timetable(&checked).map(drop))
-            .await
-            .map_err(|error| Status::internal(format!("reading the times ended early: {error}")))?
+        off_the_thread(move || timetable(&checked).map(drop))
+            .await?
             .map_err(|error| Status::invalid_argument(format!("schedule.{error}")))?;
         let Some(run) = &mut schedule.run else { return Err(Status::invalid_argument("schedule.run: missing")) };
         let (namespace, _) = keys::schedule_of(&key.name).unwrap_or_default();
@@ -186,7 +184,7 @@ impl Schedules for Api {
     ) -> Result<Response<v1::ListSchedulesResponse>, Status> {
         let namespace = request.into_inner().namespace;
         let prefix = if namespace.is_empty() { String::new() } else { format!("{namespace}/") };
-        let mut schedules = Vec::new();
+        let mut records = Vec::new();
         let mut scan = Scan { prefix, ..Scan::default() };
         loop {
             let page = self.shared.options.state.scan(Keyspace::Schedules, scan.clone()).await.map_err(store)?;
@@ -197,13 +195,17 @@ impl Schedules for Api {
                     problem: status.message().to_owned(),
                     ..ScheduleRecord::default()
                 });
-                schedules.push(view(&entry.name, record, self.shared.now(), 1));
+                records.push((entry.name, record));
             }
             match page.next {
                 Some(after) => (scan.after, scan.at) = (Some(after), Some(page.revision)),
-                None => return Ok(Response::new(v1::ListSchedulesResponse { schedules })),
+                None => break,
             }
         }
+        let now = self.shared.now();
+        let listed = move || records.into_iter().map(|(name, record)| view(&name, record, now, 1)).collect();
+        let schedules = off_the_thread(listed).await?;
+        Ok(Response::new(v1::ListSchedulesResponse { schedules }))
     }
 
     async fn get_schedule(
@@ -214,8 +216,7 @@ impl Schedules for Api {
         let key = key_of(&namespace, &name)?;
         let record = self.schedule_record(&key).await?;
         let now = self.shared.now();
-        let shown = crate::blocking::run(move || view(&key.name, record, now, times)).await;
-        shown.map(Response::new).map_err(|error| Status::internal(format!("reading the times ended early: {error}")))
+        off_the_thread(move || view(&key.name, record, now, times)).await.map(Response::new)
     }
 
     async fn delete_schedule(
