@@ -7,25 +7,26 @@
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
 use muster_graph::spec::resource_variable;
+use muster_proto::v1::stage_work::Work;
 use muster_proto::v1::{self, Outcome};
 use tokio::time::{Instant, sleep_until};
 
-use crate::blocking;
 use crate::clock;
 use crate::control::{Control, StopCause};
 use crate::core::Core;
 use crate::group::Group;
 use crate::keys::AttemptKey;
 use crate::load::inputs::NotLoaded;
-use crate::output::publish::{self, Unpublishable};
+use crate::place::{self, Gone};
 use crate::runtime::{Ended, HowEnded, NotStarted, RunningTask, Setting, TaskSignal};
 use crate::store::journal::Line;
-use crate::store::layout::Room;
+use crate::store::workspaces::Workspace;
 
 /// Between SIGTERM and SIGKILL when the stage does not say.
 const GRACE: Duration = Duration::from_secs(10);
@@ -42,6 +43,12 @@ pub(crate) struct Accepted {
     pub(crate) admitted_us: u64,
 }
 
+impl Accepted {
+    fn has_inputs(&self) -> bool {
+        self.group.inputs_revision > 0 || !self.each.is_empty()
+    }
+}
+
 /// Runs an attempt to its result.
 pub(crate) async fn run(core: Arc<Core>, accepted: Accepted) {
     let (key, fence, owner) = (accepted.key, accepted.group.fence, accepted.group.owner_address.clone());
@@ -55,7 +62,8 @@ pub(crate) async fn run(core: Arc<Core>, accepted: Accepted) {
     core.keep_result(key, &owner, finished).await;
 }
 
-fn finished(outcome: Outcome, message: impl Into<String>) -> v1::AttemptFinished {
+/// Now, in this way.
+pub(crate) fn finished(outcome: Outcome, message: impl Into<String>) -> v1::AttemptFinished {
     v1::AttemptFinished {
         outcome: outcome as i32,
         finished_at_ms: clock::wall_ms(),
@@ -68,8 +76,9 @@ async fn drive(core: &Arc<Core>, accepted: Accepted) -> v1::AttemptFinished {
     let control = accepted.control.clone();
     let ready = match control.stop.run_until_cancelled(get_ready(core, &accepted)).await {
         None => {
-            let room = core.layout.attempt(accepted.key);
-            tidy(room, false).await;
+            if accepted.has_inputs() {
+                place::remove_what_was_brought(core, accepted.key).await;
+            }
             return stopped(&control);
         }
         Some(Err(finished)) => return *finished,
@@ -92,12 +101,12 @@ fn stopped(control: &Control) -> v1::AttemptFinished {
 }
 
 struct Ready {
-    setting: Setting,
-    timeout: Option<Duration>,
-    grace: Duration,
+    work: Arc<v1::StageWork>,
+    kind: Work,
+    item: Option<String>,
 }
 
-/// All that comes before the process. Given up at any await when the attempt is stopped.
+/// What is loaded, and the wait for a share of the machine. Given up at any await when the attempt is stopped.
 async fn get_ready(core: &Arc<Core>, accepted: &Accepted) -> Result<Ready, Box<v1::AttemptFinished>> {
     let Accepted { key, group, each, control, .. } = accepted;
     let advisors = core.advisors(&group.owner_address);
@@ -134,7 +143,6 @@ async fn get_ready(core: &Arc<Core>, accepted: &Accepted) -> Result<Ready, Box<v
                 .map_err(|message| fail(Outcome::InputUnreadable, message))?,
         ),
     };
-    let room = core.layout.attempt(*key);
     // Bringing inputs takes no share of the machine that is accounted for; what follows does.
     if upstreams.is_some() || !each.is_empty() {
         let places = upstreams.as_ref().map_or(&[][..], |upstreams| upstreams.as_slice());
@@ -148,18 +156,7 @@ async fn get_ready(core: &Arc<Core>, accepted: &Accepted) -> Result<Ready, Box<v
         })?;
     }
     control.go.cancelled().await;
-    let setting = Setting {
-        key: *key,
-        work: kind,
-        env: environment(*key, &work, &group.stage_path, item, &core.table.told(*key), &room)
-            .map_err(|message| fail(Outcome::LaunchRefused, message))?,
-        room: room.path().to_owned(),
-        log_cap_bytes: core.options.log_cap_bytes,
-        memory_bytes: group.need.memory_bytes,
-    };
-    core.runtime.prepare(&setting).await.map_err(|error| Box::new(not_started(error)))?;
-    let grace = if work.grace_ms == 0 { GRACE } else { Duration::from_millis(work.grace_ms) };
-    Ok(Ready { setting, timeout: (work.timeout_ms > 0).then(|| Duration::from_millis(work.timeout_ms)), grace })
+    Ok(Ready { work, kind, item })
 }
 
 fn not_started(error: NotStarted) -> v1::AttemptFinished {
@@ -180,9 +177,10 @@ fn environment(
     stage_path: &str,
     item: Option<String>,
     named: &BTreeMap<String, String>,
-    room: &Room,
+    workspace: &Workspace,
+    input: PathBuf,
 ) -> Result<Vec<(String, String)>, String> {
-    let path = |path: std::path::PathBuf| {
+    let path = |path: PathBuf| {
         path.into_os_string()
             .into_string()
             .map_err(|path| format!("the data directory's path is not UTF-8: {}", path.display()))
@@ -190,7 +188,7 @@ fn environment(
     let mut env: BTreeMap<String, String> =
         INHERITED.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))).collect();
     env.entry("PATH".to_owned()).or_insert_with(|| DEFAULT_PATH.to_owned());
-    env.insert("TMPDIR".to_owned(), path(room.work())?);
+    env.insert("TMPDIR".to_owned(), path(workspace.work())?);
     env.extend(work.env.iter().map(|(name, value)| (name.clone(), value.clone())));
     env.extend(named.iter().map(|(resource, text)| (resource_variable(resource), text.clone())));
     let mut own = |name: &str, value: String| drop(env.insert(format!("MUSTER_{name}"), value));
@@ -200,8 +198,8 @@ fn environment(
     own("TASK_INDEX", key.index.to_string());
     own("TASK_COUNT", work.task_count.to_string());
     own("ATTEMPT", key.attempt.to_string());
-    own("INPUT_DIR", path(room.input())?);
-    own("OUTPUT_DIR", path(room.output())?);
+    own("INPUT_DIR", path(input)?);
+    own("OUTPUT_DIR", path(workspace.output())?);
     if let Some(item) = item {
         own("ITEM", item);
     }
@@ -219,15 +217,47 @@ enum Asked {
     TimeOut,
 }
 
+/// From a workspace to what was left in it.
 async fn run_process(core: &Arc<Core>, accepted: &Accepted, ready: Ready) -> v1::AttemptFinished {
     let Accepted { key, group, control, .. } = accepted;
-    let Ready { setting, timeout, grace } = ready;
+    let Ready { work, kind, item } = ready;
+    let Work::Process(process) = &kind;
+    let script = match &process.run {
+        Some(v1::process::Run::Script(script)) => Some(script.text.as_str()),
+        _ => None,
+    };
+    let workspace = match place::take(core, *key, script).await {
+        Ok(workspace) => workspace,
+        Err(message) => return finished(Outcome::ExecutorLost, message),
+    };
+    let leave = |for_certain, workspace, result| {
+        place::leave(core, *key, Gone { workspace, had_inputs: accepted.has_inputs(), for_certain, result })
+    };
+    if control.stop.is_cancelled() {
+        return leave(true, workspace, stopped(control)).await;
+    }
     let room = core.layout.attempt(*key);
+    let named = core.table.told(*key);
+    let env = match environment(*key, &work, &group.stage_path, item, &named, &workspace, room.input()) {
+        Ok(env) => env,
+        Err(message) => return leave(true, workspace, finished(Outcome::LaunchRefused, message)).await,
+    };
+    let setting = Setting {
+        key: *key,
+        work: kind,
+        env,
+        directory: workspace.work(),
+        script: workspace.script(),
+        stdout: room.stdout(),
+        stderr: room.stderr(),
+        log_cap_bytes: core.options.log_cap_bytes,
+        memory_bytes: group.need.memory_bytes,
+    };
     let mut task = match core.runtime.start(setting).await {
         Ok(task) => task,
         Err(error) => {
-            tidy(room, false).await;
-            return not_started(error);
+            let never_ran = matches!(error, NotStarted::Task(_));
+            return leave(never_ran, workspace, not_started(error)).await;
         }
     };
     let began = Instant::now();
@@ -235,16 +265,14 @@ async fn run_process(core: &Arc<Core>, accepted: &Accepted, ready: Ready) -> v1:
     let admitted_us = Some(accepted.admitted_us);
     core.journal.note(Line { admitted_us, pid: task.pid(), ..core.line("start", *key, group.fence) }).await;
     core.outbox.started(*key, group.owner_address.clone(), task.started_at_ms());
+    let timeout = (work.timeout_ms > 0).then(|| Duration::from_millis(work.timeout_ms));
+    let grace = if work.grace_ms == 0 { GRACE } else { Duration::from_millis(work.grace_ms) };
     let times = Times { deadline: timeout.map(|after| began + after), grace, lost_after_ms: group.lost_after_ms };
     let (ended, asked) = watch(task.as_mut(), control, &times).await;
     core.table.release(*key);
 
-    let mut result = judge(ended, asked, control, timeout);
-    if result.outcome() == Outcome::Succeeded {
-        result = publish_output(room, result).await;
-    } else {
-        tidy(room, result.outcome() != Outcome::Cancelled).await;
-    }
+    let for_certain = ended != Ended::Lost;
+    let mut result = leave(for_certain, workspace, judge(ended, asked, control, timeout)).await;
     result.started_at_ms = task.started_at_ms();
     result.finished_at_ms = clock::wall_ms();
     result
@@ -333,31 +361,4 @@ fn signal_name(signal: i32) -> &'static str {
         24 => " (SIGXCPU)",
         _ => "",
     }
-}
-
-/// Publishes and tidies in one go: each visit to the blocking threads costs a short task dearly.
-async fn publish_output(room: Room, mut result: v1::AttemptFinished) -> v1::AttemptFinished {
-    let exit = result.exit;
-    let published = blocking::run(move || {
-        let published = publish::publish(&room);
-        publish::tidy(&room, published.is_err());
-        published
-    })
-    .await;
-    let mut failed = match published {
-        Ok(Ok(output)) => {
-            result.output = Some(output);
-            return result;
-        }
-        Ok(Err(problem @ Unpublishable::Task(_))) => finished(Outcome::Failed, problem.to_string()),
-        Ok(Err(problem @ Unpublishable::Machine(_))) => finished(Outcome::ExecutorLost, problem.to_string()),
-        Err(stopped) => finished(Outcome::ExecutorLost, stopped.to_string()),
-    };
-    failed.exit = exit;
-    failed
-}
-
-async fn tidy(room: Room, keep_work: bool) {
-    // Only a closing runtime refuses; then the next clean-up does it.
-    let _ = blocking::run(move || publish::tidy(&room, keep_work)).await;
 }

@@ -32,6 +32,7 @@ use crate::store::fences::Fences;
 use crate::store::journal::{Journal, Line};
 use crate::store::layout::Layout;
 use crate::store::outbox::Outbox;
+use crate::store::workspaces::Workspaces;
 use crate::table::{Table, Verdict};
 use crate::tasks::Tasks;
 use crate::uplink::channels::Channels;
@@ -57,6 +58,7 @@ pub(crate) struct Core {
     pub(crate) items: Blobs<v1::Items>,
     pub(crate) upstreams: Upstreams,
     pub(crate) inputs: Inputs,
+    pub(crate) workspaces: Workspaces,
     pub(crate) runtime: Arc<dyn TaskRuntime>,
     pub(crate) channels: Channels,
     pub(crate) home: Arc<Home>,

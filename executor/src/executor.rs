@@ -29,6 +29,7 @@ use crate::store::fences::Fences;
 use crate::store::journal::Journal;
 use crate::store::layout::Layout;
 use crate::store::outbox::Outbox;
+use crate::store::workspaces::Workspaces;
 use crate::table::Table;
 use crate::tasks::Tasks;
 use crate::uplink::channels::Channels;
@@ -90,6 +91,8 @@ impl Executor {
         for directory in [layout.jobs(), layout.blobs()] {
             std::fs::create_dir_all(&directory).map_err(Error::data_dir("create", &directory))?;
         }
+        let workspaces =
+            Workspaces::open(layout.workspaces()).map_err(Error::data_dir("create", layout.workspaces()))?;
         let fences = Fences::open(&layout.fences(), Some(identity.lock.clone()))
             .await
             .map_err(Error::data_dir("read", layout.fences()))?;
@@ -117,6 +120,7 @@ impl Executor {
             items: Blobs::new(layout.blobs()),
             upstreams: Upstreams::default(),
             inputs: Inputs::new(identity.id.clone(), layout.clone(), channels.clone()),
+            workspaces,
             runtime,
             home: Arc::new(Home::new(&options.schedulers)),
             channels,

@@ -30,6 +30,7 @@ mod load;
 mod metrics;
 mod options;
 mod output;
+mod place;
 mod resources;
 mod retention;
 pub mod runtime;

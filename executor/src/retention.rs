@@ -21,6 +21,9 @@ pub(crate) async fn keep_house(core: Arc<Core>) {
         ticks.tick().await;
         let core = core.clone();
         let round = crate::blocking::run(move || {
+            if let Err(error) = core.workspaces.remove_earlier() {
+                tracing::warn!(%error, "cannot remove what tasks of an earlier life left");
+            }
             let (age, bytes) = (core.options.cache_age, core.options.cache_bytes);
             clean(&core.layout.jobs(), &core.layout.blobs(), age, bytes, |job| core.table.has_job(job))
         });

@@ -29,15 +29,15 @@ pub(crate) enum Unpublishable {
 }
 
 /// Describes and publishes what lies in the output directory. Without files nothing is made.
-pub(crate) fn publish(room: &Room) -> Result<v1::Output, Unpublishable> {
-    let output = room.output();
+pub(crate) fn publish(output: &Path, room: &Room) -> Result<v1::Output, Unpublishable> {
     let mut entries = Vec::new();
-    walk(&output, "", 0, &mut entries)?;
+    walk(output, "", 0, &mut entries)?;
     if entries.is_empty() {
         return Ok(v1::Output::default());
     }
     let manifest = Manifest::new(entries);
-    fs::rename(&output, room.published())?;
+    fs::create_dir_all(room.path())?;
+    fs::rename(output, room.published())?;
     manifest.write(&room.manifest())?;
     Ok(manifest.summary())
 }
@@ -97,24 +97,4 @@ fn describe(file: &PathBuf, path: String, mode: u32) -> io::Result<Entry> {
     let mut hasher = blake3::Hasher::new();
     hasher.update_reader(File::open(file)?)?;
     Ok(Entry { path, mode, bytes: hasher.count(), hash: *hasher.finalize().as_bytes() })
-}
-
-/// Removes what an attempt needs only while it runs. What cannot be removed now goes with the job.
-pub(crate) fn tidy(room: &Room, keep_work: bool) {
-    let empty_or_not = |path: PathBuf| drop(fs::remove_dir(path));
-    let whole = |path: PathBuf| match fs::remove_dir(&path) {
-        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => drop(fs::remove_dir_all(&path)),
-        _ => {}
-    };
-    whole(room.input());
-    if keep_work {
-        empty_or_not(room.work());
-        empty_or_not(room.output());
-    } else {
-        whole(room.work());
-        whole(room.output());
-        let _ = fs::remove_file(room.script());
-    }
-    // Of an attempt that left nothing, nothing is left.
-    empty_or_not(room.path().to_owned());
 }

@@ -14,7 +14,7 @@ use muster_proto::v1;
 pub use crate::keys::AttemptKey;
 pub use crate::supervisor::wire::HowEnded;
 
-/// One attempt as a runtime sees it. All directories exist, except those a runtime makes in [`TaskRuntime::prepare`].
+/// One attempt as a runtime sees it. All that is named exists, but for the logs.
 #[derive(Debug, Clone)]
 pub struct Setting {
     /// Which attempt.
@@ -23,8 +23,14 @@ pub struct Setting {
     pub work: v1::stage_work::Work,
     /// The whole environment, nothing else is inherited.
     pub env: Vec<(String, String)>,
-    /// The attempt's own directory.
-    pub room: PathBuf,
+    /// Where it runs.
+    pub directory: PathBuf,
+    /// Holds the text of a script, if the work is one.
+    pub script: PathBuf,
+    /// Gets what it prints. Made, with its directory, when the first byte comes.
+    pub stdout: PathBuf,
+    /// Gets what it prints as errors.
+    pub stderr: PathBuf,
     /// How much is kept of stdout, and of stderr, in bytes.
     pub log_cap_bytes: u64,
     /// Limit of memory in bytes; 0: none.
@@ -68,8 +74,6 @@ pub enum TaskSignal {
 /// Runs tasks.
 #[async_trait]
 pub trait TaskRuntime: Send + Sync + 'static {
-    /// Makes what the start needs: directories, a script's file. Nothing runs yet, so it may be given up at any time.
-    async fn prepare(&self, setting: &Setting) -> Result<(), NotStarted>;
     /// Starts it. Not cancel-safe: if the caller goes away the task may run; its end must then be awaited by nobody.
     async fn start(&self, setting: Setting) -> Result<Box<dyn RunningTask>, NotStarted>;
     /// Ends everything and takes no more.

@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -100,21 +100,6 @@ impl ProcessRuntime {
 
 #[async_trait]
 impl TaskRuntime for ProcessRuntime {
-    async fn prepare(&self, setting: &Setting) -> Result<(), NotStarted> {
-        let room = setting.room.clone();
-        let Work::Process(process) = &setting.work;
-        let script = match &process.run {
-            Some(ProcessRun::Script(script)) => Some(script.text.clone()),
-            _ => None,
-        };
-        let made = tokio::task::spawn_blocking(move || make_room(&room, script.as_deref())).await;
-        match made {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(NotStarted::Runtime(format!("cannot make the task's directory: {error}"))),
-            Err(stopped) => Err(NotStarted::Runtime(stopped.to_string())),
-        }
-    }
-
     async fn start(&self, setting: Setting) -> Result<Box<dyn RunningTask>, NotStarted> {
         let gone = || NotStarted::Runtime("the executor stops".to_owned());
         let run = self.next_run.fetch_add(1, Ordering::Relaxed);
@@ -123,11 +108,11 @@ impl TaskRuntime for ProcessRuntime {
         let Work::Process(process) = setting.work;
         let start = Start {
             run,
-            argv: argv(process, &setting.room)?,
+            argv: argv(process, setting.script)?,
             env,
-            directory: setting.room.join("work"),
-            stdout: setting.room.join("stdout"),
-            stderr: setting.room.join("stderr"),
+            directory: setting.directory,
+            stdout: setting.stdout,
+            stderr: setting.stderr,
             log_cap_bytes: setting.log_cap_bytes,
             memory_bytes: setting.memory_bytes,
         };
@@ -151,28 +136,12 @@ impl TaskRuntime for ProcessRuntime {
     }
 }
 
-fn make_room(room: &Path, script: Option<&str>) -> io::Result<()> {
-    match std::fs::create_dir(room) {
-        // The stage's first attempt here.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => std::fs::create_dir_all(room)?,
-        // Made for its inputs.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        made => made?,
-    }
-    std::fs::create_dir(room.join("work"))?;
-    std::fs::create_dir(room.join("output"))?;
-    match script {
-        Some(text) => std::fs::write(room.join("script"), text),
-        None => Ok(()),
-    }
-}
-
-fn argv(process: v1::Process, room: &Path) -> Result<Vec<String>, NotStarted> {
+fn argv(process: v1::Process, script_file: PathBuf) -> Result<Vec<String>, NotStarted> {
     match process.run {
         Some(ProcessRun::Argv(argv)) => Ok(argv.args),
         Some(ProcessRun::Script(script)) => {
             let mut argv = if script.shell.is_empty() { vec![DEFAULT_SHELL.to_owned()] } else { script.shell };
-            let path = room.join("script").into_os_string().into_string().map_err(|path| {
+            let path = script_file.into_os_string().into_string().map_err(|path| {
                 NotStarted::Runtime(format!("the data directory's path is not UTF-8: {}", path.display()))
             })?;
             argv.push(path);

@@ -3,14 +3,15 @@
 //! ```text
 //! executor.lock  executor.id  incarnation  fences.log  outbox.log  journal.jsonl  supervisor.lock
 //! blobs/<digest>                                         specs and items, by content
+//! workspaces/<number>/work/ output/ script               of tasks that run; see [`super::workspaces`]
 //! jobs/<job>/<stage>/<index>.<attempt>/
-//!     work/ output/ input/<stage name>/<index>/          while it runs
-//!     script  stdout  stderr  stdout.truncated  stderr.truncated
+//!     input/<stage name>/<index>/                        while it runs
+//!     stdout  stderr  stdout.truncated  stderr.truncated
 //!     published/  manifest                               of a successful attempt that left files
+//!     work/ output/                                      of a failed one
 //! ```
 //!
-//! Making and removing directories is what a short task costs the executor most, so there are no more than these: a
-//! task and its attempt share a level, and a task's temporary files go to its work directory.
+//! An attempt that leaves nothing has no directory; its job has one in any case. A task's temporary files go to its work directory.
 //!
 //! Invariant: every component is a number, a checked digest, or the encoding of [`directory_name`], so nothing that
 //! arrives from another machine can name a path outside.
@@ -56,6 +57,10 @@ impl Layout {
         self.root.join("jobs")
     }
 
+    pub(crate) fn workspaces(&self) -> PathBuf {
+        self.root.join("workspaces")
+    }
+
     pub(crate) fn job(&self, job: JobId) -> PathBuf {
         self.jobs().join(job.to_string())
     }
@@ -65,7 +70,7 @@ impl Layout {
     }
 }
 
-/// The directory of one attempt.
+/// The directory of one attempt, which need not exist.
 #[derive(Debug, Clone)]
 pub(crate) struct Room(PathBuf);
 
@@ -74,11 +79,12 @@ impl Room {
         &self.0
     }
 
+    /// Where what a failed attempt had in its work directory is kept.
     pub(crate) fn work(&self) -> PathBuf {
         self.0.join("work")
     }
 
-    /// Where the task writes.
+    /// Where what a failed attempt had in its output directory is kept.
     pub(crate) fn output(&self) -> PathBuf {
         self.0.join("output")
     }
@@ -94,10 +100,6 @@ impl Room {
 
     pub(crate) fn input(&self) -> PathBuf {
         self.0.join("input")
-    }
-
-    pub(crate) fn script(&self) -> PathBuf {
-        self.0.join("script")
     }
 
     pub(crate) fn stdout(&self) -> PathBuf {

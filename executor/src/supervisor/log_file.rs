@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
@@ -73,7 +73,7 @@ impl LogFile {
         if fits > 0 {
             let written = match &mut self.file {
                 Some(file) => file.write_all(&data[..fits]),
-                None => File::create(&self.path).and_then(|file| self.file.insert(file).write_all(&data[..fits])),
+                None => create(&self.path).and_then(|file| self.file.insert(file).write_all(&data[..fits])),
             };
             match written {
                 Ok(()) => self.room -= fits as u64,
@@ -91,5 +91,16 @@ impl LogFile {
             // On a full disk the mark cannot be made either; the log is short then, and unmarked.
             let _ = File::create(mark);
         }
+    }
+}
+
+/// Most attempts that print nothing have no directory.
+fn create(path: &Path) -> std::io::Result<File> {
+    match (File::create(path), path.parent()) {
+        (Err(error), Some(directory)) if error.kind() == std::io::ErrorKind::NotFound => {
+            std::fs::create_dir_all(directory)?;
+            File::create(path)
+        }
+        (created, _) => created,
     }
 }

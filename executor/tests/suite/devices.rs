@@ -35,14 +35,14 @@ fn using(scheduler: &Scheduler, locks: &std::path::Path, gpu: u32, then: &str) -
 
 /// What a task said that it has, once it runs.
 async fn has(place: &Place, attempt: &AttemptRef) -> String {
-    let note = place.room(attempt).join("work/has");
+    let note = place.work(attempt).await.join("has");
     let read = || std::fs::read_to_string(&note).unwrap_or_default();
     eventually("the task runs", || read().ends_with('\n')).await;
     read().trim().to_owned()
 }
 
-fn go_on(place: &Place, attempt: &AttemptRef) {
-    std::fs::write(place.room(attempt).join("work/go"), "").unwrap();
+async fn go_on(place: &Place, attempt: &AttemptRef) {
+    std::fs::write(place.work(attempt).await.join("go"), "").unwrap();
 }
 
 const UNTIL_TOLD: &str = "until [ -e go ]; do sleep 0.02; done";
@@ -65,13 +65,13 @@ async fn each_task_has_devices_of_its_own_for_as_long_as_it_runs() {
     let two = world.launcher.launch_all(two).await.remove(0);
     let waits = world.launcher.launch_all(waits).await.remove(0);
     assert_eq!((has(&world.place, &one).await, has(&world.place, &two).await), ("0".to_owned(), "1,3".to_owned()));
-    go_on(&world.place, &one);
+    go_on(&world.place, &one).await;
     assert_outcome(&world.scheduler.result(&one).await, Outcome::Succeeded);
-    assert!(!world.place.room(&waits).join("work/has").exists(), "one is free, and it needs two");
-    go_on(&world.place, &two);
+    assert!(world.place.runs_in(&waits).is_none(), "one is free, and it needs two");
+    go_on(&world.place, &two).await;
     assert_outcome(&world.scheduler.result(&two).await, Outcome::Succeeded);
     assert_eq!(has(&world.place, &waits).await, "0,1");
-    go_on(&world.place, &waits);
+    go_on(&world.place, &waits).await;
     assert_outcome(&world.scheduler.result(&waits).await, Outcome::Succeeded);
 
     let mut counted = group(&world.scheduler, job(), "", 0..1);

@@ -111,8 +111,7 @@ async fn what_waits_is_given_back_when_it_is_asked_for_and_what_runs_goes_on() {
     let finished = world.scheduler.result(&waiting).await;
     assert_outcome(&finished, Outcome::GivenBack);
     assert_eq!(finished.started_at_ms, 0);
-    let work = world.place.room(&running).join("work");
-    eventually("it runs", || work.exists()).await;
+    let work = world.place.work(&running).await;
     std::fs::write(work.join("go"), "").unwrap();
     assert_outcome(&world.scheduler.result(&running).await, Outcome::Succeeded);
     assert_outcome(&world.scheduler.result(&next).await, Outcome::Succeeded);
@@ -199,7 +198,9 @@ async fn tasks_see_their_environment_and_nothing_else() {
     assert_outcome(&world.scheduler.result(&attempt).await, Outcome::Succeeded);
     let room = world.place.room(&attempt);
     let text = std::fs::read_to_string(room.join("stdout")).unwrap();
-    assert!(text.starts_with(&format!("{}\n", room.canonicalize().unwrap().join("work").display())), "{text}");
+    let work = text.lines().next().unwrap();
+    let workspace = work.strip_suffix("/work").unwrap();
+    assert!(workspace.starts_with(&world.place.path().join("workspaces").display().to_string()), "{text}");
     for line in [
         "COLOUR=green".to_owned(),
         format!("MUSTER_JOB_ID={}", attempt.job_id),
@@ -209,9 +210,9 @@ async fn tasks_see_their_environment_and_nothing_else() {
         "MUSTER_TASK_COUNT=2".to_owned(),
         "MUSTER_ATTEMPT=1".to_owned(),
         "MUSTER_SHUFFLE_PARTS=5".to_owned(),
-        format!("MUSTER_OUTPUT_DIR={}", room.join("output").display()),
+        format!("MUSTER_OUTPUT_DIR={workspace}/output"),
         format!("MUSTER_INPUT_DIR={}", room.join("input").display()),
-        format!("TMPDIR={}", room.join("work").display()),
+        format!("TMPDIR={work}"),
     ] {
         assert!(text.lines().any(|found| found == line), "{line} in {text}");
     }

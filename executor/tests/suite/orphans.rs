@@ -80,7 +80,7 @@ async fn kill_9_of_the_executor_leaves_no_process() {
     let address = registered(&scheduler, 1).await;
     let digest = scheduler.put_blob(&script(ESCAPES));
     let attempt = Launcher::to(address, 1).await.launch_all(group(&scheduler, job(), &digest, 0..1)).await.remove(0);
-    let pids = escaped(&place.room(&attempt).join("work")).await;
+    let pids = escaped(&place.work(&attempt).await).await;
     host.0.kill().unwrap();
     host.0.wait().unwrap();
     assert!(lives(*pids.last().unwrap()), "it was the executor that was killed");
@@ -105,9 +105,9 @@ async fn a_task_that_ends_takes_all_its_processes_along() {
         .launch_script("( ( setsid sh -c 'echo $$ > daemon; exec sleep 1000' & ) & ); echo $$ > task; sleep 1000")
         .await;
     let attempt = world.launch_script(&text).await;
-    let work = world.place.room(&attempt).join("work");
+    let work = world.place.work(&attempt).await;
     let pids = escaped(&work).await;
-    let others = world.place.room(&other).join("work");
+    let others = world.place.work(&other).await;
     eventually("the other one runs", || ["daemon", "task"].iter().all(|name| pid(&others.join(name)).is_some())).await;
     let others: Vec<i32> = ["daemon", "task"].iter().map(|name| pid(&others.join(name)).unwrap()).collect();
     std::fs::write(&gate, "").unwrap();
@@ -130,7 +130,7 @@ async fn when_the_supervisor_is_killed_its_tasks_end_and_a_new_one_takes_over() 
     let mut launcher = Launcher::to(address, 1).await;
     let digest = scheduler.put_blob(&script(&ESCAPES.replace("env -i ", "")));
     let attempt = launcher.launch_all(group(&scheduler, job(), &digest, 0..1)).await.remove(0);
-    let pids = escaped(&place.room(&attempt).join("work")).await;
+    let pids = escaped(&place.work(&attempt).await).await;
     let supervisor = child_of(host.0.id()).expect("the executor has a supervisor");
     kill_process(Pid::from_raw(supervisor).unwrap(), Signal::KILL).unwrap();
     let finished = scheduler.result(&attempt).await;

@@ -34,6 +34,30 @@ impl Place {
         self.path().join(format!("jobs/{job_id}/{stage}/{index}.{attempt}"))
     }
 
+    /// Where an attempt runs, if it does: as its own process says.
+    pub(crate) fn runs_in(&self, attempt: &AttemptRef) -> Option<PathBuf> {
+        let AttemptRef { job_id, stage: _, index, attempt } = attempt;
+        let its = [
+            format!("MUSTER_JOB_ID={job_id}"),
+            format!("MUSTER_TASK_INDEX={index}"),
+            format!("MUSTER_ATTEMPT={attempt}"),
+        ];
+        std::fs::read_dir("/proc").unwrap().flatten().find_map(|process| {
+            let environ = std::fs::read_to_string(process.path().join("environ")).ok()?;
+            let has = |wanted: &str| environ.split('\0').any(|variable| variable == wanted);
+            let directory = environ.split('\0').find_map(|variable| variable.strip_prefix("TMPDIR="))?;
+            (its.iter().all(|wanted| has(wanted)) && Path::new(directory).starts_with(self.path()))
+                .then(|| directory.into())
+        })
+    }
+
+    /// Where an attempt runs, once it does.
+    pub(crate) async fn work(&self, attempt: &AttemptRef) -> PathBuf {
+        let found = std::sync::OnceLock::new();
+        eventually("it runs", || self.runs_in(attempt).is_some_and(|work| found.set(work).is_ok())).await;
+        found.into_inner().unwrap()
+    }
+
     pub(crate) fn options(&self, scheduler: &Scheduler) -> Options {
         let mut options = Options::new(self.path(), vec![scheduler.address.to_string()]);
         options.supervisor = vec![test_host().into(), "supervise".into()];

@@ -23,10 +23,6 @@ pub(crate) struct Idle {
 
 #[async_trait]
 impl TaskRuntime for Idle {
-    async fn prepare(&self, _setting: &Setting) -> Result<(), NotStarted> {
-        Ok(())
-    }
-
     async fn start(&self, setting: Setting) -> Result<Box<dyn RunningTask>, NotStarted> {
         let end = end_of(self.world.seed, setting.key);
         // Most are short, so that commits, launches and takeovers meet them at every point; some outlive a session.
