@@ -83,12 +83,13 @@ impl Executor {
         );
     }
 
-    /// Books an attempt that is about to be committed.
-    pub(crate) fn book(&mut self, key: HeldKey, resources: &Arc<Resources>, work: Option<u64>) {
+    /// Books an attempt that is about to be committed. True: it waits for those before it.
+    pub(crate) fn book(&mut self, key: HeldKey, resources: &Arc<Resources>, work: Option<u64>) -> bool {
         let waits = placement::fits(resources, &self.free()) == 0;
         self.unanswered += u32::from(!self.pull);
         let resources = Arc::clone(resources);
         self.enter(key, Booking { resources, work, waits, sent: false, since: 0, asks: 0, arrived: false });
+        waits
     }
 
     fn enter(&mut self, key: HeldKey, booking: Booking) {
@@ -106,6 +107,9 @@ impl Executor {
         let Some(booking) = self.held.get_mut(key).filter(|booking| !booking.sent) else { return false };
         booking.sent = true;
         booking.since = now;
+        if booking.waits {
+            self.ahead.sent(booking);
+        }
         self.on_their_way += 1;
         true
     }

@@ -47,7 +47,7 @@ impl Engine {
         self.answer_retry(id, retry);
         self.ask_about(id, now);
         self.tell_of_losses(id, now);
-        self.dirty.insert(id);
+        self.commit_at_once(id);
         self.refresh(id);
     }
 

@@ -74,6 +74,8 @@ pub(super) struct Ahead {
     queue: VecDeque<HeldKey>,
     /// What these will keep busy, in all.
     work: u64,
+    /// How many of them have left for it, and what those will keep busy.
+    sent: (u32, u64),
     /// Thousandths of a core that short tasks of ours have.
     short_milli: u64,
     /// Nothing more waits there until then.
@@ -99,10 +101,21 @@ impl Ahead {
     pub(super) fn enter(&mut self, key: HeldKey, booking: &Booking) {
         self.work += booking.work.unwrap_or(0);
         self.queue.push_back(key);
+        if booking.sent {
+            self.sent(booking);
+        }
+    }
+
+    /// One that waits has left for it.
+    pub(super) fn sent(&mut self, booking: &Booking) {
+        self.sent = (self.sent.0 + 1, self.sent.1 + booking.work.unwrap_or(0));
     }
 
     pub(super) fn leave(&mut self, key: &HeldKey, booking: &Booking) {
         self.work -= booking.work.unwrap_or(0);
+        if booking.sent {
+            self.sent = (self.sent.0 - 1, self.sent.1 - booking.work.unwrap_or(0));
+        }
         // Mostly the first.
         if let Some(place) = self.queue.iter().position(|waiting| waiting == key) {
             self.queue.remove(place);
@@ -130,10 +143,19 @@ impl Executor {
         if count == 0 || now < self.ahead.not_before {
             return Backlog::default();
         }
+        Backlog { work: self.work_ahead_max().saturating_sub(self.ahead.work), count }
+    }
+
+    /// What may wait there, of ours.
+    fn work_ahead_max(&self) -> u64 {
         // A start may be told before the end that made room for it.
-        let short_milli = self.ahead.short_milli.min(u64::from(self.total.cpu_milli));
-        let work = (short_milli * AHEAD_US).saturating_sub(self.ahead.work);
-        Backlog { work, count }
+        self.ahead.short_milli.min(u64::from(self.total.cpu_milli)) * AHEAD_US
+    }
+
+    /// Whether half of what may wait there does: then more can follow later.
+    pub(super) fn has_work_ahead(&self, schedulers: u32) -> bool {
+        let (count, work) = self.ahead.sent;
+        count > 0 && (work >= self.work_ahead_max() / 2 || count >= self.ahead.most / schedulers / 2)
     }
 
     /// How many of our attempts wait there.

@@ -66,13 +66,36 @@ pub enum CommitResult {
     Failed(String),
 }
 
+/// So long changes gather that nobody waits for: ends of tasks where the next ones wait already, and what is sent to wait there
+/// after them. A fraction of what waits there takes ([`super::ahead`]), and some tens of tasks of the shortest kind.
+pub(super) const GATHER_MS: Millis = 25;
 /// Before a job is tried again whose transaction the store refused for good.
 const FAILED_PAUSE_MS: Millis = 1_000;
 
 impl Engine {
-    /// Transactions of all jobs that changed and have none in flight.
+    /// The job has changed, and somebody or something waits for it.
+    pub(super) fn commit_at_once(&mut self, id: JobId) {
+        self.commit_by(id, 0);
+    }
+
+    /// The job has changed, and nothing begins or is answered by that: more may gather.
+    pub(super) fn commit_soon(&mut self, id: JobId, now: Millis) {
+        self.commit_by(id, now + GATHER_MS);
+    }
+
+    fn commit_by(&mut self, id: JobId, by: Millis) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        job.commit_by = if self.dirty.insert(id) { by } else { job.commit_by.min(by) };
+    }
+
+    /// Transactions of all jobs that changed and have none in flight, once one of them is due: the others go with it.
     pub(super) fn collect_commits(&mut self, now: Millis) -> Vec<JobCommit> {
         let ready: Vec<JobId> = self.dirty.iter().copied().filter(|id| self.jobs[id].in_flight.is_none()).collect();
+        let due = ready.iter().map(|id| &self.jobs[id]).map(|job| if job.is_full() { 0 } else { job.commit_by }).min();
+        self.gather_until = due.filter(|due| *due > now);
+        if self.gather_until.is_some() {
+            return Vec::new();
+        }
         let mut commits = Vec::with_capacity(ready.len());
         for id in ready {
             self.dirty.remove(&id);
@@ -113,10 +136,8 @@ impl Engine {
                 self.follow(id, consequences, now);
                 if over {
                     self.over(id);
-                } else if let Some(job) = self.jobs.get(&id)
-                    && (!job.waiting.is_empty() || job.leaving.is_some())
-                {
-                    self.dirty.insert(id);
+                } else if self.jobs.get(&id).is_some_and(|job| job.leaving.is_some()) {
+                    self.commit_at_once(id);
                 }
             }
             CommitResult::OwnerMoved => {

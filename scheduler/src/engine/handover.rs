@@ -40,7 +40,7 @@ impl Engine {
         for id in jobs {
             let Some(job) = self.jobs.get_mut(&id).filter(|job| job.leaving.is_none()) else { continue };
             job.leaving = Some(Arc::clone(&to));
-            self.dirty.insert(id);
+            self.commit_at_once(id);
             self.refresh(id);
         }
     }

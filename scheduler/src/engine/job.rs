@@ -65,14 +65,6 @@ pub(crate) struct Consequences {
     pub(crate) replies: Vec<Reply>,
 }
 
-impl Consequences {
-    /// Whether nobody waits for anything.
-    #[must_use]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.effects.is_empty() && self.settled.is_empty() && self.replies.is_empty()
-    }
-}
-
 /// Effects that wait for a commit, at most: beyond it the scheduler takes nothing more in until the store has caught up.
 /// With what one more call may bring (STATUSES_PER_CALL_MAX) and the launches that follow, they fit into one transaction.
 const WAITING_EFFECTS_MAX: usize = 4_096;
@@ -91,6 +83,8 @@ pub struct Job {
     pub(crate) waiting: Consequences,
     /// The number of the commit in flight, and what waits for it.
     pub(crate) in_flight: Option<(u64, Consequences)>,
+    /// When what changed since then is to be sent at the latest.
+    pub(super) commit_by: Millis,
     pub(crate) timer: Option<Millis>,
     /// Its namespace's name.
     pub(super) namespace: Arc<str>,
@@ -117,6 +111,7 @@ impl Job {
             with_first_commit,
             waiting: Consequences::default(),
             in_flight: None,
+            commit_by: 0,
             timer: None,
             namespace,
             standing: Use::default(),

@@ -40,7 +40,7 @@ pub(crate) mod view;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use muster_graph::execution::Event;
+use muster_graph::execution::{Effect, Event};
 use muster_graph::ids::{Attempt, JobId, Millis};
 use muster_state::Revision;
 
@@ -90,6 +90,8 @@ pub struct Engine {
     absences: BTreeSet<(Millis, String, JobId)>,
     /// Jobs with changes that no transaction holds yet.
     dirty: BTreeSet<JobId>,
+    /// Nothing has to be committed before then.
+    gather_until: Option<Millis>,
     executors: BTreeMap<String, Executor>,
     /// Sessions of the live schedulers: an executor at home with another one has no home.
     live_schedulers: BTreeSet<String>,
@@ -131,6 +133,7 @@ impl Engine {
             timers: BTreeSet::new(),
             absences: BTreeSet::new(),
             dirty: BTreeSet::new(),
+            gather_until: None,
             executors: BTreeMap::new(),
             live_schedulers: BTreeSet::new(),
             schedulers_as_of: 0,
@@ -207,7 +210,8 @@ impl Engine {
         let absence = self.absences.first().map(|(at, ..)| *at);
         let reservation = self.reservations.look_at();
         let tried = self.executors.values().filter_map(Executor::try_at).min().filter(|_| !self.queues.is_empty());
-        job.into_iter().chain(executor).chain(waiting).chain(absence).chain(reservation).chain(tried).min()
+        let due = self.gather_until;
+        job.into_iter().chain(due).chain(executor).chain(waiting).chain(absence).chain(reservation).chain(tried).min()
     }
 
     /// Whether so much waits to be committed that nothing more should be taken in.
@@ -335,12 +339,22 @@ impl Engine {
 
     /// Moves a job and keeps everything that depends on it up to date.
     fn apply(&mut self, id: JobId, event: Event, now: Millis) {
+        self.apply_for(id, event, true, now);
+    }
+
+    /// The same; unless it makes something begin or end, nothing waits for it here.
+    fn apply_for(&mut self, id: JobId, event: Event, at_once: bool, now: Millis) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         // A start is a hint for viewers: it goes along with the next commit, and is not worth one of its own.
-        let hint = matches!(event, Event::AttemptStarted { .. });
+        let is_hint = matches!(event, Event::AttemptStarted { .. });
+        let before = job.waiting.effects.len();
         self.counts.events_ignored += job.apply(event, now);
-        if !hint {
-            self.dirty.insert(id);
+        let nobody_waits = job.waiting.effects[before..].iter().all(|effect| matches!(effect, Effect::Emit(_)));
+        let is_over = job.graph.is_over();
+        if !at_once && nobody_waits && !is_over {
+            self.commit_soon(id, now);
+        } else if !is_hint {
+            self.commit_at_once(id);
         }
         self.refresh(id);
     }

@@ -241,20 +241,26 @@ impl Engine {
     }
 
     fn assign(&mut self, id: JobId, what: &Assigned, executor: &str, now: Millis) {
+        let schedulers = self.schedulers_sharing();
         let entry = self.executors.get_mut(executor).expect("offers come from the executors known");
         let on = entry.key.clone();
         let job = self.jobs.get_mut(&id).expect("demands come from the jobs owned");
         let before = job.waiting.effects.len();
+        let mut nobody_waits = entry.has_work_ahead(schedulers);
         job.apply(Event::Assigned { stage: what.stage, on, count: what.count }, now);
         // What is booked is what the graph says was assigned, not what was asked of it.
         for effect in &job.waiting.effects[before..] {
             if let Effect::Launch { task, attempt, .. } = effect {
-                entry.book((id, *task, *attempt), &what.resources, what.work);
+                nobody_waits &= entry.book((id, *task, *attempt), &what.resources, what.work);
                 entry.tries((id, *task, *attempt), now);
                 self.suspects.begins((id, *task), &entry.key, now);
             }
         }
-        self.dirty.insert(id);
+        if nobody_waits {
+            self.commit_soon(id, now);
+        } else {
+            self.commit_at_once(id);
+        }
         self.refresh(id);
     }
 }

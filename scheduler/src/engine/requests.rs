@@ -25,7 +25,7 @@ impl Engine {
         self.stop_waiting(id, now);
         let job = self.jobs.get_mut(&id).expect("it was there a line above, and apply removes none");
         job.waiting.replies.push(job::Reply::Cancelled(reply));
-        self.dirty.insert(id);
+        self.commit_at_once(id);
     }
 
     /// Told by the watch, perhaps of what was read with the job, and carried out since.
@@ -43,7 +43,7 @@ impl Engine {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         job.cursor.cancel_mark = Some(mark);
         job.cursor.marks_known = job.cursor.marks_known.max(mark);
-        self.dirty.insert(id);
+        self.commit_at_once(id);
         self.apply(id, Event::CancelRequested { reason }, now);
     }
 
@@ -51,6 +51,6 @@ impl Engine {
     pub(super) fn answer_retry(&mut self, id: JobId, reply: Option<oneshot::Sender<Option<u32>>>) {
         let (Some(reply), Some(job)) = (reply, self.jobs.get_mut(&id)) else { return };
         job.waiting.replies.push(job::Reply::Retried(reply, job.retried));
-        self.dirty.insert(id);
+        self.commit_at_once(id);
     }
 }

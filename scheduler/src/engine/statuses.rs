@@ -43,6 +43,7 @@ impl Engine {
         let mut answer = StatusAnswer::default();
         let mut open = 0;
         let mut behind = BTreeSet::new();
+        let schedulers = self.schedulers_sharing();
         for status in statuses {
             let sequence = status.sequence;
             let Some((job, task, attempt)) =
@@ -52,12 +53,14 @@ impl Engine {
                 answer.settled.push(sequence);
                 continue;
             };
+            let mut next_waits = false;
             if let Some(executor) = self.executors.get_mut(&by.id) {
                 executor.arrived(&(job, task, attempt));
                 match &status.what {
                     Some(v1::attempt_status::What::Started(_)) => executor.begun(&(job, task, attempt)),
                     Some(v1::attempt_status::What::Finished(end)) => {
                         let was_ours = executor.release(&(job, task, attempt));
+                        next_waits = executor.has_work_ahead(schedulers);
                         if end.outcome() != v1::Outcome::GivenBack {
                             executor.gets_on();
                         }
@@ -94,7 +97,8 @@ impl Engine {
                         if let Some(known) = self.jobs.get_mut(&job).filter(|_| end.started_at > 0) {
                             known.pace.observe(task.stage, end.finished_at.saturating_sub(end.started_at));
                         }
-                        self.apply(job, Event::AttemptFinished { task, attempt, by: by.clone(), end }, now);
+                        let event = Event::AttemptFinished { task, attempt, by: by.clone(), end };
+                        self.apply_for(job, event, !next_waits, now);
                         if faults::is_set("break-acknowledge-after-commit") {
                             answer.settled.push(sequence);
                             continue;

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::engine::ahead::{CAREFUL_MS, LATE_AFTER_MS};
+use crate::engine::commit::GATHER_MS;
 
 /// Sent to an executor: stage, index and attempt.
 type Sent = (u32, u32, u32);
@@ -31,6 +32,12 @@ impl Bench {
         }
         drop(self.finish(&key(by, 1), &[status]));
         self.commit_all().await;
+    }
+
+    /// The same, and what nobody waited for is committed.
+    async fn ran_and_gathered(&mut self, job: JobId, by: &str, what: Sent, ms: u64) {
+        self.ran(job, by, what, ms).await;
+        self.wait(GATHER_MS).await;
     }
 
     async fn given_back(&mut self, job: JobId, by: &str, (stage, index, attempt): Sent) {
@@ -91,9 +98,39 @@ async fn short_tasks_wait_where_the_next_slot_becomes_free() {
     let (mut bench, id, ahead) = short_tasks(100).await;
     assert_eq!(ahead, (2..12).map(|index| (0, index, 1)).collect::<Vec<_>>(), "a tenth of a second of work");
     assert_eq!((bench.waiting("e"), bench.engine.executor("e").unwrap().free().cpu_milli), (10, 0));
-    bench.ran(id, "e", (0, 1, 1), 9).await;
+    bench.ran_and_gathered(id, "e", (0, 1, 1), 9).await;
     assert_eq!(bench.sent_to("e"), [(0, 12, 1)], "one began, one more waits");
     assert_eq!(bench.waiting("e"), 10);
+}
+
+#[tokio::test]
+async fn what_nobody_waits_for_is_committed_together() {
+    let (mut bench, id, _) = short_tasks(100).await;
+    let begins = bench.now;
+    for index in 1..4 {
+        bench.ran(id, "e", (0, index, 1), 9).await;
+        assert_eq!(bench.engine.next_wakeup(), Some(begins + GATHER_MS), "of the first of them");
+        bench.wait(GATHER_MS / 5).await;
+        assert_eq!(bench.sent_to("e"), [], "the slot has its next task all the same");
+    }
+    bench.wait(GATHER_MS).await;
+    assert_eq!(bench.sent_to("e"), [(0, 12, 1), (0, 13, 1), (0, 14, 1)]);
+
+    // While they gather less and less waits there, since nothing is sent; with half of it gone nothing gathers any more.
+    for index in 4..9 {
+        bench.ran(id, "e", (0, index, 1), 9).await;
+        assert_eq!(bench.sent_to("e"), []);
+    }
+    bench.ran(id, "e", (0, 9, 1), 9).await;
+    assert_eq!(bench.sent_to("e").len(), 6);
+
+    // Somebody waits.
+    bench.ran(id, "e", (0, 10, 1), 9).await;
+    assert_eq!(bench.sent_to("e"), []);
+    let other = bench.submit(1, spec(&[("other", 1, &[])])).await;
+    bench.commit_all().await;
+    assert_eq!(bench.sent_to("e").len(), 1, "and what gathered goes along");
+    assert!(bench.engine.job(other).is_some());
 }
 
 #[tokio::test]
@@ -138,7 +175,7 @@ async fn nothing_more_waits_while_another_executor_is_free() {
         [("f", 4), ("f", 40)],
         "first what runs at once, and what waits when both are busy"
     );
-    bench.ran(id, "e", (0, 1, 1), 9).await;
+    bench.ran_and_gathered(id, "e", (0, 1, 1), 9).await;
     assert_eq!(bench.sent_to("e").len(), 1);
 }
 
