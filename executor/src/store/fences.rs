@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use muster_graph::ids::JobId;
@@ -37,7 +38,7 @@ struct Known {
 
 impl Fences {
     pub(crate) async fn open(path: &Path, lock: Option<Arc<File>>) -> std::io::Result<Self> {
-        let (log, kept) = KeyedLog::open(path, lock)?;
+        let (log, kept) = KeyedLog::open(path, lock, Duration::ZERO)?;
         let mut known = HashMap::new();
         let mut old = Vec::new();
         let now = clock::wall_ms();

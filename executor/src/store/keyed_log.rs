@@ -5,13 +5,15 @@
 //! version is refused by name, never rewritten. The file is rewritten when most of it is history.
 //!
 //! Group commit: the thread takes everything that waits, writes it with one `write` and one `fdatasync`, then answers.
-//! So a result costs a share of one disk flush, however many there are.
+//! So a result costs a share of one disk flush, however many there are; and between two of these a pause may be wanted, in which more
+//! of them gather.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use bytes::{Buf as _, Bytes};
 use tokio::sync::{mpsc, oneshot};
@@ -65,7 +67,7 @@ pub(crate) struct KeyedLog {
 impl KeyedLog {
     /// Opens or creates the file, and returns what it holds. `lock` is kept open until the last write is done, so that
     /// whoever gets it next finds a file that nobody writes.
-    pub(crate) fn open(path: &Path, lock: Option<Arc<File>>) -> std::io::Result<(Self, BTreeMap<u64, Bytes>)> {
+    pub(crate) fn open(path: &Path, lock: Option<Arc<File>>, flush_every: Duration) -> std::io::Result<(Self, BTreeMap<u64, Bytes>)> {
         let mut live = BTreeMap::new();
         let content = match std::fs::read(path) {
             Ok(content) => Bytes::from(content),
@@ -88,7 +90,16 @@ impl KeyedLog {
         }
         let (orders, receiver) = mpsc::channel(QUEUE_LEN);
         let length = (good as u64).max(HEADER.len() as u64);
-        let writer = Writer { path: path.to_owned(), file, length, live: live.clone(), broken: None, _lock: lock };
+        let writer = Writer {
+            path: path.to_owned(),
+            file,
+            length,
+            live: live.clone(),
+            broken: None,
+            flush_every,
+            flushed: None,
+            _lock: lock,
+        };
         if faults::is_set("one-thread") {
             let inline = Some(Arc::new(Mutex::new(writer)));
             return Ok((Self { path: path.to_owned(), orders, inline }, live));
@@ -174,6 +185,9 @@ struct Writer {
     live: BTreeMap<u64, Bytes>,
     /// Set when a flush failed: what is on disk is then unknown, and no later flush may claim success.
     broken: Option<String>,
+    /// From the beginning of one flush to that of the next it takes at least so long.
+    flush_every: Duration,
+    flushed: Option<Instant>,
     _lock: Option<Arc<File>>,
 }
 
@@ -181,6 +195,11 @@ impl Writer {
     fn run(mut self, mut orders: mpsc::Receiver<Order>) {
         let mut batch = Vec::new();
         while orders.blocking_recv_many(&mut batch, QUEUE_LEN) > 0 {
+            let rest = self.flushed.map_or(Duration::ZERO, |at| self.flush_every.saturating_sub(at.elapsed()));
+            if !rest.is_zero() {
+                std::thread::sleep(rest);
+                batch.extend(std::iter::from_fn(|| orders.try_recv().ok()).take(QUEUE_LEN));
+            }
             self.carry_out(&mut batch);
         }
     }
@@ -228,6 +247,9 @@ impl Writer {
                 self.broken = Some(worse.to_string());
             }
             return Err(failed(error.to_string()));
+        }
+        if sync {
+            self.flushed = Some(Instant::now());
         }
         if sync && let Err(error) = self.file.sync_data() {
             let reason = format!("flush failed, restart the executor: {error}");
@@ -289,7 +311,7 @@ mod tests {
             let path = dir.path().join("log");
             let mut after = vec![BTreeMap::<u64, Bytes>::new()];
             runtime().block_on(async {
-                let (log, _) = KeyedLog::open(&path, None).unwrap();
+                let (log, _) = KeyedLog::open(&path, None, Duration::ZERO).unwrap();
                 for (key, value) in &changes {
                     let mut map = after.last().unwrap().clone();
                     let change = match value {
@@ -308,11 +330,11 @@ mod tests {
                 }
             });
             let whole = std::fs::read(&path).unwrap();
-            let (_, read) = KeyedLog::open(&path, None).unwrap();
+            let (_, read) = KeyedLog::open(&path, None, Duration::ZERO).unwrap();
             prop_assert_eq!(&read, after.last().unwrap());
             let keep = whole.len().saturating_sub(torn).max(HEADER.len());
             std::fs::write(&path, &whole[..keep]).unwrap();
-            let (_, read) = KeyedLog::open(&path, None).unwrap();
+            let (_, read) = KeyedLog::open(&path, None, Duration::ZERO).unwrap();
             prop_assert!(after.contains(&read), "a prefix of the history");
         }
     }
@@ -322,7 +344,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         runtime().block_on(async {
-            let (log, _) = KeyedLog::open(&path, None).unwrap();
+            let (log, _) = KeyedLog::open(&path, None, Duration::ZERO).unwrap();
             let big = Bytes::from(vec![7u8; 64 << 10]);
             for round in 0..100u64 {
                 log.write(vec![Change::Put(round % 3, big.clone())]).await.unwrap();
@@ -330,7 +352,7 @@ mod tests {
             log.write(vec![Change::Put(9, Bytes::from_static(b"last"))]).await.unwrap();
         });
         assert!(std::fs::metadata(&path).unwrap().len() < REWRITE_BYTES_MIN, "it was rewritten");
-        let (_, read) = KeyedLog::open(&path, None).unwrap();
+        let (_, read) = KeyedLog::open(&path, None, Duration::ZERO).unwrap();
         assert_eq!(read.keys().copied().collect::<Vec<_>>(), [0, 1, 2, 9]);
     }
 
@@ -339,7 +361,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         std::fs::write(&path, b"MUSTLOG9 and more").unwrap();
-        let error = KeyedLog::open(&path, None).unwrap_err();
+        let error = KeyedLog::open(&path, None, Duration::ZERO).unwrap_err();
         assert!(error.to_string().contains("another version"), "{error}");
         assert_eq!(std::fs::read(&path).unwrap(), b"MUSTLOG9 and more");
     }

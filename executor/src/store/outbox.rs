@@ -25,6 +25,9 @@ use crate::keys::AttemptKey;
 pub(crate) const RESEND_AFTER: Duration = Duration::from_secs(1);
 /// A start is told only if the attempt still runs after this long: short tasks tell their end alone.
 pub(crate) const STARTED_AFTER: Duration = Duration::from_millis(20);
+/// Results share a flush of the disk, of which there is one in so long at most: each costs as much as a short task. The next one starts
+/// meanwhile.
+const FLUSH_EVERY: Duration = Duration::from_millis(5);
 /// Numbers below this one of an incarnation; above them is the incarnation.
 const SEQUENCE_BITS: u32 = 40;
 /// Form of the stored records.
@@ -83,7 +86,7 @@ fn first_of(incarnation: u64) -> u64 {
 
 impl Outbox {
     pub(crate) fn open(path: &Path, incarnation: u64, lock: Option<Arc<File>>) -> std::io::Result<Self> {
-        let (log, kept) = KeyedLog::open(path, lock)?;
+        let (log, kept) = KeyedLog::open(path, lock, FLUSH_EVERY)?;
         let mut results = BTreeMap::new();
         for (sequence, value) in kept {
             results.insert(sequence, decode(&value).map_err(std::io::Error::other)?);
