@@ -67,7 +67,11 @@ pub(crate) struct KeyedLog {
 impl KeyedLog {
     /// Opens or creates the file, and returns what it holds. `lock` is kept open until the last write is done, so that
     /// whoever gets it next finds a file that nobody writes.
-    pub(crate) fn open(path: &Path, lock: Option<Arc<File>>, flush_every: Duration) -> std::io::Result<(Self, BTreeMap<u64, Bytes>)> {
+    pub(crate) fn open(
+        path: &Path,
+        lock: Option<Arc<File>>,
+        flush_every: Duration,
+    ) -> std::io::Result<(Self, BTreeMap<u64, Bytes>)> {
         let mut live = BTreeMap::new();
         let content = match std::fs::read(path) {
             Ok(content) => Bytes::from(content),
