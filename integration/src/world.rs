@@ -149,7 +149,8 @@ impl World {
     #[must_use]
     pub fn env(&self) -> [(String, String); 4] {
         // One write of a line to a file that is open for appending is whole.
-        let note = r#"echo "$MUSTER_JOB_ID $MUSTER_STAGE_PATH/$MUSTER_TASK_INDEX $MUSTER_ATTEMPT" >> "$STARTS""#;
+        // An executor of a version before jobs in jobs knows the stage's name alone.
+        let note = r#"echo "$MUSTER_JOB_ID ${MUSTER_STAGE_PATH:-$MUSTER_STAGE}/$MUSTER_TASK_INDEX $MUSTER_ATTEMPT" >> "$STARTS""#;
         // A task that outlives its test for some reason ends with the test's folder.
         let wait = r#"while [ ! -e "$GATES/$gate" ]; do [ -d "$GATES" ] || exit 9; sleep 0.02; done"#;
         [
