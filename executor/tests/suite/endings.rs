@@ -220,3 +220,25 @@ async fn tasks_see_their_environment_and_nothing_else() {
     assert_eq!(std::fs::read_to_string(room.join("published/item")).unwrap(), "a b\n\"c\"");
     world.handle.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn directories_are_used_again_and_nothing_of_the_task_before_is_in_them() {
+    let mut world = World::new().await;
+    let until = std::time::Instant::now() + crate::fake::DEADLINE;
+    let mut used = std::collections::BTreeSet::new();
+    // Every second one leaves something in both of them, the others nothing.
+    for number in 0.. {
+        assert!(std::time::Instant::now() < until, "{} directories, and none of them twice", used.len());
+        let deed = if number % 2 == 0 { "echo x > x; echo y > $MUSTER_OUTPUT_DIR/y" } else { ":" };
+        let text = format!("echo $TMPDIR; ls -A . $MUSTER_OUTPUT_DIR | grep '^[xy]'; {deed}");
+        let (attempt, finished) = world.run(&script(&text)).await;
+        assert_outcome(&finished, Outcome::Succeeded);
+        assert_eq!(finished.output.map(|output| output.files), Some(u32::from(number % 2 == 0)));
+        let printed = std::fs::read_to_string(world.place.room(&attempt).join("stdout")).unwrap();
+        assert_eq!(printed.lines().count(), 1, "it found something: {printed}");
+        if !used.insert(printed) {
+            break;
+        }
+    }
+    world.handle.stop().await;
+}
