@@ -21,6 +21,7 @@ use crate::identity::Identity;
 use crate::keys::{AttemptKey, Fence};
 use crate::leave::Leave;
 use crate::load::blobs::Blobs;
+use crate::load::fetch::Fetcher;
 use crate::load::inputs::Inputs;
 use crate::load::upstreams::Upstreams;
 use crate::load::{Advisors, Backoff};
@@ -58,6 +59,7 @@ pub(crate) struct Core {
     pub(crate) items: Blobs<v1::Items>,
     pub(crate) upstreams: Upstreams,
     pub(crate) inputs: Inputs,
+    pub(crate) fetcher: Arc<Fetcher>,
     pub(crate) workspaces: Workspaces,
     pub(crate) runtime: Arc<dyn TaskRuntime>,
     pub(crate) channels: Channels,

@@ -17,6 +17,7 @@ use crate::error::Error;
 use crate::group::Group;
 use crate::identity::Identity;
 use crate::load::blobs::Blobs;
+use crate::load::fetch::Fetcher;
 use crate::load::inputs::Inputs;
 use crate::load::upstreams::Upstreams;
 use crate::metrics::Metrics;
@@ -43,6 +44,8 @@ const DISCONNECT_CHECK_EVERY: Duration = Duration::from_millis(100);
 const DELIVER_WITHIN: Duration = Duration::from_secs(5);
 /// At a stop, tasks get this long to end, their own grace and the kill included.
 const END_WITHIN: Duration = Duration::from_secs(10);
+/// At a stop, outputs that others still need; what they do not have by then is made again.
+const HAND_OVER_WITHIN: Duration = Duration::from_secs(10);
 /// At a stop, the good-bye to a scheduler.
 const GOODBYE_WITHIN: Duration = Duration::from_secs(2);
 /// At a stop, calls under way.
@@ -108,6 +111,7 @@ impl Executor {
 
         let (runtime, keeper) = runtime(&options, &identity, &layout)?;
         let channels = Channels::new(options.network.clone());
+        let fetcher = Arc::new(Fetcher::new(channels.clone()));
         let table = Table::new(Account::new(options.resources.clone(), options.devices.clone()), options.backlog);
         table.adopt_finished(outbox.keys());
         let core = Arc::new(Core {
@@ -119,7 +123,8 @@ impl Executor {
             works: Blobs::new(layout.blobs()),
             items: Blobs::new(layout.blobs()),
             upstreams: Upstreams::default(),
-            inputs: Inputs::new(identity.id.clone(), layout.clone(), channels.clone()),
+            inputs: Inputs::new(identity.id.clone(), layout.clone(), Arc::clone(&fetcher)),
+            fetcher,
             workspaces,
             runtime,
             home: Arc::new(Home::new(&options.schedulers)),
@@ -244,7 +249,8 @@ impl Handle {
     }
 
     /// Stops: takes no more work, ends what runs (it is reported as lost, so that it runs elsewhere), delivers what a
-    /// scheduler takes within some seconds, says good-bye. What was not delivered is kept for the next start.
+    /// scheduler takes within some seconds, hands over as many of the outputs that are still needed as others take within some more,
+    /// says good-bye. What was not delivered is kept for the next start.
     pub async fn stop(&self) {
         self.begin_stop();
         self.finished.cancelled().await;
@@ -283,6 +289,9 @@ impl Handle {
         }
         if core.home.address().is_some() && !wait_until(DELIVER_WITHIN, || core.outbox.len() == 0).await {
             tracing::warn!(results = core.outbox.len(), "results stay in the outbox for the next start");
+        }
+        if core.home.address().is_some() && timeout(HAND_OVER_WITHIN, leave::hand_over_at_once(core)).await.is_err() {
+            tracing::warn!("not all outputs that are still needed could be handed over in time");
         }
         if timeout(GOODBYE_WITHIN, leave::say_good_bye(core)).await.is_err() {
             tracing::debug!("no scheduler took the good-bye in time");

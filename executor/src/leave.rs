@@ -1,21 +1,23 @@
-//! Leaving in order: the executor takes no new work, finishes what it has, delivers the results, and serves what it made
-//! until no unfinished job needs it any more. Then it stops, and everybody is told.
+//! Leaving in order: the executor takes no new work, finishes what it has, delivers the results, and gives what unfinished jobs
+//! still need of what it made to others, or serves it while there are none. Then it stops, and everybody is told.
 //!
 //! The wish can be changed and taken back as long as it has not come true. That it leaves is this life's wish alone; that it
 //! takes no new work is in its record, and holds for a life after a crash too. One that has stopped in order takes work
 //! when it is started again.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use muster_proto::v1;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::core::Core;
+use crate::hand_over;
 
 /// How often the schedulers are asked who still needs something from here: each looks at its jobs for the answer.
 const ASK_EVERY: Duration = Duration::from_secs(1);
-/// Deadline of that question, which a scheduler passes on to its peers.
-const ASK_WITHIN: Duration = Duration::from_secs(10);
+/// Whoever stops at once waits for the answer only so long.
+const SAID_WITHIN: Duration = Duration::from_secs(2);
 /// How often progress is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
@@ -50,20 +52,47 @@ pub(crate) async fn when_done(core: &Core) {
     }
 }
 
-/// Waits until nothing runs, no result waits for a scheduler, and nobody needs what was made here.
+/// Waits until nothing runs, no result waits for a scheduler, and nobody needs what was made here: others have it, or need it no more.
 async fn done(core: &Core) {
+    let mut avoid = BTreeSet::new();
     let mut told = false;
     loop {
         nothing_left(core).await;
-        match outputs_needed(core).await {
-            Ok(jobs) if jobs.is_empty() => return,
-            Ok(jobs) if !std::mem::replace(&mut told, true) => {
-                tracing::info!(?jobs, "nothing runs any more, but outputs here are still needed; waiting");
+        match hand_over::needed(core, &avoid).await {
+            Ok(needed) if needed.job_ids.is_empty() => return,
+            Ok(needed) if !needed.hand_over.is_empty() => {
+                hand_over::give(core, needed.hand_over, &mut avoid).await;
+                continue;
             }
-            Ok(_) => {}
+            Ok(needed) => {
+                if !std::mem::replace(&mut told, true) {
+                    let jobs = needed.job_ids;
+                    tracing::info!(?jobs, "outputs here are still needed, and no other executor takes them; waiting");
+                }
+                avoid.clear();
+            }
             Err(why) => tracing::debug!(why, "nobody says whether outputs here are needed"),
         }
         sleep(ASK_EVERY).await;
+    }
+}
+
+/// Gives away what is still needed of the outputs, as much as others take at once. For an executor that stops and does not wait.
+pub(crate) async fn hand_over_at_once(core: &Core) {
+    let mut avoid = BTreeSet::new();
+    loop {
+        let needed = timeout(SAID_WITHIN, hand_over::needed(core, &avoid)).await;
+        match needed.unwrap_or_else(|_| Err("no answer in time".to_owned())) {
+            Ok(needed) if !needed.hand_over.is_empty() => {
+                hand_over::give(core, needed.hand_over, &mut avoid).await;
+            }
+            Ok(needed) if needed.job_ids.is_empty() => return,
+            Ok(needed) => {
+                let jobs = needed.job_ids;
+                return tracing::warn!(?jobs, "outputs here are still needed, and no other executor takes them");
+            }
+            Err(why) => return tracing::debug!(why, "nobody says whether outputs here are needed"),
+        }
     }
 }
 
@@ -71,17 +100,6 @@ async fn done(core: &Core) {
 pub(crate) async fn nothing_left(core: &Core) {
     while core.table.unfinished() > 0 || core.outbox.len() > 0 {
         sleep(LOOK_EVERY).await;
-    }
-}
-
-async fn outputs_needed(core: &Core) -> Result<Vec<String>, String> {
-    let home = core.home.address().ok_or("no scheduler can be reached")?;
-    let mut scheduler = core.channels.executors(&home).ok_or("not an address")?;
-    let request = v1::OutputsNeededRequest { executor_id: core.id().to_owned(), forwarded: false };
-    match timeout(ASK_WITHIN, scheduler.outputs_needed(request)).await {
-        Ok(Ok(answer)) => Ok(answer.into_inner().job_ids),
-        Ok(Err(status)) => Err(status.to_string()),
-        Err(_) => Err("no answer in time".to_owned()),
     }
 }
 

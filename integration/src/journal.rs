@@ -7,7 +7,7 @@ use serde::Deserialize;
 /// A line of an executor's journal.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub struct Line {
-    /// `begin` of a life of the executor; `start` and `end` of an attempt; `fence`: an owner was heard of that is newer than
+    /// `begin` of a life of the executor; `start` and `end` of an attempt; `keep`: the executor has all of another one's attempt's output; `fence`: an owner was heard of that is newer than
     /// all before.
     pub event: String,
     /// When, in microseconds since the machine started.

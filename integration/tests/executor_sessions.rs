@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use muster_client::Client;
+use muster_client::{Client, JobId, LogRequest, LogStream};
 use muster_integration::eventually;
 use muster_integration::world::{World, client, ready, succeeded, tasks};
 use muster_proto::v1;
@@ -101,7 +101,7 @@ fn drain(executor: &str) -> v1::DrainExecutorRequest {
 const MAKES_AND_READS: &str = r#"
 name: leaving
 stages:
-  made: {tasks: 2, resources: {a: 1, cpu: 0.1}, run: 'eval "$NOTE"; echo $MUSTER_TASK_INDEX > $MUSTER_OUTPUT_DIR/n'}
+  made: {tasks: 2, resources: {a: 1, cpu: 0.1}, run: 'eval "$NOTE"; echo made $MUSTER_TASK_INDEX; echo $MUSTER_TASK_INDEX > $MUSTER_OUTPUT_DIR/n'}
   held: {after: [made], resources: {b: 1, cpu: 0.1}, run: 'eval "$NOTE"; gate=held; eval "$WAIT"'}
   more: {after: [made], tasks: 4, resources: {cpu: 0.1}, run: 'eval "$NOTE"; gate=more; eval "$WAIT"'}
   sum:
@@ -145,16 +145,80 @@ async fn a_drained_executor_finishes_what_it_has_hands_its_outputs_over_and_leav
         })
         .await;
         assert!(more.iter().all(|task| (task.executor.as_str(), task.attempt) == ("leaves", 1)), "{mode}: {more:?}");
-        // It has nothing to do any more, but its outputs are still to be read.
-        logged(&world, "leaves", "outputs here are still needed").await;
-        leaves.assert_alive();
+        // Its outputs are still to be read, so another one gets them.
+        leaves.ended().await;
+        has_state(&client, "leaves", "stopped").await;
+        let made = tasks(&client, job, "made").await;
+        assert!(made.iter().all(|task| (task.executor.as_str(), task.attempt) == ("stays", 1)), "{mode}: {made:?}");
         world.open("held");
         succeeded(&client, job).await;
         assert_eq!(world.output(&client, job, "sum", "n").await, "1\n", "{mode}");
         assert_eq!(world.starts_of("made"), 2, "{mode}: nothing was made again");
-        leaves.ended().await;
-        has_state(&client, "leaves", "stopped").await;
+        assert_eq!(log_of(&client, job, "made", 1).await, "made 1\n", "{mode}");
     }
+}
+
+async fn log_of(client: &Client, job: JobId, stage: &str, index: u32) -> String {
+    let request = LogRequest {
+        job,
+        stage: stage.to_owned(),
+        index,
+        attempt: None,
+        stream: LogStream::Stdout,
+        follow: false,
+        offset: 0,
+    };
+    let mut log = client.read_log(request);
+    let mut text = Vec::new();
+    while let Some(chunk) = log.next().await.unwrap() {
+        text.extend_from_slice(&chunk.data);
+    }
+    String::from_utf8(text).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn outputs_stay_with_the_last_executor_until_another_one_comes() {
+    let world = World::new();
+    let scheduler = world.scheduler("s", "memory:", &[]).await;
+    let address = [scheduler.address()];
+    let resources = ["--resource", "a=9", "--resource", "b=9"];
+    let mut leaves = world.executor("leaves", "push", &address, &resources).await;
+    let client = client(&address).await;
+    ready(&client, 1).await;
+    world.open("more");
+    let job = client.submit(world.job(MAKES_AND_READS), None).await.unwrap().job;
+    world.started("held", 1).await;
+    client.drain_executor(v1::DrainExecutorRequest { stop: true, ..drain("leaves") }).await.unwrap();
+    has_state(&client, "leaves", "draining").await;
+    world.open("held");
+    logged(&world, "leaves", "outputs here are still needed").await;
+    leaves.assert_alive();
+    let _comes = world.executor("comes", "push", &address, &resources).await;
+    leaves.ended().await;
+    succeeded(&client, job).await;
+    assert_eq!(world.output(&client, job, "sum", "n").await, "1\n");
+    assert_eq!(world.starts_of("made"), 2, "nothing was made again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_executor_that_is_told_to_end_hands_its_outputs_over_too() {
+    let world = World::new();
+    let etcd = Etcd::start().await.unwrap();
+    let one = world.scheduler("one", &etcd.url(), &[]).await;
+    let two = world.scheduler("two", &etcd.url(), &[]).await;
+    let mut leaves = world.executor("leaves", "push", &[one.address()], &["--resource", "a=9"]).await;
+    let client = client(&[two.address(), one.address()]).await;
+    ready(&client, 1).await;
+    world.open("more");
+    let job = client.submit(world.job(MAKES_AND_READS), None).await.unwrap().job;
+    let _stays = world.executor("stays", "push", &[two.address()], &["--resource", "b=9"]).await;
+    world.started("held", 1).await;
+    assert!(leaves.terminate().await.success());
+    has_state(&client, "leaves", "stopped").await;
+    world.open("held");
+    succeeded(&client, job).await;
+    assert_eq!(world.output(&client, job, "sum", "n").await, "1\n");
+    assert_eq!(world.starts_of("made"), 2, "nothing was made again");
 }
 
 #[tokio::test(flavor = "multi_thread")]

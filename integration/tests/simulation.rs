@@ -21,15 +21,18 @@ const SEED_WITHIN: Duration = Duration::from_secs(240);
 /// From so many seeds on, a range must have enough of every fault.
 const ENOUGH_SEEDS: u64 = 100;
 
-/// Each kind of fault, and jobs that are jobs in jobs, with how many of it a thousand seeds have at least.
-const FAULTS: [(&str, u64); 25] = [
+/// Each kind of fault, jobs that are jobs in jobs, and tasks that read what others left, with how many of it a thousand seeds have at least.
+const FAULTS: [(&str, u64); 28] = [
     ("cancelled", 200),
     ("client-crashed", 500),
     ("executor-crashed", 1000),
     ("executor-isolated", 500),
+    ("executor-stopped", 200),
     ("held", 2000),
+    ("input-read", 2000),
     ("job-in-job", 500),
     ("launches-overtaken", 500),
+    ("output-handed-over", 100),
     ("partition", 2000),
     ("partition-from", 300),
     ("partition-to", 300),

@@ -4,38 +4,21 @@
 //! the entry (file or directory) named by the number of the part, if there is one. What lies on this executor is
 //! linked; what lies elsewhere is fetched, several at once, and verified.
 
-use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::StreamExt as _;
 use muster_graph::ids::JobId;
-use muster_proto::v1::data_client::DataClient;
 use muster_proto::v1::{self, InputKind};
-use tokio::sync::{Semaphore, mpsc};
-use tokio::time::timeout;
 
-use super::Backoff;
-use super::receive::{NotReceived, Receiver};
+use super::fetch::{Failure, Fetcher, Source};
 use crate::blocking;
 use crate::keys::AttemptKey;
 use crate::output::manifest::Manifest;
 use crate::store::layout::{Layout, Room, directory_name};
-use crate::uplink::channels::Channels;
 
 /// Fetches of one attempt at once.
 const PARALLEL_PER_ATTEMPT: usize = 8;
-/// Fetches of the whole executor at once.
-const PARALLEL: usize = 32;
-/// Tries to reach an executor before its output counts as unreadable: with the pauses between, about five seconds.
-const TRIES_MAX: usize = 6;
-const PAUSE_MIN: Duration = Duration::from_millis(200);
-const PAUSE_MAX: Duration = Duration::from_secs(2);
-/// A stream on which nothing comes for so long is dead.
-const SILENCE_MAX: Duration = Duration::from_secs(20);
-/// Chunks between the network and the disk.
-const CHUNKS_IN_FLIGHT: usize = 4;
 
 /// One upstream task's output, wanted whole or in part.
 #[derive(Debug, Clone)]
@@ -45,6 +28,14 @@ struct Wanted {
     part: Option<u32>,
     /// Where it goes.
     to: PathBuf,
+}
+
+impl Wanted {
+    fn source(&self, job: JobId) -> Source {
+        let v1::Location { index, attempt, address, output, .. } = &self.location;
+        let attempt = AttemptKey { job, stage: self.stage, index: *index, attempt: *attempt };
+        Source { address: address.clone(), attempt, part: self.part, expected: output.unwrap_or_default() }
+    }
 }
 
 /// Inputs that cannot be read.
@@ -60,19 +51,12 @@ pub(crate) enum NotLoaded {
 pub(crate) struct Inputs {
     own_id: String,
     layout: Layout,
-    channels: Channels,
-    slots: Arc<Semaphore>,
-}
-
-enum Failure {
-    Gone(String),
-    OutOfReach(String),
-    Disk(String),
+    fetcher: Arc<Fetcher>,
 }
 
 impl Inputs {
-    pub(crate) fn new(own_id: String, layout: Layout, channels: Channels) -> Self {
-        Self { own_id, layout, channels, slots: Arc::new(Semaphore::new(PARALLEL)) }
+    pub(crate) fn new(own_id: String, layout: Layout, fetcher: Arc<Fetcher>) -> Self {
+        Self { own_id, layout, fetcher }
     }
 
     /// Brings all inputs. Cancel-safe: what was brought half is never taken for whole.
@@ -112,7 +96,8 @@ impl Inputs {
         };
         let fetched = futures::stream::iter(remote)
             .map(|wanted| async {
-                let result = self.fetch(job, &wanted).await;
+                let source = wanted.source(job);
+                let result = self.fetcher.fetch(&source, &wanted.to).await;
                 result.err().map(|why| (wanted, why))
             })
             .buffer_unordered(PARALLEL_PER_ATTEMPT)
@@ -120,103 +105,6 @@ impl Inputs {
         failures.extend(fetched.collect::<Vec<_>>().await);
         report(failures)
     }
-
-    async fn fetch(&self, job: JobId, wanted: &Wanted) -> Result<(), Failure> {
-        let _slot = self.slots.acquire().await.expect("the semaphore is never closed");
-        let mut backoff = Backoff::between(PAUSE_MIN, PAUSE_MAX);
-        let mut last = Failure::OutOfReach("not tried".to_owned());
-        for tries in 0..TRIES_MAX {
-            if tries > 0 {
-                backoff.pause().await;
-            }
-            match self.fetch_once(job, wanted).await {
-                Err(Failure::OutOfReach(why)) => last = Failure::OutOfReach(why),
-                other => return other,
-            }
-        }
-        Err(last)
-    }
-
-    async fn fetch_once(&self, job: JobId, wanted: &Wanted) -> Result<(), Failure> {
-        let address = &wanted.location.address;
-        let out_of_reach = |why: String| Failure::OutOfReach(format!("{address} cannot be reached: {why}"));
-        let Some(channel) = self.channels.get(address) else {
-            return Err(Failure::OutOfReach(format!("'{address}' is not an address")));
-        };
-        let attempt =
-            AttemptKey { job, stage: wanted.stage, index: wanted.location.index, attempt: wanted.location.attempt };
-        let request = v1::FetchOutputRequest { attempt: Some(attempt.to_wire()), part: wanted.part };
-        let judge = |status: tonic::Status| match status.code() {
-            tonic::Code::NotFound | tonic::Code::DataLoss | tonic::Code::InvalidArgument => {
-                Failure::Gone(format!("{address} says: {}", status.message()))
-            }
-            _ => out_of_reach(status.message().to_owned()),
-        };
-        let answer = timeout(SILENCE_MAX, DataClient::new(channel).fetch_output(request)).await;
-        let mut stream = match answer {
-            Ok(Ok(answer)) => answer.into_inner(),
-            Ok(Err(status)) => return Err(judge(status)),
-            Err(_) => return Err(out_of_reach("no answer".to_owned())),
-        };
-
-        let partial = partial_name(&wanted.to);
-        let (chunks, mut received) = mpsc::channel::<v1::OutputChunk>(CHUNKS_IN_FLIGHT);
-        let (to, expected, whole) =
-            (wanted.to.clone(), wanted.location.output.unwrap_or_default(), wanted.part.is_none());
-        let writing = tokio::task::spawn_blocking(move || -> Result<(), NotReceived> {
-            let disk = |source| NotReceived::Disk { path: partial.clone(), source };
-            if let Err(error) = std::fs::remove_dir_all(&partial)
-                && error.kind() != ErrorKind::NotFound
-            {
-                return Err(disk(error));
-            }
-            let mut receiver = Receiver::new(partial.clone())?;
-            while let Some(chunk) = received.blocking_recv() {
-                receiver.take(chunk)?;
-            }
-            let checksum = receiver.finish()?;
-            if whole && checksum != expected.checksum {
-                return Err(NotReceived::Corrupt("it is not the output that the scheduler knows of".to_owned()));
-            }
-            std::fs::rename(&partial, &to).map_err(disk)
-        });
-        let mut broken = None;
-        loop {
-            match timeout(SILENCE_MAX, stream.message()).await {
-                Ok(Ok(Some(chunk))) => {
-                    if chunks.send(chunk).await.is_err() {
-                        // The writer gave up; it says why.
-                        break;
-                    }
-                }
-                Ok(Ok(None)) => break,
-                Ok(Err(status)) => {
-                    broken = Some(judge(status));
-                    break;
-                }
-                Err(_) => {
-                    broken = Some(out_of_reach("nothing came for a long time".to_owned()));
-                    break;
-                }
-            }
-        }
-        drop(chunks);
-        let written = writing.await.map_err(|stopped| Failure::Disk(stopped.to_string()))?;
-        match (broken, written) {
-            (_, Ok(())) => Ok(()),
-            (_, Err(disk @ NotReceived::Disk { .. })) => Err(Failure::Disk(disk.to_string())),
-            (Some(failure), _) => Err(failure),
-            (None, Err(NotReceived::Corrupt(what))) => {
-                Err(Failure::Gone(format!("what {address} sent is corrupt: {what}")))
-            }
-            (None, Err(NotReceived::BrokenOff)) => Err(out_of_reach("the stream broke off".to_owned())),
-        }
-    }
-}
-
-/// Beside its final place, under a name that no task's index has.
-fn partial_name(to: &std::path::Path) -> PathBuf {
-    to.with_extension("partial")
 }
 
 /// Where the output of a stage is brought to.
@@ -291,10 +179,12 @@ fn report(failures: Vec<(Wanted, Failure)>) -> Result<(), NotLoaded> {
         };
         let v1::Location { index, attempt, executor_id, .. } = &wanted.location;
         let stage = wanted.stage;
-        lost.push(v1::LostOutput { stage, index: *index, attempt: *attempt, gone });
+        let executor_id = executor_id.clone();
+        lost.push(v1::LostOutput { stage, index: *index, attempt: *attempt, gone, executor_id });
         message.get_or_insert_with(|| {
             format!(
-                "cannot read the output of task {index} of stage {stage} (attempt {attempt}) on {executor_id}: {why}"
+                "cannot read the output of task {index} of stage {stage} (attempt {attempt}) on {}: {why}",
+                wanted.location.executor_id
             )
         });
     }

@@ -5,6 +5,7 @@
 //! attempts that need something from it.
 
 pub(crate) mod blobs;
+pub(crate) mod fetch;
 pub(crate) mod inputs;
 pub(crate) mod receive;
 pub(crate) mod upstreams;

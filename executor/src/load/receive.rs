@@ -4,7 +4,7 @@
 //! followed; what was received is accepted only if its checksum is the one that was promised.
 
 use std::fs::{self, File};
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -51,13 +51,28 @@ pub(crate) struct Receiver {
     entries: Vec<Entry>,
     links: Vec<(String, String)>,
     finished: bool,
+    is_kept: bool,
+}
+
+/// What was not received to its end leaves nothing.
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        if !self.is_kept {
+            let _ = fs::remove_dir_all(&self.directory);
+        }
+    }
 }
 
 impl Receiver {
-    /// The directory is made, with its parents.
-    pub(crate) fn new(directory: PathBuf) -> Result<Self, NotReceived> {
+    /// The directory is made, with its parents, and emptied if something of an earlier life is in it.
+    pub(crate) fn empty(directory: PathBuf) -> Result<Self, NotReceived> {
+        if let Err(error) = fs::remove_dir_all(&directory)
+            && error.kind() != ErrorKind::NotFound
+        {
+            return Err(disk(&directory)(error));
+        }
         fs::create_dir_all(&directory).map_err(disk(&directory))?;
-        Ok(Self { directory, open: None, entries: Vec::new(), links: Vec::new(), finished: false })
+        Ok(Self { directory, open: None, entries: Vec::new(), links: Vec::new(), finished: false, is_kept: false })
     }
 
     /// Takes the next chunk.
@@ -115,9 +130,13 @@ impl Receiver {
         }
     }
 
-    /// After the last chunk: the checksum over what was received.
-    pub(crate) fn finish(self) -> Result<u64, NotReceived> {
-        if self.finished { Ok(checksum(&self.entries)) } else { Err(NotReceived::BrokenOff) }
+    /// After the last chunk: what was received.
+    pub(crate) fn finish(mut self) -> Result<Manifest, NotReceived> {
+        if !self.finished {
+            return Err(NotReceived::BrokenOff);
+        }
+        self.is_kept = true;
+        Ok(Manifest { entries: std::mem::take(&mut self.entries) })
     }
 
     fn create(&self, path: &str, mode: u32) -> Result<To, NotReceived> {
@@ -190,13 +209,13 @@ mod tests {
 
     fn receive(chunks: Vec<OutputChunk>) -> (tempfile::TempDir, Result<u64, NotReceived>) {
         let dir = tempfile::tempdir().unwrap();
-        let mut receiver = Receiver::new(dir.path().join("in")).unwrap();
+        let mut receiver = Receiver::empty(dir.path().join("in")).unwrap();
         for chunk in chunks {
             if let Err(error) = receiver.take(chunk) {
                 return (dir, Err(error));
             }
         }
-        let result = receiver.finish();
+        let result = receiver.finish().map(|manifest| manifest.summary().checksum);
         (dir, result)
     }
 
@@ -231,8 +250,7 @@ mod tests {
             let shown = format!("{chunks:?}");
             let (dir, result) = receive(chunks);
             assert!(matches!(result, Err(NotReceived::Corrupt(_))), "{shown}: {result:?}");
-            let outside: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-            assert_eq!(outside, ["in"], "{shown}");
+            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "{shown}");
         }
     }
 

@@ -26,10 +26,6 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    pub(crate) fn is_link(&self) -> bool {
-        self.mode & TYPE_BITS == LINK_BITS
-    }
-
     /// Whether it is, or is below, the top-level entry of this name.
     pub(crate) fn is_of_part(&self, part: u32) -> bool {
         self.path.split('/').next().is_some_and(|top| top == part.to_string())

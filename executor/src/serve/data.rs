@@ -9,10 +9,11 @@ use tonic::{Request, Response, Status};
 
 use super::log_reader;
 use crate::core::Core;
+use crate::keep::{self, Kept};
 use crate::keys::AttemptKey;
 use crate::output::send;
 
-/// Outputs sent at once; each takes a thread while it is sent.
+/// Outputs sent at once; each takes a thread while some of it is read.
 const SENDS_MAX: usize = 64;
 /// Logs read at once; a follower keeps its place until the attempt is over.
 const LOGS_MAX: usize = 512;
@@ -42,6 +43,7 @@ fn attempt(wire: Option<&v1::AttemptRef>) -> Result<AttemptKey, Status> {
 impl data_server::Data for DataService {
     type FetchOutputStream = ReceiverStream<Result<v1::OutputChunk, Status>>;
     type ReadLogStream = ReceiverStream<Result<v1::LogChunk, Status>>;
+    type KeepOutputsStream = ReceiverStream<Result<v1::KeepOutputsResponse, Status>>;
 
     async fn fetch_output(
         &self,
@@ -52,8 +54,8 @@ impl data_server::Data for DataService {
         // Waits: readers that come in a crowd are served in turn, and their own deadlines bound the wait.
         let slot = self.sends.clone().acquire_owned().await.expect("the semaphore is never closed");
         let (chunks, stream) = mpsc::channel(CHUNKS_IN_FLIGHT);
-        tokio::task::spawn_blocking(move || {
-            send::send(&room, request.part, &chunks);
+        self.core.tasks.spawn(async move {
+            send::send(room, request.part, chunks).await;
             drop(slot);
         });
         Ok(Response::new(ReceiverStream::new(stream)))
@@ -73,6 +75,23 @@ impl data_server::Data for DataService {
             reader.run(chunks).await;
             drop(slot);
         });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn keep_outputs(
+        &self,
+        request: Request<v1::KeepOutputsRequest>,
+    ) -> Result<Response<Self::KeepOutputsStream>, Status> {
+        let v1::KeepOutputsRequest { executor_id, from_address: from, job_id, outputs } = request.into_inner();
+        if executor_id != self.core.id() {
+            return Err(Status::failed_precondition(format!("executor_id: this is {}", self.core.id())));
+        }
+        if self.core.table.is_draining() {
+            return Err(Status::failed_precondition(format!("executor {executor_id} takes nothing new")));
+        }
+        let job = job_id.parse().map_err(|error| Status::invalid_argument(format!("job_id: {error}")))?;
+        let (answers, stream) = mpsc::channel(CHUNKS_IN_FLIGHT);
+        self.core.tasks.spawn(keep::keep(Arc::clone(&self.core), Kept { job, from, outputs }, answers));
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 }

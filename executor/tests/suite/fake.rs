@@ -39,6 +39,8 @@ pub(crate) struct Seen {
     pub(crate) deliveries: HashMap<Key, usize>,
     pub(crate) started: Vec<Key>,
     pub(crate) stopped: Vec<v1::ExecutorStoppedRequest>,
+    /// Which outputs moved, and to whom.
+    pub(crate) moved: Vec<(Key, String)>,
     pub(crate) polls: u64,
     /// What polls said that they heeded.
     pub(crate) heeded: u64,
@@ -60,6 +62,8 @@ pub(crate) struct State {
     pub(crate) refuse_statuses: bool,
     /// Jobs that need outputs of the executor.
     pub(crate) needed: Vec<String>,
+    /// Who is to have them; what is told as moved is taken out, and nothing is needed when nothing is left.
+    pub(crate) hand_over: Vec<v1::HandOver>,
     pub(crate) heartbeat_ms: Option<u64>,
     pub(crate) schedulers: Vec<String>,
     /// What the next polls give.
@@ -168,7 +172,20 @@ impl Scheduler {
             let mut settled = Vec::new();
             for status in statuses {
                 let key = key(status.attempt.as_ref().unwrap());
-                match status.what.unwrap() {
+                match status.what.clone().unwrap() {
+                    What::Moved(to) => {
+                        state.seen.moved.push((key.clone(), to.executor_id));
+                        let moved = |kept: &v1::KeptOutput| {
+                            let attempt = kept.attempt.as_ref().unwrap();
+                            (attempt.stage, attempt.index) == (key.1, key.2)
+                        };
+                        state.hand_over.iter_mut().for_each(|to| to.outputs.retain(|kept| !moved(kept)));
+                        state.hand_over.retain(|to| !to.outputs.is_empty());
+                        if state.hand_over.is_empty() {
+                            state.needed.clear();
+                        }
+                        settled.push(status.sequence);
+                    }
                     What::Started(_) => state.seen.started.push(key),
                     What::Finished(finished) => {
                         assert!(status.sequence > 0);
@@ -347,10 +364,12 @@ impl Executors for Scheduler {
 
     async fn outputs_needed(
         &self,
-        _request: Request<v1::OutputsNeededRequest>,
+        request: Request<v1::OutputsNeededRequest>,
     ) -> Result<Response<v1::OutputsNeededResponse>, Status> {
-        let job_ids = self.with(|state| state.needed.clone());
-        Ok(Response::new(v1::OutputsNeededResponse { job_ids }))
+        let avoid = request.into_inner().avoid;
+        let (job_ids, mut hand_over) = self.with_quietly(|state| (state.needed.clone(), state.hand_over.clone()));
+        hand_over.retain(|to| !avoid.contains(&to.executor_id));
+        Ok(Response::new(v1::OutputsNeededResponse { job_ids, hand_over }))
     }
 
     async fn executor_stopped(

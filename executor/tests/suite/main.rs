@@ -6,6 +6,7 @@ mod bench;
 mod devices;
 mod endings;
 mod fake;
+mod handing_over;
 mod launcher;
 mod launching;
 mod orphans;

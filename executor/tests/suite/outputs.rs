@@ -40,7 +40,7 @@ pub(crate) async fn read_log(
 }
 
 /// All files, and the checksum at the end.
-async fn fetch(
+pub(crate) async fn fetch(
     handle: &Handle,
     attempt: &AttemptRef,
     part: Option<u32>,
@@ -221,7 +221,8 @@ async fn inputs_come_from_other_executors_and_local_ones_are_linked() {
 async fn lost_inputs_are_told_apart_from_unreachable_ones() {
     let upstream = Upstream::new().await;
     upstream.inputs(1, InputKind::All);
-    let lost = |index, gone| v1::LostOutput { stage: 0, index, attempt: 1, gone };
+    let executor_id = |index: u32| upstream.locations[index as usize].executor_id.clone();
+    let lost = |index, gone| v1::LostOutput { stage: 0, index, attempt: 1, gone, executor_id: executor_id(index) };
     let first = AttemptRef { job_id: upstream.job.to_string(), stage: 0, index: 0, attempt: 1 };
     let second = AttemptRef { index: 1, ..first.clone() };
 

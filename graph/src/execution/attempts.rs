@@ -157,10 +157,10 @@ impl ExecutionGraph {
                 self.accept(task, Accepted { on, started_at, ran_ms, output }, step);
             }
             Outcome::Failed(FailureClass::InputUnreadable) => {
-                let remade = self.lose_unreadable(task, &unreadable, step);
+                let excused = self.lose_unreadable(task, &unreadable, step);
                 // Whoever waits for an executor waits for what lies on it, too.
                 let waits = self.plan.lost_after == LossPolicy::Never && unreadable.iter().any(|input| !input.gone);
-                self.fail(task, failed(FailureClass::InputUnreadable, !remade && !waits, !remade), step);
+                self.fail(task, failed(FailureClass::InputUnreadable, !excused && !waits, !excused), step);
             }
             Outcome::Failed(class) => {
                 self.fail(task, failed(class, true, class != FailureClass::ExecutorLost), step);
@@ -265,20 +265,34 @@ impl ExecutionGraph {
     }
 
     /// Gives up those of a task's inputs that an executor says are gone. True if one of them is being made again, so that
-    /// the reader has to wait for that and is not to blame.
+    /// the reader has to wait for that and is not to blame, or has only been looked for where it lay before.
     fn lose_unreadable(&mut self, reader: TaskId, unreadable: &[UnreadableInput], step: &mut Step<'_>) -> bool {
-        let mut remade = false;
-        for input in unreadable.iter().filter(|input| input.gone) {
+        let mut excused = false;
+        for input in unreadable {
             if !self.reads_from(reader.stage.0, input.task.stage) {
+                continue;
+            }
+            if self.lies_elsewhere(input) {
+                excused = true;
+                continue;
+            }
+            if !input.gone {
                 continue;
             }
             // Still judged as held by its reader, which therefore counts as needing it.
             let _ = self.lose_output(input.task, input.attempt, step);
-            remade |= self.packed(input.task).is_some_and(|input| {
+            excused |= self.packed(input.task).is_some_and(|input| {
                 !input.is_successful() && input.phase() < TaskPhase::Failed && input.generation <= FREE_REMAKES
             });
         }
-        remade
+        excused
+    }
+
+    /// Whether an input has moved since a reader was told where it lies.
+    fn lies_elsewhere(&self, input: &UnreadableInput) -> bool {
+        let Some(packed) = self.packed(input.task).filter(|packed| packed.has_output()) else { return false };
+        let on = packed.on().and_then(|on| self.executor(on));
+        !input.on.is_empty() && packed.attempt == input.attempt && on.is_some_and(|on| on.id != input.on)
     }
 }
 

@@ -90,6 +90,17 @@ pub enum Event {
         /// Of which attempt.
         attempt: Attempt,
     },
+    /// An executor that leaves has given this output to another one, which has all of it now.
+    OutputMoved {
+        /// Which task's.
+        task: TaskId,
+        /// Of which attempt.
+        attempt: Attempt,
+        /// Who had it: the executor's name, in whichever life.
+        from: String,
+        /// Who has it.
+        to: ExecutorKey,
+    },
     /// A user wants the job to end.
     CancelRequested {
         /// In the user's words.

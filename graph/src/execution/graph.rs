@@ -187,6 +187,7 @@ impl ExecutionGraph {
                 self.went_down(task, attempt, &with, verdict, message, step);
             }
             Event::OutputLost { task, attempt } => self.output_lost(task, attempt, step),
+            Event::OutputMoved { task, attempt, from, to } => self.output_moved(task, attempt, &from, to, step),
             Event::CancelRequested { reason } => self.cancel_requested(reason, step),
             Event::RetryRequested => self.retry_requested(step),
             Event::TimerFired => self.timer_fired(step),
@@ -314,18 +315,6 @@ impl ExecutionGraph {
     #[must_use]
     pub fn knows(&self, executor_id: &str) -> bool {
         !self.lives(executor_id, u64::MAX).is_empty()
-    }
-
-    /// Whether somebody may still read an output that lies on an executor, in any of its incarnations.
-    #[must_use]
-    pub fn needs_outputs_of(&self, executor_id: &str) -> bool {
-        let mut lives = self.lives(executor_id, u64::MAX);
-        lives.retain(|life| self.executors[life.0 as usize].outputs > 0);
-        let lies_there = |task: &Packed| task.has_output() && task.on().is_some_and(|on| lives.contains(&on));
-        !lives.is_empty()
-            && (0u32..).zip(&self.stages).filter(|(_, value)| value.counts.successful > 0).any(|(stage, value)| {
-                (0u32..).zip(&value.tasks).any(|(index, task)| lies_there(task) && self.is_needed(stage, index))
-            })
     }
 
     /// Whether attempts of a stage are to end, since the job is: all but those of `always` stages and nested jobs.

@@ -47,6 +47,9 @@
 //! every consumer that has read the old one, or may have, runs again, and so on downwards.
 //! `inputs_revision` of the readers rises with every new output, for it lies elsewhere.
 //!
+//! **Outputs that move** from an executor that leaves to another one stay what they are, and their readers go on. Whoever
+//! looked for one where it lay before is tried again at once, and at no cost.
+//!
 //! **The end.** A job is over when all stages are: cancelled (or failed, on a time-out) if it was asked to end and a stage was
 //! cancelled, failed if a stage failed, else successful. A retry then takes what failed or was cancelled, and everything
 //! below it, back to the start; a stage below that does not merely go on where it stopped runs again as a whole.

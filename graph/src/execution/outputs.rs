@@ -3,8 +3,8 @@
 use super::graph::{Step, is_whole};
 use super::packed::{Packed, TaskPhase};
 use super::topology::reads;
-use super::{Effect, ExecutionGraph, JobEvent, StageRecord, StageState, TaskState, Why};
-use crate::ids::{Attempt, StageIndex, TaskId};
+use super::{Accepted, Effect, ExecutionGraph, JobEvent, Output, StageRecord, StageState, TaskState, Why};
+use crate::ids::{Attempt, ExecutorKey, StageIndex, TaskId};
 
 impl ExecutionGraph {
     pub(super) fn output_lost(&mut self, task: TaskId, attempt: Attempt, step: &mut Step<'_>) {
@@ -35,6 +35,47 @@ impl ExecutionGraph {
         // What its producer reads may have been lost while nothing needed it.
         self.need_revived = true;
         Ok(())
+    }
+
+    /// The outputs that lie on an executor, in any of its incarnations, and that somebody may still read. Costs as much as
+    /// the job has tasks, if it has outputs there at all.
+    pub fn needed_outputs_of(&self, executor_id: &str) -> impl Iterator<Item = (TaskId, Attempt, Output)> + '_ {
+        let mut lives = self.lives(executor_id, u64::MAX);
+        lives.retain(|life| self.executors[life.0 as usize].outputs > 0);
+        let stages = if lives.is_empty() { &[] } else { self.stages.as_slice() };
+        let stages = (0u32..).zip(stages).filter(|(_, value)| value.counts.successful > 0);
+        let tasks = stages.flat_map(|(stage, value)| (0u32..).zip(&value.tasks).map(move |task| (stage, task)));
+        tasks.filter_map(move |(stage, (index, task))| {
+            let lies_there = task.has_output() && task.on().is_some_and(|on| lives.contains(&on));
+            let TaskState::Successful(accepted) = task.state() else { return None };
+            (lies_there && self.is_needed(stage, index))
+                .then(|| (TaskId::new(stage, index), task.attempt, accepted.output))
+        })
+    }
+
+    /// An output lies elsewhere now, and nothing else changes: whoever is about to read it looks in vain where it lay,
+    /// and then asks again.
+    pub(super) fn output_moved(
+        &mut self,
+        task: TaskId,
+        attempt: Attempt,
+        from: &str,
+        to: ExecutorKey,
+        step: &mut Step<'_>,
+    ) {
+        let Some(packed) = self.packed(task).copied() else { return step.ignore(Why::Unknown) };
+        let TaskState::Successful(accepted) = packed.state() else { return step.ignore(Why::Superseded) };
+        if self.is_over() {
+            return step.ignore(Why::Over);
+        }
+        if !packed.has_output() {
+            return step.ignore(Why::NotConcerned);
+        }
+        if packed.attempt != attempt || self.executor(accepted.on).is_none_or(|on| on.id != from) || to.id == from {
+            return step.ignore(Why::Superseded);
+        }
+        let on = self.heard_from(to);
+        self.set_task_state(task.stage.0, task.index.0, TaskState::Successful(Accepted { on, ..accepted }));
     }
 
     fn give_up(&mut self, stage: u32, index: u32) {

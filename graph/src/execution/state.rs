@@ -205,12 +205,14 @@ pub enum Outcome {
 }
 
 /// An input that an attempt could not read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnreadableInput {
     /// Whose output.
     pub task: TaskId,
     /// Of which attempt.
     pub attempt: Attempt,
+    /// The executor on which it was looked for; empty: not said.
+    pub on: String,
     /// Its executor answered that it is not there or corrupt (as opposed to one that could not be reached).
     pub gone: bool,
 }

@@ -154,7 +154,17 @@ pub(crate) fn event(dice: &mut Dice, graph: &ExecutionGraph, fleet: &mut Fleet, 
             }
             Event::ExecutorAnswered { held: said(dice, graph, &by), by, scope }
         }
-        82..86 => {
+        82..84 => {
+            let (task, newest) = any_task(dice, graph);
+            let on = match graph.task(task).map(|task| task.state) {
+                Some(TaskState::Successful(accepted)) => graph.executor(accepted.on).cloned(),
+                _ => None,
+            };
+            let from = on.filter(|_| !dice.one_in(6)).unwrap_or_else(|| fleet.any(dice)).id;
+            let attempt = if dice.one_in(6) { dice.below(4) } else { newest };
+            Event::OutputMoved { task, attempt, from, to: fleet.any(dice) }
+        }
+        84..86 => {
             let (task, newest) = any_task(dice, graph);
             Event::OutputLost { task, attempt: if dice.one_in(6) { dice.below(4) } else { newest } }
         }
@@ -211,12 +221,13 @@ fn end(dice: &mut Dice, graph: &ExecutionGraph, task: TaskId, at: Millis) -> Att
             for (index, input) in graph.tasks(upstream.stage, 0..8).filter(|_| dice.one_in(2)).collect::<Vec<_>>() {
                 let attempt = input.attempt - u32::from(input.attempt > 0 && dice.one_in(5));
                 let task = TaskId { stage: upstream.stage, index };
-                unreadable.push(UnreadableInput { task, attempt, gone: !dice.one_in(3) });
+                let on = dice.of(&["", "executor-0", "executor-1"]).to_owned();
+                unreadable.push(UnreadableInput { task, attempt, on, gone: !dice.one_in(3) });
             }
         }
         if dice.one_in(4) {
             let (task, attempt) = any_task(dice, graph);
-            unreadable.push(UnreadableInput { task, attempt, gone: true });
+            unreadable.push(UnreadableInput { task, attempt, on: String::new(), gone: true });
         }
     }
     let started_at = if dice.one_in(5) { 0 } else { at.saturating_sub(20) };

@@ -7,7 +7,7 @@ use std::fmt;
 
 use muster_graph::execution::{Event, ExecutionGraph};
 
-const EVENTS: [&str; 12] = [
+const EVENTS: [&str; 13] = [
     "Submitted",
     "Assigned",
     "LaunchRefused",
@@ -17,6 +17,7 @@ const EVENTS: [&str; 12] = [
     "ExecutorLost",
     "WentDown",
     "OutputLost",
+    "OutputMoved",
     "CancelRequested",
     "RetryRequested",
     "TimerFired",
@@ -26,8 +27,8 @@ const STAGES: [&str; 7] = ["Unresolved", "Resolved", "Running", "Successful", "F
 
 #[derive(Default)]
 pub(crate) struct Table {
-    tasks: [[u64; 6]; 12],
-    stages: [[u64; 7]; 12],
+    tasks: [[u64; 6]; 13],
+    stages: [[u64; 7]; 13],
 }
 
 impl Table {
@@ -42,9 +43,10 @@ impl Table {
             Event::ExecutorLost { .. } => 6,
             Event::WentDown { .. } => 7,
             Event::OutputLost { .. } => 8,
-            Event::CancelRequested { .. } => 9,
-            Event::RetryRequested => 10,
-            Event::TimerFired => 11,
+            Event::OutputMoved { .. } => 9,
+            Event::CancelRequested { .. } => 10,
+            Event::RetryRequested => 11,
+            Event::TimerFired => 12,
         };
         let (stage, task) = match event {
             Event::Assigned { stage, .. } => (Some(*stage), None),
@@ -52,7 +54,8 @@ impl Table {
             | Event::AttemptStarted { task, .. }
             | Event::AttemptFinished { task, .. }
             | Event::WentDown { task, .. }
-            | Event::OutputLost { task, .. } => (Some(task.stage), Some(task.index)),
+            | Event::OutputLost { task, .. }
+            | Event::OutputMoved { task, .. } => (Some(task.stage), Some(task.index)),
             _ => (None, None),
         };
         for (index, record) in graph.stages().filter(|(index, _)| stage.is_none_or(|stage| stage == *index)) {

@@ -134,7 +134,7 @@ fn an_input_that_is_gone_is_made_again_at_no_cost_to_its_reader() {
     job.run(0, output(1));
     job.run(0, output(2));
     job.assign(1, on("b"), 1);
-    let unreadable = vec![UnreadableInput { task: task(0, 1), attempt: 1, gone: true }];
+    let unreadable = vec![UnreadableInput { task: task(0, 1), attempt: 1, on: "a".to_owned(), gone: true }];
     let note = job.note(task(1, 0), 1, 1, FailureClass::InputUnreadable, "as told", false);
     assert_eq!(
         job.end_with(1, 0, 1, on("b"), Outcome::Failed(FailureClass::InputUnreadable), unreadable),
@@ -152,7 +152,7 @@ fn an_input_that_cannot_be_reached_costs_the_reader_and_leaves_the_output_alone(
     let mut job = Job::of([stage(1), reading(stage(1), Edge::All, 0)]);
     job.run(0, output(1));
     job.assign(1, on("b"), 1);
-    let unreadable = vec![UnreadableInput { task: task(0, 0), attempt: 1, gone: false }];
+    let unreadable = vec![UnreadableInput { task: task(0, 0), attempt: 1, on: String::new(), gone: false }];
     let note = job.note(task(1, 0), 1, 1, FailureClass::InputUnreadable, "as told", false);
     assert_eq!(job.end_with(1, 0, 1, on("b"), Outcome::Failed(FailureClass::InputUnreadable), unreadable), [note]);
     assert_eq!(job.spent(1, 0), [0, 0, 0, 0, 0, 1]);
@@ -169,7 +169,7 @@ fn who_waits_for_an_executor_for_ever_waits_for_its_outputs_too() {
     job.run(0, output(1));
     for attempt in 1..=20 {
         job.assign(1, on("b"), 1);
-        let unreadable = vec![UnreadableInput { task: task(0, 0), attempt: 1, gone: false }];
+        let unreadable = vec![UnreadableInput { task: task(0, 0), attempt: 1, on: String::new(), gone: false }];
         job.end_with(1, 0, attempt, on("b"), Outcome::Failed(FailureClass::InputUnreadable), unreadable);
         assert_eq!(job.ready(), [], "after a moment");
         job.at += 60_000;
@@ -187,7 +187,7 @@ fn a_reader_that_finds_every_new_output_corrupt_pays_in_the_end() {
     for round in 1..100 {
         job.run(0, output(1));
         job.assign(1, on("b"), 1);
-        let unreadable = vec![UnreadableInput { task: task(0, 0), attempt: round, gone: true }];
+        let unreadable = vec![UnreadableInput { task: task(0, 0), attempt: round, on: String::new(), gone: true }];
         job.end_with(1, 0, round, on("b"), Outcome::Failed(FailureClass::InputUnreadable), unreadable);
         if job.phases(1) == [TaskPhase::Failed] {
             assert_eq!(round, u32::from(muster_graph::execution::FREE_REMAKES) + 1);

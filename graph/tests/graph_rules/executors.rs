@@ -1,6 +1,8 @@
 //! Executors that are lost, restart, or answer a new owner.
 
-use muster_graph::execution::{AnswerScope, Event, FailureClass, StageState, TaskPhase, Verdict, Why};
+use muster_graph::execution::{
+    AnswerScope, Effect, Event, FailureClass, Outcome, StageState, TaskPhase, UnreadableInput, Verdict, Why,
+};
 use muster_graph::ids::StageIndex;
 use muster_graph::plan::Edge;
 
@@ -135,18 +137,22 @@ fn a_task_that_kills_its_executor_before_its_start_is_told_fails_within_its_budg
     assert_eq!(job.phases(0), [TaskPhase::Failed]);
 }
 
+fn needs(job: &Job, executor: &str) -> bool {
+    job.graph.needed_outputs_of(executor).next().is_some()
+}
+
 #[test]
 fn outputs_are_needed_until_their_readers_are_over() {
     let mut job = Job::of([stage(1), reading(stage(1), Edge::All, 0), stage(1)]);
-    assert!(!job.graph.needs_outputs_of("a") && !job.graph.knows("a"));
+    assert!(!needs(&job, "a") && !job.graph.knows("a"));
     job.run_on("a", 0, output(1));
-    assert!(job.graph.needs_outputs_of("a") && job.graph.knows("a"));
-    assert!(!job.graph.needs_outputs_of("b"));
+    assert!(needs(&job, "a") && job.graph.knows("a"));
+    assert!(!needs(&job, "b"));
     job.run_on("b", 1, output(2));
-    assert!(!job.graph.needs_outputs_of("a"), "its reader has read it");
-    assert!(job.graph.needs_outputs_of("b"), "the job's result");
+    assert!(!needs(&job, "a"), "its reader has read it");
+    assert!(needs(&job, "b"), "the job's result");
     job.run_on("a", 2, output(3));
-    assert!(!job.graph.needs_outputs_of("b"), "the job is over");
+    assert!(!needs(&job, "b"), "the job is over");
 }
 
 #[test]
@@ -178,4 +184,52 @@ fn what_is_held_to_have_taken_its_executor_down_waits_or_ends_whatever_its_budge
     job.at += 500;
     job.apply(Event::TimerFired);
     assert_eq!(job.graph.ready_count(StageIndex(0)), 2);
+}
+
+fn hand_over(job: &mut Job, attempt: u32, from: &str, to: &str) -> Vec<Effect> {
+    job.apply(Event::OutputMoved { task: task(0, 0), attempt, from: from.to_owned(), to: on(to) })
+}
+
+#[test]
+fn an_output_that_was_handed_over_is_lost_with_who_has_it_now() {
+    let mut job = Job::of([stage(1), reading(stage(1), Edge::All, 0)]);
+    job.run(0, output(1));
+    assert_eq!(hand_over(&mut job, 1, "b", "c"), ignored(Why::Superseded), "it is not there");
+    assert_eq!(hand_over(&mut job, 2, "a", "b"), ignored(Why::Superseded), "another attempt's");
+    let revision = job.inputs_revision(1);
+    assert_eq!(hand_over(&mut job, 1, "a", "b"), []);
+    assert_eq!(hand_over(&mut job, 1, "a", "b"), ignored(Why::Superseded), "said twice");
+    assert_eq!(job.inputs_revision(1), revision, "whoever has read it goes on");
+    assert!(!needs(&job, "a") && needs(&job, "b"));
+    assert_eq!(job.lose("a"), ignored(Why::NotConcerned));
+    assert_eq!(job.lose("b"), [outputs_lost(0, 1), moved(0, StageState::Running)]);
+}
+
+#[test]
+fn an_output_is_handed_over_by_who_was_already_given_up_with_it() {
+    let mut job = Job::of([stage(1), reading(stage(1), Edge::All, 0), reading(stage(1), Edge::All, 1)]);
+    job.run(0, output(1));
+    job.run_on("b", 1, output(1));
+    assert_eq!(job.lose("a"), [], "nothing needs it");
+    hand_over(&mut job, 1, "a", "c");
+    // Were it still on a lost executor, it would be made again, too.
+    assert_eq!(job.lose("b"), [outputs_lost(1, 1), moved(1, StageState::Running)]);
+}
+
+#[test]
+fn a_reader_that_looked_where_an_output_lay_before_tries_again_at_no_cost() {
+    let mut reader = reading(stage(1), Edge::All, 0);
+    reader.retries.input_unreadable = 0;
+    let mut job = Job::of([stage(1), reader]);
+    job.run(0, output(1));
+    job.assign(1, on("d"), 1);
+    hand_over(&mut job, 1, "a", "b");
+    for gone in [true, false] {
+        let unreadable = vec![UnreadableInput { task: task(0, 0), attempt: 1, on: "a".to_owned(), gone }];
+        let attempt = if gone { 1 } else { 2 };
+        job.end_with(1, 0, attempt, on("d"), Outcome::Failed(FailureClass::InputUnreadable), unreadable);
+        assert_eq!(job.phases(0), [TaskPhase::Successful], "it is not lost");
+        assert_eq!((job.spent(1, 0), job.ready()), ([0; 6], vec![(1, 1)]));
+        job.assign(1, on("d"), 1);
+    }
 }

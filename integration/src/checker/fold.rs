@@ -103,6 +103,7 @@ impl Fold {
             ..Statistics::default()
         };
         accepted.end(evidence, &store, &mut findings);
+        results.end(evidence, &mut findings);
         cancels.end(evidence, &store, &attempts, &mut findings);
         starts::end(evidence, &store, &attempts, &tokens, &mut findings, &mut statistics);
         survival::end(evidence, &store, &attempts, &mut findings);

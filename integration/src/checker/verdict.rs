@@ -26,6 +26,8 @@ pub enum Rule {
     AcceptedAssigned,
     /// C2: what is accepted was started, there.
     AcceptedStarted,
+    /// C2: an accepted output that lies elsewhere than it was made was taken over, there.
+    MovedKept,
     /// C2: attempts only rise, and one attempt is on one executor.
     AttemptsRise,
     /// C3: owners change only by a claim that is allowed.
@@ -58,7 +60,7 @@ pub enum Rule {
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Readable,
         Self::Acknowledged,
         Self::OneJobPerKey,
@@ -66,6 +68,7 @@ impl Rule {
         Self::AcceptedOnce,
         Self::AcceptedAssigned,
         Self::AcceptedStarted,
+        Self::MovedKept,
         Self::AttemptsRise,
         Self::OwnerClaimed,
         Self::Token,
@@ -93,6 +96,7 @@ impl Rule {
             Self::AcceptedOnce => "C2: one accepted result for each generation of an output",
             Self::AcceptedAssigned => "C2: an accepted attempt was assigned before, to that executor",
             Self::AcceptedStarted => "C2: an accepted attempt was started, on that executor",
+            Self::MovedKept => "C2: an accepted output that moved was taken over by that executor",
             Self::AttemptsRise => "C2: attempts only rise",
             Self::OwnerClaimed => "C3: an owner is followed only when its session is gone, or by its own will",
             Self::Token => "C3: only the owner writes for a job",

@@ -87,6 +87,7 @@ pub fn attempt_end(finished: v1::AttemptFinished) -> Result<graph::AttemptEnd, I
             .map(|lost| graph::UnreadableInput {
                 task: TaskId::new(lost.stage, lost.index),
                 attempt: lost.attempt,
+                on: lost.executor_id,
                 gone: lost.gone,
             })
             .collect(),

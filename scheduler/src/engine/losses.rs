@@ -132,11 +132,6 @@ impl Engine {
         }
     }
 
-    /// Jobs that may still read an output which lies on an executor.
-    pub fn jobs_that_need_outputs_of(&self, executor: &str) -> impl Iterator<Item = JobId> {
-        self.jobs.values().filter(move |job| job.graph.needs_outputs_of(executor)).map(|job| job.id)
-    }
-
     /// An executor went away, or is gone: jobs give up what they had there, or begin to wait.
     pub(super) fn tell_jobs_of(&mut self, id: &str, now: Millis) {
         self.fell_silent(id, now);

@@ -14,6 +14,7 @@ mod adoption;
 mod ahead;
 mod commit;
 mod counts;
+mod departures;
 mod executors;
 pub(crate) mod explain;
 mod gathering;

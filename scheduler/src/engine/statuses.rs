@@ -43,6 +43,7 @@ impl Engine {
         let mut answer = StatusAnswer::default();
         let mut open = 0;
         let mut behind = BTreeSet::new();
+        let mut places_moved = false;
         let schedulers = self.schedulers_sharing();
         for status in statuses {
             let sequence = status.sequence;
@@ -69,7 +70,7 @@ impl Engine {
                             self.judge(by, (job, task, attempt), end, now);
                         }
                     }
-                    None => {}
+                    Some(v1::attempt_status::What::Moved(_)) | None => {}
                 }
             }
             // One that leaves is its next owner's to hear of it: whatever came in now would hold it back.
@@ -112,8 +113,21 @@ impl Engine {
                         tracing::warn!(executor = by.id, %job, %error, "a status cannot be understood");
                     }
                 },
+                Some(v1::attempt_status::What::Moved(to)) => {
+                    // What is not settled was not taken, and is asked about again.
+                    if self.output_moved((job, task, attempt), &by.id, &to, now) {
+                        places_moved = true;
+                        let job = self.jobs.get_mut(&job).expect("seen above, and apply removes none");
+                        job.waiting.settled.push((number, sequence));
+                        open += 1;
+                    }
+                }
                 None => answer.settled.push(sequence),
             }
+        }
+        if places_moved {
+            // Whoever starts from now on looks the places up again.
+            self.addresses_revision += 1;
         }
         if open == 0 {
             // The caller may have gone; the executor sends again what is not settled.

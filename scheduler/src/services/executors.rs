@@ -296,8 +296,7 @@ impl Executors for Api {
     ) -> Result<Response<v1::OutputsNeededResponse>, Status> {
         let message = request.into_inner();
         named("executor_id", &message.executor_id)?;
-        let job_ids = self.who_needs_outputs_of(message).await?;
-        Ok(Response::new(v1::OutputsNeededResponse { job_ids }))
+        Ok(Response::new(self.who_needs_outputs_of(message).await?))
     }
 
     async fn executor_stopped(

@@ -1,6 +1,5 @@
 //! What operators want done with executors: drain them, or give those up for good that will not come back.
 
-use muster_graph::ids::JobId;
 use muster_proto::v1;
 use muster_proto::v1::executor_client::ExecutorClient;
 use muster_state::SessionId;
@@ -12,9 +11,6 @@ use crate::absence::{self, Removal};
 use crate::accept::{store, unavailable};
 use crate::links;
 use crate::options::PEER_DEADLINE;
-
-/// Jobs named in one answer; for whoever waits it is enough that there are some.
-const JOBS_NAMED_MAX: usize = 16;
 
 impl Api {
     /// Passes the wish on to the executor, whose own matter it is, and notes it for the executor's later lives before it is
@@ -73,11 +69,14 @@ impl Api {
         }
     }
 
-    /// Jobs, of all schedulers, that may still read an output of an executor. An error unless all could be asked: only
-    /// then it is known that there are no others.
-    pub(super) async fn who_needs_outputs_of(&self, asked: v1::OutputsNeededRequest) -> Result<Vec<String>, Status> {
-        let v1::OutputsNeededRequest { executor_id: id, forwarded } = asked;
-        let mut needing = Vec::new();
+    /// What jobs, of all schedulers, may still read of an executor that leaves, and who is to have it. An error unless all
+    /// could be asked: only then it is known that there is nothing else.
+    pub(super) async fn who_needs_outputs_of(
+        &self,
+        asked: v1::OutputsNeededRequest,
+    ) -> Result<v1::OutputsNeededResponse, Status> {
+        let v1::OutputsNeededRequest { executor_id: id, forwarded, avoid } = asked;
+        let mut needed = v1::OutputsNeededResponse::default();
         if !forwarded {
             let live = self.shared.peers.live();
             let owners = jobs_by_session(&self.shared).await.map_err(store)?;
@@ -87,18 +86,21 @@ impl Api {
             let mine = self.shared.presence().identity.session;
             for (_, peer) in live.into_iter().filter(|(session, _)| *session != mine) {
                 let mut scheduler = self.executors_at(&peer.address)?;
-                let request = v1::OutputsNeededRequest { executor_id: id.clone(), forwarded: true };
+                let request =
+                    v1::OutputsNeededRequest { executor_id: id.clone(), forwarded: true, avoid: avoid.clone() };
                 let answer = tokio::time::timeout(PEER_DEADLINE, scheduler.outputs_needed(request))
                     .await
                     .map_err(|_| Status::unavailable(format!("scheduler {} does not answer", peer.scheduler_id)))?;
-                needing.extend(answer?.into_inner().job_ids);
+                let answer = answer?.into_inner();
+                needed.job_ids.extend(answer.job_ids);
+                needed.hand_over.extend(answer.hand_over);
             }
         }
-        let own = move |engine: &mut crate::engine::Engine| -> Vec<JobId> {
-            engine.jobs_that_need_outputs_of(&id).take(JOBS_NAMED_MAX).collect()
-        };
-        needing.extend(self.shared.engine.read(own).await.map_err(unavailable)?.iter().map(ToString::to_string));
-        needing.truncate(JOBS_NAMED_MAX);
-        Ok(needing)
+        let avoid = avoid.into_iter().collect();
+        let own = move |engine: &mut crate::engine::Engine| engine.outputs_needed_of(&id, &avoid);
+        let own = self.shared.engine.read(own).await.map_err(unavailable)?;
+        needed.job_ids.extend(own.job_ids);
+        needed.hand_over.extend(own.hand_over);
+        Ok(needed)
     }
 }

@@ -101,6 +101,18 @@ impl Model {
                 Ok(())
             }
             Event::OutputLost { task, attempt } => self.lose(*task, *attempt),
+            Event::OutputMoved { task, attempt, from, to } => {
+                let over = self.over();
+                let known = self.get(*task).ok_or(())?;
+                let State::Successful { on, checksum, files } = &known.state else { return Err(()) };
+                if over || *files == 0 || known.attempt != *attempt || on.id != *from || to.id == *from {
+                    return Err(());
+                }
+                let state = State::Successful { on: to.clone(), checksum: *checksum, files: *files };
+                self.stages[task.stage.0 as usize].tasks[task.index.0 as usize].state = state;
+                self.lost.remove(to);
+                Ok(())
+            }
             Event::CancelRequested { .. } if self.over() || self.ending => Err(()),
             Event::CancelRequested { .. } => {
                 self.wind_down();
@@ -286,9 +298,20 @@ impl Model {
 
     pub(super) fn unreadable(&mut self, s: usize, inputs: &[UnreadableInput]) -> bool {
         let mut excused = false;
-        for input in inputs.iter().filter(|input| input.gone) {
+        for input in inputs {
             let reads = |up: &Upstream| up.stage == input.task.stage && up.edge != Edge::After;
-            if self.plan.stages[s].upstreams.iter().any(reads) {
+            if !self.plan.stages[s].upstreams.iter().any(reads) {
+                continue;
+            }
+            let moved = self.get(input.task).is_some_and(|task| match &task.state {
+                State::Successful { on, files, .. } => {
+                    *files > 0 && task.attempt == input.attempt && !input.on.is_empty() && on.id != input.on
+                }
+                _ => false,
+            });
+            if moved {
+                excused = true;
+            } else if input.gone {
                 let _ = self.lose(input.task, input.attempt);
                 excused |= self.get(input.task).is_some_and(|task| task.live() && task.generation <= 8);
             }

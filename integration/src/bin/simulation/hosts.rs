@@ -107,8 +107,22 @@ pub(crate) fn data_dir(world: &World, index: usize) -> PathBuf {
     world.folder.join(executor(index))
 }
 
-/// Runs an executor for as long as the host lives. Its files outlive it.
-pub(crate) async fn run_executor(world: Arc<World>, about: ExecutorHost) -> turmoil::Result {
+/// How an executor is to stop, for a moment.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) enum Stop {
+    /// As SIGTERM has it.
+    #[default]
+    AtOnce,
+    /// When what it has is done, or so late.
+    Drained(Duration),
+}
+
+/// Runs an executor for as long as the host lives. Its files outlive it. `stops` changes when somebody asks it to stop.
+pub(crate) async fn run_executor(
+    world: Arc<World>,
+    about: ExecutorHost,
+    mut stops: watch::Receiver<Stop>,
+) -> turmoil::Result {
     let host = executor(about.index);
     let schedulers: Vec<String> = (0..about.schedulers).map(|index| address(&scheduler(index))).collect();
     loop {
@@ -126,7 +140,19 @@ pub(crate) async fn run_executor(world: Arc<World>, about: ExecutorHost) -> turm
             Err(error) => world.complain(format_args!("{host} did not start: {error}")),
             Ok(handle) => {
                 world.note(format_args!("{host} started, incarnation {}", handle.incarnation()));
-                handle.finished().await;
+                stops.borrow_and_update();
+                tokio::select! {
+                    biased;
+                    () = handle.finished() => {}
+                    Ok(()) = stops.changed() => {
+                        let how = *stops.borrow_and_update();
+                        if let Stop::Drained(within) = how {
+                            handle.drain();
+                            let _ = tokio::time::timeout(within, handle.drained()).await;
+                        }
+                        handle.stop().await;
+                    }
+                }
                 world.note(format_args!("{host} stopped"));
             }
         }

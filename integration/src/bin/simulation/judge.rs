@@ -97,6 +97,9 @@ pub(crate) fn judge(world: &World, size: Size, ended: Duration) -> Statistics {
     for (executor, lines) in &executors {
         for line in lines {
             world.note(format_args!("journal {executor} {line:?}"));
+            if line.event == "keep" {
+                world.fault("output-handed-over", executor);
+            }
         }
     }
     let evidence = Evidence {

@@ -6,6 +6,7 @@
 //! failpoint `one-thread`), so the same seed gives the same trace.
 
 mod hosts;
+mod inputs;
 mod judge;
 mod load;
 mod nemesis;
@@ -23,7 +24,7 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use tokio::sync::{mpsc, watch};
 
-use hosts::{ExecutorHost, Size};
+use hosts::{ExecutorHost, Size, Stop};
 use nemesis::Nemesis;
 use world::World;
 
@@ -87,7 +88,9 @@ fn main() -> ExitCode {
         let (world, stop) = (Arc::clone(&world), stop.subscribe());
         sim.host(hosts::scheduler(index), move || hosts::run_scheduler(Arc::clone(&world), index, stop.clone()));
     }
-    for index in 0..size.executors {
+    let executor_stops: Vec<watch::Sender<Stop>> =
+        (0..size.executors).map(|_| watch::Sender::new(Stop::default())).collect();
+    for (index, stop) in executor_stops.iter().enumerate() {
         let about = ExecutorHost {
             index,
             mode: if roll(0, 1) == 0 { Mode::Push } else { Mode::Pull },
@@ -96,8 +99,8 @@ fn main() -> ExitCode {
             schedulers: size.schedulers,
         };
         world.note(format_args!("{about:?}"));
-        let world = Arc::clone(&world);
-        sim.host(hosts::executor(index), move || hosts::run_executor(Arc::clone(&world), about.clone()));
+        let (world, stop) = (Arc::clone(&world), stop.subscribe());
+        sim.host(hosts::executor(index), move || hosts::run_executor(Arc::clone(&world), about.clone(), stop.clone()));
     }
     for index in 0..size.clients {
         let jobs = roll(2, 6);
@@ -105,7 +108,7 @@ fn main() -> ExitCode {
     }
 
     let calm_at = Duration::from_millis(roll(6000, 14_000) as u64);
-    let mut nemesis = Nemesis::new(Arc::clone(&world), size, stops);
+    let mut nemesis = Nemesis::new(Arc::clone(&world), size, stops, executor_stops);
     loop {
         match sim.step() {
             Ok(false) => {}

@@ -12,7 +12,7 @@ use muster_state::Session as _;
 use tokio::sync::watch;
 use turmoil::Sim;
 
-use crate::hosts::{Size, executor, scheduler};
+use crate::hosts::{Size, Stop, executor, scheduler};
 use crate::world::World;
 
 /// See the module.
@@ -21,6 +21,8 @@ pub(crate) struct Nemesis {
     size: Size,
     /// Of each scheduler: counts the orders to stop.
     stops: Vec<watch::Sender<u32>>,
+    /// Of each executor: the order to stop.
+    executor_stops: Vec<watch::Sender<Stop>>,
     next_at: Duration,
     ends: Vec<(Duration, End)>,
     /// Pairs of hosts with a fault between them.
@@ -41,11 +43,17 @@ enum End {
 }
 
 impl Nemesis {
-    pub(crate) fn new(world: Arc<World>, size: Size, stops: Vec<watch::Sender<u32>>) -> Self {
+    pub(crate) fn new(
+        world: Arc<World>,
+        size: Size,
+        stops: Vec<watch::Sender<u32>>,
+        executor_stops: Vec<watch::Sender<Stop>>,
+    ) -> Self {
         Self {
             world,
             size,
             stops,
+            executor_stops,
             next_at: Duration::from_millis(300),
             ends: Vec::new(),
             troubled: BTreeSet::new(),
@@ -74,7 +82,8 @@ impl Nemesis {
             70..=75 => self.stall_scheduler(sim, now),
             76..=81 => self.cut_store(now),
             82..=85 => self.revoke(sim, self.any_scheduler()),
-            86..=96 => self.hold_launches(sim, now),
+            86..=92 => self.hold_launches(sim, now),
+            93..=96 => self.stop_executor(sim),
             _ => self.stop_scheduler(sim, self.any_scheduler()),
         }
     }
@@ -301,5 +310,19 @@ impl Nemesis {
             self.world.record.away(None, sim.elapsed(), sim.elapsed());
             self.stops[index].send_modify(|count| *count += 1);
         }
+    }
+
+    /// It ends in good order, and is soon started again.
+    fn stop_executor(&self, sim: &Sim<'_>) {
+        let index = self.any_executor();
+        if self.struck.contains(&executor(index)) {
+            return;
+        }
+        let how = if self.world.odds(500) { Stop::AtOnce } else { Stop::Drained(self.world.millis(100, 3000)) };
+        self.world.fault("executor-stopped", format_args!("{} {how:?}", executor(index)));
+        // For as long as it takes to drain, to stop and to start.
+        let until = sim.elapsed() + Duration::from_secs(30);
+        self.world.record.away(Some(index), sim.elapsed(), until);
+        self.executor_stops[index].send_replace(how);
     }
 }

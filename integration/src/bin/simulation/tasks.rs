@@ -1,7 +1,9 @@
-//! What runs on the simulated executors: nothing, for a time and with an end that the seed decides.
+//! What runs on the simulated executors: nothing, for a time and with an end that the seed decides. It looks whether its inputs
+//! are those that it should have, and most leave some files.
 //!
-//! How an attempt ends hangs on its name alone, not on when or where it runs: two runs of one attempt end alike.
+//! How an attempt ends, and what it leaves, hangs on its name alone, not on when or where it runs: two runs of one attempt end alike.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +14,7 @@ use muster_executor::runtime::{
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
+use crate::inputs;
 use crate::world::{World, now};
 
 /// See the module.
@@ -39,8 +42,14 @@ impl TaskRuntime for Idle {
             started_at_ms: u64::try_from(now().as_millis()).unwrap_or(u64::MAX),
             ends_at: Instant::now() + lasts,
             end,
+            output: directory(&setting, "MUSTER_OUTPUT_DIR"),
             killed: watch::Sender::new(None),
         };
+        match inputs::check(self.world.seed, setting.key, &directory(&setting, "MUSTER_INPUT_DIR")) {
+            Ok(0) => {}
+            Ok(read) => self.world.fault("input-read", read),
+            Err(wrong) => self.world.complain(format_args!("{:?} on {}: {wrong}", setting.key, self.host)),
+        }
         Ok(Box::new(task))
     }
 
@@ -61,6 +70,11 @@ fn end_of(seed: u64, key: AttemptKey) -> Ended {
     }
 }
 
+fn directory(setting: &Setting, variable: &str) -> PathBuf {
+    let found = setting.env.iter().find(|(name, _)| name == variable);
+    found.map(|(_, path)| PathBuf::from(path)).expect("each task is told its directories")
+}
+
 struct Task {
     world: Arc<World>,
     host: String,
@@ -68,6 +82,7 @@ struct Task {
     started_at_ms: u64,
     ends_at: Instant,
     end: Ended,
+    output: PathBuf,
     /// The signal that ended it.
     killed: watch::Sender<Option<i32>>,
 }
@@ -93,6 +108,9 @@ impl RunningTask for Task {
             Some(signal) => Ended::Process { how: HowEnded::Signal(signal), out_of_memory: false },
             None => self.end,
         };
+        if matches!(ended, Ended::Process { how: HowEnded::Code(0), .. }) {
+            inputs::leave(self.world.seed, self.key, &self.output);
+        }
         self.world.note(format_args!("end {} {:?} {ended:?}", self.host, self.key));
         ended
     }

@@ -1,23 +1,29 @@
 //! C2, exactly one accepted result: a task's accepted result stays until its output is given up, which begins a new
 //! generation; what is accepted was assigned to that executor by an earlier revision, for nothing is launched before its
 //! commit; attempts only rise, and an attempt is on one executor. (That executor may have restarted: its result then comes
-//! under a later incarnation.)
+//! under a later incarnation.) Its output may move, unchanged, to an executor that noted that it has all of it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use muster_graph::execution::{Task, TaskPhase, TaskState};
+use muster_graph::execution::{Accepted, Task, TaskPhase, TaskState};
 use muster_graph::ids::{Attempt, ExecutorKey, JobId, TaskId};
 use muster_state::Revision;
 
 use super::Findings;
+use super::attempts::AttemptName;
+use super::starts::name_of;
+use crate::checker::evidence::Evidence;
 use crate::checker::job::Move;
 use crate::checker::verdict::Rule;
+use crate::journal::Line;
 
 /// What has to be remembered of the past.
 #[derive(Debug, Default)]
 pub(in crate::checker) struct Results {
     /// By task and generation.
     accepted: HashMap<(JobId, TaskId, u16), (Attempt, Revision)>,
+    /// Outputs that moved, and where to.
+    moved: Vec<(AttemptName, ExecutorKey, Revision)>,
     pub(in crate::checker) accepted_twice: usize,
     pub(in crate::checker) accepted_total: usize,
 }
@@ -51,6 +57,10 @@ impl Results {
                 continue;
             }
             let (was, is) = (from.state.phase(), to.state.phase());
+            if let Some(on) = moved_to(moved) {
+                self.moved.push(((job, moved.task, to.attempt), on.clone(), revision));
+                continue;
+            }
             if was == TaskPhase::Successful && to.generation == from.generation {
                 self.accepted_twice += usize::from(is == TaskPhase::Successful);
                 let first = self.accepted.get(&(job, moved.task, from.generation)).map(|(_, revision)| *revision);
@@ -65,6 +75,25 @@ impl Results {
             let back = was == TaskPhase::Running && is == TaskPhase::Assigned;
             if held && from.attempt == to.attempt && (!goes_on(moved) || back || from.spent != to.spent) {
                 findings.of_task(Rule::AttemptsRise, name, vec![revision], what("an attempt was given a second time"));
+            }
+        }
+    }
+
+    /// Compares where outputs moved to with what those executors noted.
+    pub(in crate::checker) fn end(&self, evidence: &Evidence, findings: &mut Findings) {
+        if evidence.executors.is_empty() {
+            return;
+        }
+        let kept = |(executor, lines): (&String, &Vec<Line>)| {
+            let kept = lines.iter().filter(|line| line.event == "keep").filter_map(name_of);
+            kept.map(|name| (executor.clone(), name)).collect::<Vec<_>>()
+        };
+        let kept: HashSet<(String, AttemptName)> = evidence.executors.iter().flat_map(kept).collect();
+        for (name, on, revision) in &self.moved {
+            // The last lines of one that was killed may never have reached its disk.
+            if !kept.contains(&(on.id.clone(), *name)) && !evidence.scenario.killed.contains(&on.id) {
+                let what = format!("the output of attempt {} moved to {on:?}, which never said that it has it", name.2);
+                findings.of_task(Rule::MovedKept, (name.0, name.1), vec![*revision], what);
             }
         }
     }
@@ -91,6 +120,16 @@ impl Results {
             findings.of_task(Rule::AcceptedAssigned, name, vec![revision], what);
         }
     }
+}
+
+/// The executor that an output moved to, if nothing else of its task changed.
+fn moved_to(moved: &Move) -> Option<&ExecutorKey> {
+    let (TaskState::Successful(from), TaskState::Successful(to)) = (&moved.from.state, &moved.to.state) else {
+        return None;
+    };
+    let state = TaskState::Successful(Accepted { on: to.on, ..*from });
+    let same = Task { state, ..moved.from } == moved.to && from.on != to.on;
+    moved.to_on.as_ref().filter(|_| same)
 }
 
 /// Whether an attempt is where it was, or under a later life of the same executor.

@@ -55,6 +55,22 @@ fn lost_instead_of_failed(good: &Good, evidence: &mut Evidence) {
     });
 }
 
+/// Has the job's last revision say that an output lies on the other executor, whose name is the answer.
+fn move_output(good: &Good, evidence: &mut Evidence) -> String {
+    let mut to = String::new();
+    edit_states(evidence, last_head(evidence, good.small), |states| {
+        let on = std::cell::Cell::new(ExecutorRef(0));
+        assert!(edit_task(states, TaskId::new(0, 1), |task| {
+            let TaskState::Successful(accepted) = &mut task.state else { panic!("it is over") };
+            accepted.on = ExecutorRef(1 - accepted.on.0);
+            on.set(accepted.on);
+        }));
+        let known = states.executors.iter().find(|(executor, _)| *executor == on.get());
+        to.clone_from(&known.expect("a whole has all of them").1.id);
+    });
+    to
+}
+
 #[rustfmt::skip]
 const DAMAGES: &[Damage] = &[
     damage("a submit was acknowledged and never stored", &[Rule::Acknowledged], |_, evidence| {
@@ -120,6 +136,15 @@ const DAMAGES: &[Damage] = &[
             edit_states(evidence, place, flip);
         }
         edit_states(evidence, last_head(evidence, good.small), flip);
+    }),
+    damage("an output moved to an executor that never took it", &[Rule::MovedKept], |good, evidence| {
+        move_output(good, evidence);
+    }),
+    damage("an output changed when it moved", &[Rule::AcceptedOnce], |good, evidence| {
+        move_output(good, evidence);
+        edit_states(evidence, last_head(evidence, good.small), |states| {
+            edit_task(states, TaskId::new(0, 1), |task| task.spent[0] += 1);
+        });
     }),
     damage("what was accepted was never started", &[Rule::AcceptedStarted], |good, evidence| {
         let job = good.small.to_string();
@@ -332,6 +357,14 @@ async fn what_only_looks_bad_passes() {
     // Lost, as its executor says.
     let mut evidence = good.evidence.clone();
     lost_instead_of_failed(&good, &mut evidence);
+    check(&evidence).assert_clean();
+    // Handed over, as the executor says that has it now.
+    let mut evidence = good.evidence.clone();
+    let to = move_output(&good, &mut evidence);
+    let end = evidence.executors.values().flatten();
+    let mut keep = end.clone().find(|line| line.event == "end" && line.job == good.small.to_string()).unwrap().clone();
+    (keep.event, keep.stage, keep.index, keep.attempt) = ("keep".to_owned(), 0, 1, 1);
+    evidence.executors.get_mut(&to).unwrap().push(keep);
     check(&evidence).assert_clean();
     // Admitted before the newer owner was heard of, and started after that.
     let mut evidence = good.evidence.clone();

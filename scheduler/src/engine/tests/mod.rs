@@ -4,6 +4,7 @@
 mod ahead;
 mod cancel_marks;
 mod counts;
+mod departures;
 mod executors;
 mod explain;
 mod fairness;
