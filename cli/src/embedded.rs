@@ -13,8 +13,10 @@ use crate::failure::Failure;
 
 /// The embedded cluster's name in its store.
 const CLUSTER: &str = "embedded";
-/// How long a part may take to end in good order: longer than the default grace of a task (10 s).
+/// How long a scheduler may take to end in good order: longer than it takes to hand its jobs over.
 pub(crate) const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+/// And an executor: longer than the default grace of a task (10 s), the delivery of results (5 s) and the handing over of outputs (10 s).
+pub(crate) const EXECUTOR_STOP_TIMEOUT: Duration = Duration::from_secs(35);
 
 /// A running one-process cluster.
 #[derive(Debug)]
@@ -26,7 +28,12 @@ pub(crate) struct Embedded {
 impl Embedded {
     /// Starts it over `data_dir`, which is made where it is missing. Jobs that were not finished when the last process
     /// on this directory ended go on.
-    pub(crate) async fn start(data_dir: &Path, listen: SocketAddr, allow_remote: bool) -> Result<Self, Failure> {
+    pub(crate) async fn start(
+        data_dir: &Path,
+        listen: SocketAddr,
+        allow_remote: bool,
+        offer: impl FnOnce(&mut muster_executor::Options),
+    ) -> Result<Self, Failure> {
         let unusable = |error: std::io::Error| {
             Failure::usage(format!("the data directory {} cannot be used: {error}", data_dir.display()))
                 .help("name another one with --data-dir or MUSTER_DATA_DIR")
@@ -38,7 +45,8 @@ impl Embedded {
         let options = muster_scheduler::Options { listen, allow_remote, ..muster_scheduler::Options::new(state) };
         let scheduler = Scheduler::start(options).await.map_err(|error| not_started("scheduler", &error))?;
         let address = scheduler.address().to_string();
-        let options = muster_executor::Options::new(data_dir.join("executor"), vec![address]);
+        let mut options = muster_executor::Options::new(data_dir.join("executor"), vec![address]);
+        offer(&mut options);
         match Executor::start(options).await {
             Ok(executor) => Ok(Self { scheduler, executor }),
             Err(error) => {
@@ -67,7 +75,7 @@ impl Embedded {
             self.executor.stop().await;
             self.scheduler.stop().await;
         };
-        tokio::time::timeout(STOP_TIMEOUT, stopping).await.map_err(|_| late())
+        tokio::time::timeout(EXECUTOR_STOP_TIMEOUT, stopping).await.map_err(|_| late(EXECUTOR_STOP_TIMEOUT))
     }
 }
 
@@ -112,8 +120,8 @@ pub(crate) fn scheduler_ended(result: Result<(), muster_scheduler::Error>) -> Fa
 }
 
 /// A part did not stop in time.
-pub(crate) fn late() -> Failure {
-    Failure::new(Exit::Failed, format!("it did not stop within {STOP_TIMEOUT:?}; what was running is ended now"))
+pub(crate) fn late(limit: Duration) -> Failure {
+    Failure::new(Exit::Failed, format!("it did not stop within {limit:?}; what was running is ended now"))
 }
 
 /// A fresh directory for one run, removed with all that is in it.

@@ -11,6 +11,7 @@ mod embedded;
 mod exit;
 mod failure;
 mod metrics;
+mod offer;
 mod output;
 mod progress;
 mod quantity;

@@ -138,7 +138,7 @@ async fn get_ready(core: &Arc<Core>, accepted: &Accepted) -> Result<Ready, Box<v
         0 => None,
         revision => Some(
             core.upstreams
-                .get(key.job, key.stage, revision, &advisors)
+                .get(key.job, key.stage, (group.fence, revision), &advisors)
                 .await
                 .map_err(|message| fail(Outcome::InputUnreadable, message))?,
         ),
@@ -149,6 +149,7 @@ async fn get_ready(core: &Arc<Core>, accepted: &Accepted) -> Result<Ready, Box<v
         core.inputs.bring(*key, each, places).await.map_err(|problem| match problem {
             NotLoaded::Disk(message) => fail(Outcome::LaunchRefused, message),
             NotLoaded::Unreadable { message, lost } => {
+                core.upstreams.forget(key.job, key.stage);
                 let mut finished = fail(Outcome::InputUnreadable, message);
                 finished.unreadable = lost;
                 finished

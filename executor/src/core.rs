@@ -18,6 +18,7 @@ use crate::control::StopCause;
 use crate::error::Error;
 use crate::group::Group;
 use crate::identity::Identity;
+use crate::keep::Keeping;
 use crate::keys::{AttemptKey, Fence};
 use crate::leave::Leave;
 use crate::load::blobs::Blobs;
@@ -60,6 +61,7 @@ pub(crate) struct Core {
     pub(crate) upstreams: Upstreams,
     pub(crate) inputs: Inputs,
     pub(crate) fetcher: Arc<Fetcher>,
+    pub(crate) keeping: Keeping,
     pub(crate) workspaces: Workspaces,
     pub(crate) runtime: Arc<dyn TaskRuntime>,
     pub(crate) channels: Channels,

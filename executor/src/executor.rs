@@ -16,6 +16,7 @@ use crate::core::Core;
 use crate::error::Error;
 use crate::group::Group;
 use crate::identity::Identity;
+use crate::keep::Keeping;
 use crate::load::blobs::Blobs;
 use crate::load::fetch::Fetcher;
 use crate::load::inputs::Inputs;
@@ -125,6 +126,7 @@ impl Executor {
             upstreams: Upstreams::default(),
             inputs: Inputs::new(identity.id.clone(), layout.clone(), Arc::clone(&fetcher)),
             fetcher,
+            keeping: Keeping::default(),
             workspaces,
             runtime,
             home: Arc::new(Home::new(&options.schedulers)),

@@ -4,7 +4,7 @@
 //! Who needs what, and who is to have it, the owners of the jobs say. The heir fetches it from here; then the owner commits
 //! that it lies there, and from then on does not name it any more. Nothing of this is kept: whatever breaks off is asked for again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -35,7 +35,7 @@ pub(crate) async fn needed(core: &Core, avoid: &BTreeSet<String>) -> Result<v1::
     }
 }
 
-/// Gives all of it to those who are to have it, and notes who did not take it.
+/// Gives all of it to those who are to have it, and notes who took nothing.
 pub(crate) async fn give(core: &Core, what: Vec<v1::HandOver>, avoid: &mut BTreeSet<String>) {
     let mut given = futures::stream::iter(what)
         .map(|what| async {
@@ -47,11 +47,9 @@ pub(crate) async fn give(core: &Core, what: Vec<v1::HandOver>, avoid: &mut BTree
     while let Some((heir, outputs, moved)) = given.next().await {
         match moved {
             Ok(moved) if moved == outputs => tracing::info!(heir, moved, "handed outputs over"),
-            Ok(moved) => {
-                tracing::warn!(heir, moved, outputs, "handed over only some of the outputs");
-                avoid.insert(heir);
-            }
-            Err(why) => {
+            Ok(moved) if moved > 0 => tracing::warn!(heir, moved, outputs, "handed over only some of the outputs"),
+            refused => {
+                let why = refused.err();
                 tracing::warn!(heir, outputs, why, "the heir does not take the outputs");
                 avoid.insert(heir);
             }
@@ -63,12 +61,15 @@ pub(crate) async fn give(core: &Core, what: Vec<v1::HandOver>, avoid: &mut BTree
 async fn give_to(core: &Core, what: v1::HandOver) -> Result<usize, String> {
     let v1::HandOver { executor_id, address, job_id, outputs, .. } = what;
     let job: JobId = job_id.parse().map_err(|error| format!("job_id: {error}"))?;
-    let outputs = crate::blocking::run({
+    let outputs: Vec<v1::KeptOutput> = crate::blocking::run({
         let layout = core.layout.clone();
         move || outputs.into_iter().map(|output| with_logs(&layout, job, output)).collect()
     })
     .await
     .map_err(|stopped| stopped.to_string())?;
+    let name = |attempt: &v1::AttemptRef| (attempt.stage, attempt.index, attempt.attempt);
+    let mut given: HashSet<(u32, u32, u32)> =
+        outputs.iter().filter_map(|output| output.attempt.as_ref()).map(name).collect();
     let request = v1::KeepOutputsRequest {
         executor_id: executor_id.clone(),
         from_address: core.advertised.clone(),
@@ -87,7 +88,8 @@ async fn give_to(core: &Core, what: v1::HandOver) -> Result<usize, String> {
             tracing::warn!(heir = executor_id, problem = answer.problem, "an output is not handed over");
         }
         let heir = v1::OutputMoved { executor_id: executor_id.clone(), incarnation: answer.incarnation };
-        moved += tell(core, job, &heir, answer.kept).await?;
+        let kept = answer.kept.into_iter().filter(|attempt| given.remove(&name(attempt))).collect();
+        moved += tell(core, job, &heir, kept).await?;
     }
 }
 

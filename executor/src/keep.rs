@@ -1,10 +1,11 @@
 //! Keeps outputs of an executor that leaves: fetches them, with what the attempts printed, and serves them from then on as if
 //! they had been made here.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -12,7 +13,7 @@ use muster_graph::ids::JobId;
 use muster_proto::v1;
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt as _;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tonic::Status;
 
@@ -21,14 +22,54 @@ use crate::core::Core;
 use crate::keys::{AttemptKey, Fence};
 use crate::load::fetch::{Failure, SILENCE_MAX, Source, judge};
 use crate::output::manifest::Manifest;
+use crate::store::layout::Room;
 use crate::supervisor::TRUNCATED_SUFFIX;
 
-/// Outputs at once that one executor hands over to this one.
+/// Outputs at once that others hand over to this executor: fewer than it fetches for its own tasks.
 const PARALLEL: usize = 8;
 /// What has arrived is told together, this often.
 const TELL_EVERY: Duration = Duration::from_millis(50);
 /// And if nothing has, a sign of life this often: far below what is taken for silence.
 const SIGN_EVERY: Duration = Duration::from_secs(5);
+
+/// What is being taken over just now.
+pub(crate) struct Keeping {
+    slots: Semaphore,
+    attempts: Mutex<HashSet<AttemptKey>>,
+}
+
+impl Default for Keeping {
+    fn default() -> Self {
+        Self { slots: Semaphore::new(PARALLEL), attempts: Mutex::default() }
+    }
+}
+
+impl Keeping {
+    fn attempts(&self) -> MutexGuard<'_, HashSet<AttemptKey>> {
+        self.attempts.lock().expect("no holder of this lock panics")
+    }
+
+    /// Whether something of a job is.
+    pub(crate) fn has_job(&self, job: JobId) -> bool {
+        self.attempts().iter().any(|attempt| attempt.job == job)
+    }
+
+    /// One at a time takes an attempt over.
+    fn begin(&self, key: AttemptKey) -> Option<Begun<'_>> {
+        self.attempts().insert(key).then_some(Begun { keeping: self, key })
+    }
+}
+
+struct Begun<'a> {
+    keeping: &'a Keeping,
+    key: AttemptKey,
+}
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        self.keeping.attempts().remove(&self.key);
+    }
+}
 
 /// Outputs that are to be kept here.
 pub(crate) struct Kept {
@@ -38,7 +79,7 @@ pub(crate) struct Kept {
     pub(crate) outputs: Vec<v1::KeptOutput>,
 }
 
-/// Fetches them until all are here or nobody listens any more.
+/// Fetches them until all are here, nobody listens any more, or this executor leaves, too.
 pub(crate) async fn keep(core: Arc<Core>, kept: Kept, answers: mpsc::Sender<Result<v1::KeepOutputsResponse, Status>>) {
     let Kept { job, from, outputs } = kept;
     let fetched = futures::stream::iter(outputs).map(|output| keep_one(&core, job, &from, output));
@@ -56,6 +97,11 @@ pub(crate) async fn keep(core: Arc<Core>, kept: Kept, answers: mpsc::Sender<Resu
                 None => break,
             },
             _ = ticks.tick() => {
+                if core.table.is_draining() {
+                    // What it has told by now it hands over like its own.
+                    let leaves = Status::failed_precondition("it takes nothing new");
+                    return drop(answers.send(Err(leaves)).await);
+                }
                 let is_news = !answer.kept.is_empty() || !answer.problem.is_empty();
                 if is_news || told.elapsed() > SIGN_EVERY {
                     told = Instant::now();
@@ -72,27 +118,28 @@ pub(crate) async fn keep(core: Arc<Core>, kept: Kept, answers: mpsc::Sender<Resu
 
 async fn keep_one(core: &Core, job: JobId, from: &str, output: v1::KeptOutput) -> Result<v1::AttemptRef, String> {
     let v1::KeptOutput { attempt, output, stdout, stderr } = output;
-    let attempt = attempt.ok_or_else(|| "attempt: it is missing".to_owned())?;
-    let key = AttemptKey::from_wire(&attempt, Some(job)).map_err(|error| error.to_string())?;
-    let named = v1::AttemptRef { job_id: String::new(), ..attempt };
-    let room = core.layout.attempt(key);
-    let expected = output.unwrap_or_default();
-    if Manifest::read(&room.manifest()).is_ok_and(|manifest| manifest.summary() == expected) {
-        // Asked for before, by somebody who did not hear the answer.
+    let named = v1::AttemptRef { job_id: String::new(), ..attempt.ok_or("attempt: it is missing")? };
+    let key = AttemptKey::from_wire(&named, Some(job)).map_err(|error| error.to_string())?;
+    let _slot = core.keeping.slots.acquire().await.expect("the semaphore is never closed");
+    let _begun = core.keeping.begin(key).ok_or_else(|| format!("{key}: it is being taken over already"))?;
+    if core.table.control(key).is_some() {
+        return Err(format!("{key}: it runs here, or its result is not settled"));
+    }
+    let (room, expected) = (core.layout.attempt(key), output.unwrap_or_default());
+    if on_disk(&room, move |room| Ok(is_here(room, expected))).await? {
+        // Asked for before, by somebody who did not hear the answer; or it was made here, once.
+        core.journal.note(core.line("keep", key, Fence::default())).await;
         return Ok(named);
     }
+    // Without its manifest it is not visible, and may be half of an earlier try.
+    on_disk(&room, |room| match fs::remove_dir_all(room.path()) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => fs::create_dir_all(room.path()),
+    })
+    .await?;
     let problem = |failure| match failure {
         Failure::Gone(why) | Failure::OutOfReach(why) | Failure::Disk(why) => format!("{key}: {why}"),
     };
-    let disk = |path: &Path, error: io::Error| format!("{key}: cannot write {}: {error}", path.display());
-    // Without its manifest it is not visible, and may be half of an earlier try.
-    let at = room.path().to_owned();
-    let emptied = blocking::run(move || match fs::remove_dir_all(&at) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => fs::create_dir_all(&at),
-    });
-    let emptied = emptied.await.map_err(|stopped| stopped.to_string())?;
-    emptied.map_err(|error| disk(room.path(), error))?;
     for (stream, path, printed) in
         [(v1::Stream::Stdout, room.stdout(), stdout), (v1::Stream::Stderr, room.stderr(), stderr)]
     {
@@ -102,11 +149,30 @@ async fn keep_one(core: &Core, job: JobId, from: &str, output: v1::KeptOutput) -
     }
     let source = Source { address: from.to_owned(), attempt: key, part: None, expected };
     let manifest = core.fetcher.fetch(&source, &room.published()).await.map_err(problem)?;
-    let at = room.manifest();
-    let written = blocking::run(move || manifest.write(&at)).await.map_err(|stopped| stopped.to_string())?;
-    written.map_err(|error| disk(&room.manifest(), error))?;
+    on_disk(&room, move |room| {
+        if !manifest.has_its_files(&room.published()) {
+            return Err(io::Error::other("its files were removed meanwhile"));
+        }
+        manifest.write(&room.manifest())
+    })
+    .await?;
     core.journal.note(core.line("keep", key, Fence::default())).await;
     Ok(named)
+}
+
+/// Whether an output is here, whole.
+fn is_here(room: &Room, expected: v1::Output) -> bool {
+    Manifest::read(&room.manifest())
+        .is_ok_and(|manifest| manifest.summary() == expected && manifest.has_its_files(&room.published()))
+}
+
+async fn on_disk<T: Send + 'static>(
+    room: &Room,
+    work: impl FnOnce(&Room) -> io::Result<T> + Send + 'static,
+) -> Result<T, String> {
+    let (at, name) = (room.clone(), room.path().display().to_string());
+    let done = blocking::run(move || work(&at)).await.map_err(|stopped| stopped.to_string())?;
+    done.map_err(|error| format!("cannot write {name}: {error}"))
 }
 
 async fn fetch_log(core: &Core, from: &str, key: AttemptKey, stream: v1::Stream, path: PathBuf) -> Result<(), Failure> {

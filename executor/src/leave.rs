@@ -18,6 +18,10 @@ use crate::hand_over;
 const ASK_EVERY: Duration = Duration::from_secs(1);
 /// Whoever stops at once waits for the answer only so long.
 const SAID_WITHIN: Duration = Duration::from_secs(2);
+/// Between two rounds of handing over.
+const AGAIN_AFTER: Duration = Duration::from_millis(50);
+/// Whoever stops at once puts up with schedulers that do not answer, or cannot yet, for so long.
+const HITCH_MAX: Duration = Duration::from_secs(3);
 /// How often progress is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
@@ -62,6 +66,7 @@ async fn done(core: &Core) {
             Ok(needed) if needed.job_ids.is_empty() => return,
             Ok(needed) if !needed.hand_over.is_empty() => {
                 hand_over::give(core, needed.hand_over, &mut avoid).await;
+                sleep(AGAIN_AFTER).await;
                 continue;
             }
             Ok(needed) => {
@@ -80,19 +85,25 @@ async fn done(core: &Core) {
 /// Gives away what is still needed of the outputs, as much as others take at once. For an executor that stops and does not wait.
 pub(crate) async fn hand_over_at_once(core: &Core) {
     let mut avoid = BTreeSet::new();
+    let mut heard = Instant::now();
     loop {
         let needed = timeout(SAID_WITHIN, hand_over::needed(core, &avoid)).await;
         match needed.unwrap_or_else(|_| Err("no answer in time".to_owned())) {
             Ok(needed) if !needed.hand_over.is_empty() => {
                 hand_over::give(core, needed.hand_over, &mut avoid).await;
+                heard = Instant::now();
             }
             Ok(needed) if needed.job_ids.is_empty() => return,
             Ok(needed) => {
                 let jobs = needed.job_ids;
                 return tracing::warn!(?jobs, "outputs here are still needed, and no other executor takes them");
             }
-            Err(why) => return tracing::debug!(why, "nobody says whether outputs here are needed"),
+            Err(why) if heard.elapsed() > HITCH_MAX => {
+                return tracing::warn!(why, "nobody says whether outputs here are needed");
+            }
+            Err(why) => tracing::debug!(why, "nobody says yet whether outputs here are needed"),
         }
+        sleep(AGAIN_AFTER).await;
     }
 }
 

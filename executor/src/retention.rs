@@ -25,7 +25,9 @@ pub(crate) async fn keep_house(core: Arc<Core>) {
                 tracing::warn!(%error, "cannot remove what tasks of an earlier life left");
             }
             let (age, bytes) = (core.options.cache_age, core.options.cache_bytes);
-            clean(&core.layout.jobs(), &core.layout.blobs(), age, bytes, |job| core.table.has_job(job))
+            clean(&core.layout.jobs(), &core.layout.blobs(), age, bytes, |job| {
+                core.table.has_job(job) || core.keeping.has_job(job)
+            })
         });
         match round.await {
             Ok(removed) if removed > 0 => tracing::info!(jobs = removed, "removed files of jobs"),
@@ -34,6 +36,9 @@ pub(crate) async fn keep_house(core: Arc<Core>) {
         }
     }
 }
+
+/// What a job's directory is called while it is being removed.
+const REMOVED: &str = "removed";
 
 struct Kept {
     job: JobId,
@@ -58,6 +63,11 @@ fn clean(jobs: &Path, blobs: &Path, age: Duration, bytes_max: u64, in_use: impl 
         .flatten()
         .flatten()
         .filter_map(|entry| {
+            if entry.path().extension().is_some_and(|extension| extension == REMOVED) {
+                // An earlier round, or life, did not come to its end.
+                let _ = std::fs::remove_dir_all(entry.path());
+                return None;
+            }
             let job = entry.file_name().to_str()?.parse().ok()?;
             let (touched, bytes) = measure(&entry.path());
             Some(Kept { job, path: entry.path(), touched, bytes })
@@ -70,7 +80,9 @@ fn clean(jobs: &Path, blobs: &Path, age: Duration, bytes_max: u64, in_use: impl 
         if !(old(kept.touched) || total > bytes_max) || in_use(kept.job) {
             continue;
         }
-        match std::fs::remove_dir_all(&kept.path) {
+        // At once, or what reads it meanwhile would find a part of it.
+        let going = kept.path.with_extension(REMOVED);
+        match std::fs::rename(&kept.path, &going).and_then(|()| std::fs::remove_dir_all(&going)) {
             Ok(()) => {
                 total -= kept.bytes;
                 removed += 1;

@@ -38,6 +38,7 @@ mod self_fencing;
 mod services;
 mod shared;
 mod shell;
+mod steady;
 mod store_health;
 mod store_watch;
 mod unreachable;

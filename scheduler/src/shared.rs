@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, RwLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use dashmap::{DashMap, DashSet};
 use muster_graph::ids::{JobId, Millis};
@@ -19,6 +19,7 @@ use crate::options::{LOADS_AT_ONCE, Options};
 use crate::peers::Peers;
 use crate::self_fencing::Pulse;
 use crate::shell::EngineHandle;
+use crate::steady::SteadyTime;
 use crate::store_health::StoreHealth;
 use crate::unreachable::Unreachable;
 
@@ -47,8 +48,8 @@ pub(crate) struct Shared {
     pub(crate) address: String,
     /// The session and what belongs to it. Replaced whole when the session was lost; read for an instant.
     presence: RwLock<Presence>,
-    /// The newest time that was told: the wall clock may be set back, what is written never goes back.
-    newest: Mutex<Millis>,
+    /// The wall clock may be set back, what is written never goes back.
+    time: Mutex<SteadyTime>,
 }
 
 /// A session and what was found when it was opened.
@@ -103,7 +104,7 @@ impl Shared {
             drains_by_itself: AtomicBool::new(false),
             address,
             presence: RwLock::new(presence),
-            newest: Mutex::new(0),
+            time: Mutex::new(SteadyTime::new(Instant::now())),
         }
     }
 
@@ -133,15 +134,13 @@ impl Shared {
         self.presence.read().expect("no code panics while holding it").session.slack()
     }
 
-    /// The time, in milliseconds since the Unix epoch. It never goes back while the scheduler runs.
+    /// The time, in milliseconds since the Unix epoch. It neither goes back nor stands still while the scheduler runs.
     pub(crate) fn now(&self) -> Millis {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let wall = u64::try_from(wall.as_millis()).unwrap_or(u64::MAX);
         let wrong_by = faults::value_of("clock-wrong-by-ms").and_then(|ms| ms.parse().ok()).unwrap_or(0);
         let wall = wall.saturating_add_signed(wrong_by);
-        let mut newest = self.newest.lock().expect("no code panics while holding it");
-        *newest = newest.max(wall);
-        *newest
+        self.time.lock().expect("no code panics while holding it").at(wall, Instant::now())
     }
 }
 

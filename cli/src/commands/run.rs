@@ -16,6 +16,7 @@ use crate::context::Context;
 use crate::embedded::{Embedded, TemporaryFolder};
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::offer::Offer;
 use crate::output::in_words;
 use crate::output::time::taken;
 use crate::output::views::{self, Exited, JobAtLength};
@@ -53,6 +54,8 @@ pub(crate) struct Run {
     /// The same key with the same spec gives the same job
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
+    #[command(flatten, next_help_heading = "What this machine offers, if the job runs in this process")]
+    offer: Offer,
 }
 
 impl Run {
@@ -70,7 +73,10 @@ impl Run {
         let temporary = if kept.is_none() { Some(TemporaryFolder::create()?) } else { None };
         let folder =
             kept.as_deref().or(temporary.as_ref().map(TemporaryFolder::path)).expect("one of the two is there");
-        let embedded = Embedded::start(folder, SocketAddr::from(([127, 0, 0, 1], 0)), false).await?;
+        let offer = |options: &mut muster_executor::Options| {
+            self.offer.clone().apply(&context.settings.file.executor, options);
+        };
+        let embedded = Embedded::start(folder, SocketAddr::from(([127, 0, 0, 1], 0)), false, offer).await?;
         let client = Client::connect([embedded.address().to_string()], context.client_options()).await;
         let followed = match client {
             Ok(client) => self.follow(context, &client, &work, &mut signals, Some(&embedded)).await,

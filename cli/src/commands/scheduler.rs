@@ -97,7 +97,8 @@ impl Scheduler {
             _ = signals.next() => Ok(()),
             result = handle.finished() => Err(scheduler_ended(result)),
         };
-        let stopping = async { tokio::time::timeout(STOP_TIMEOUT, handle.stop()).await.map_err(|_| late()) };
+        let stopping =
+            async { tokio::time::timeout(STOP_TIMEOUT, handle.stop()).await.map_err(|_| late(STOP_TIMEOUT)) };
         daemon::stop(context, &mut signals, stopping).await?;
         ended.map(|()| Exit::Success)
     }

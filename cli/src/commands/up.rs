@@ -11,7 +11,9 @@ use crate::context::Context;
 use crate::embedded::Embedded;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::offer::Offer;
 use crate::output::views::Started;
+use crate::quantity;
 use crate::signals::Signals;
 
 /// Start a cluster on this machine: a scheduler and an executor in one process, with everything in one directory
@@ -29,6 +31,11 @@ pub(crate) struct Up {
     /// Listen beyond this machine, though nobody is authenticated
     #[arg(long)]
     allow_remote: bool,
+    /// A label of the executor, for placement; may be given several times
+    #[arg(long = "label", value_parser = quantity::pair, value_name = "KEY=VALUE")]
+    labels: Vec<(String, String)>,
+    #[command(flatten)]
+    offer: Offer,
 }
 
 impl Up {
@@ -37,7 +44,11 @@ impl Up {
         let data_dir = context.settings.data_dir(self.data_dir)?;
         let usual = || DEFAULT_ADDRESS.parse().expect("the default is an address");
         let listen = self.listen.or(context.settings.file.up.listen).unwrap_or_else(usual);
-        let embedded = Embedded::start(&data_dir, listen, self.allow_remote).await?;
+        let offer = |options: &mut muster_executor::Options| {
+            self.offer.apply(&context.settings.file.executor, options);
+            options.labels.extend(self.labels);
+        };
+        let embedded = Embedded::start(&data_dir, listen, self.allow_remote, offer).await?;
         let address = embedded.address().to_string();
         context.output.one(&Started {
             what: "up",

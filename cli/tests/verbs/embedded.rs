@@ -34,6 +34,20 @@ fn the_smallest_example_says_hello_and_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_run_offers_what_its_flags_and_the_file_say() {
+    let home = tempfile::tempdir().unwrap();
+    let spec = home.path().join("devices.yaml");
+    let text = "{name: devices, resources: {gpu: 2, seat: 1}, run: 'echo $MUSTER_RESOURCE_gpu $MUSTER_RESOURCE_seat'}";
+    std::fs::write(&spec, text).unwrap();
+    let settings = home.path().join("settings.toml");
+    std::fs::write(&settings, "executor.resources = { seat = 3 }").unwrap();
+    let file = ["--config", settings.to_str().unwrap()];
+    let flags = ["run", spec.to_str().unwrap(), "--quiet", "--device", "gpu=4,7", "--cpus", "1"];
+    let answer = said(bare(home.path(), &[&flags[..], &file].concat()));
+    assert_eq!((answer.code, answer.out.as_str()), (Some(0), "4,7 1\n"), "{}", answer.err);
+}
+
+#[test]
 fn the_sweep_sorts_the_rules_by_their_error() {
     let home = tempfile::tempdir().unwrap();
     let answer = run(home.path(), "sweep.yaml", &[]);

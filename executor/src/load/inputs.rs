@@ -76,6 +76,12 @@ impl Inputs {
         // A task that left no files has nothing to be fetched; its directory is there all the same.
         let (wanted, empty): (Vec<Wanted>, Vec<Wanted>) =
             wanted.into_iter().partition(|wanted| wanted.location.output.is_some_and(|output| output.files > 0));
+        let (with_nobody, wanted): (Vec<Wanted>, Vec<Wanted>) =
+            wanted.into_iter().partition(|wanted| wanted.location.executor_id.is_empty());
+        if !with_nobody.is_empty() {
+            let lost = |wanted| (wanted, Failure::Gone("it is being made again".to_owned()));
+            return report(with_nobody.into_iter().map(lost).collect());
+        }
         let (local, remote): (Vec<Wanted>, Vec<Wanted>) =
             wanted.into_iter().partition(|wanted| wanted.location.executor_id == self.own_id);
         let layout = self.layout.clone();

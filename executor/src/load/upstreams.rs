@@ -1,7 +1,7 @@
-//! Where the outputs lie that a stage reads, asked once for all its tasks of one revision.
+//! Where the outputs lie that a stage reads, asked once for all its tasks until that changes.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use muster_graph::ids::JobId;
 use muster_proto::v1;
@@ -9,36 +9,59 @@ use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
 use super::{ASK_WITHIN, Advisors, Backoff, is_passing};
+use crate::keys::Fence;
 
-/// Answers kept; a stage has few revisions, and finished stages are asked about no more.
+/// Stages kept; those that are over are asked about no more.
 const CACHED_MAX: usize = 128;
 
-type Key = (JobId, u32, u64);
 type Answer = Result<Arc<Vec<v1::UpstreamOutputs>>, String>;
+
+/// As of when places are told: the owner that tells them, and its revision. What is newer is as good for whoever asks for less:
+/// an attempt that must not read it does not count any more.
+type AsOf = (Fence, u64);
+
+/// What was told last.
+struct Told {
+    as_of: AsOf,
+    cell: Arc<OnceCell<Answer>>,
+}
 
 /// The cache.
 #[derive(Default)]
 pub(crate) struct Upstreams {
-    /// Locked to find or add a cell.
-    cells: Mutex<HashMap<Key, Arc<OnceCell<Answer>>>>,
+    /// By stage. Locked to find, replace or drop one.
+    stages: Mutex<HashMap<(JobId, u32), Told>>,
 }
 
 impl Upstreams {
     /// Cancel-safe. Ends only when the answer is here, or no scheduler will ever give it.
-    pub(crate) async fn get(&self, job: JobId, stage: u32, revision: u64, advisors: &Advisors) -> Answer {
-        let key = (job, stage, revision);
-        let cell = {
-            let mut cells = self.cells.lock().expect("no holder of this lock panics");
-            if cells.len() >= CACHED_MAX {
-                cells.retain(|_, cell| Arc::strong_count(cell) > 1);
+    pub(crate) async fn get(&self, job: JobId, stage: u32, as_of: AsOf, advisors: &Advisors) -> Answer {
+        let (cell, revision) = {
+            let mut stages = self.stages();
+            if stages.len() >= CACHED_MAX {
+                stages.retain(|_, told| Arc::strong_count(&told.cell) > 1);
             }
-            cells.entry(key).or_default().clone()
+            let new = || Told { as_of, cell: Arc::default() };
+            let told = stages.entry((job, stage)).or_insert_with(new);
+            if told.as_of < as_of {
+                *told = new();
+            }
+            (told.cell.clone(), told.as_of.1)
         };
         let answer = cell.get_or_init(|| ask(job, stage, revision, advisors)).await.clone();
         if answer.is_err() {
-            self.cells.lock().expect("no holder of this lock panics").remove(&key);
+            self.forget(job, stage);
         }
         answer
+    }
+
+    /// What was told does not hold: the next one asks again.
+    pub(crate) fn forget(&self, job: JobId, stage: u32) {
+        self.stages().remove(&(job, stage));
+    }
+
+    fn stages(&self) -> MutexGuard<'_, HashMap<(JobId, u32), Told>> {
+        self.stages.lock().expect("no holder of this lock panics")
     }
 }
 

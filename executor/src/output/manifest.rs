@@ -58,6 +58,14 @@ impl Manifest {
         }
     }
 
+    /// Whether all its entries are in a directory, of the right size.
+    pub(crate) fn has_its_files(&self, directory: &Path) -> bool {
+        self.entries.iter().all(|entry| {
+            let found = directory.join(&entry.path).symlink_metadata();
+            found.is_ok_and(|found| found.is_symlink() || found.len() == entry.bytes)
+        })
+    }
+
     /// Writes it so that it is there whole or not at all.
     pub(crate) fn write(&self, path: &Path) -> io::Result<()> {
         let payload = bincode::serialize(self).map_err(io::Error::other)?;

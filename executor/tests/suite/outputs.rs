@@ -257,6 +257,34 @@ async fn lost_inputs_are_told_apart_from_unreachable_ones() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nothing_runs_without_an_input_that_is_being_made_again() {
+    let mut upstream = Upstream::new().await;
+    let nobody = v1::Location { executor_id: String::new(), address: String::new(), ..upstream.locations[1].clone() };
+    upstream.locations[1] = nobody;
+    upstream.inputs(1, InputKind::All);
+    let (_, finished) = upstream.read(READ_ALL, 0, 1).await;
+    assert_outcome(&finished, Outcome::InputUnreadable);
+    let lost: Vec<_> = finished.unreadable.iter().map(|lost| (lost.index, lost.gone)).collect();
+    assert_eq!((lost, finished.started_at_ms), (vec![(1, true)], 0), "{}", finished.message);
+    upstream.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn places_that_do_not_hold_are_asked_for_again() {
+    let mut upstream = Upstream::new().await;
+    upstream.locations[1].attempt = 9;
+    upstream.inputs(1, InputKind::All);
+    let (_, finished) = upstream.read(READ_ALL, 0, 1).await;
+    assert_outcome(&finished, Outcome::InputUnreadable);
+    // Another owner, for instance, may tell it under the same number.
+    upstream.locations[1].attempt = 1;
+    upstream.inputs(1, InputKind::All);
+    let (_, finished) = upstream.read(READ_ALL, 1, 1).await;
+    assert_outcome(&finished, Outcome::Succeeded);
+    upstream.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn forgotten_jobs_leave_nothing() {
     let mut world = World::new().await;
     let (attempt, finished) = world.run(&script("echo x > $MUSTER_OUTPUT_DIR/x; echo log")).await;

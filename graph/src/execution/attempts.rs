@@ -310,16 +310,21 @@ pub(super) fn budget(retries: &Retries, class: FailureClass) -> u8 {
 
 /// Exponential backoff before the next attempt, after `spent` failed ones of the class.
 fn backoff_ms(retries: &Retries, class: FailureClass, spent: u8, seed: [u64; 3]) -> Millis {
+    let whole = longest_backoff_ms(retries, class, spent);
+    let half = whole / 2;
+    half + hash(seed) % (whole - half + 1)
+}
+
+/// The same without its jitter.
+pub(super) fn longest_backoff_ms(retries: &Retries, class: FailureClass, spent: u8) -> Millis {
     let millis = |duration: std::time::Duration| Millis::try_from(duration.as_millis()).unwrap_or(Millis::MAX);
     let (first, max) = (millis(retries.backoff), millis(retries.backoff_max));
-    let whole = if class == FailureClass::LaunchRefused {
+    if class == FailureClass::LaunchRefused {
         first.min(REFUSED_BACKOFF_MAX_MS)
     } else {
         let doublings = u32::from(spent.saturating_sub(1));
         2u64.checked_pow(doublings).and_then(|factor| first.checked_mul(factor)).unwrap_or(Millis::MAX).min(max)
-    };
-    let half = whole / 2;
-    half + hash(seed) % (whole - half + 1)
+    }
 }
 
 fn task_bits(task: TaskId) -> u64 {

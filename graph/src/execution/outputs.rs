@@ -47,9 +47,11 @@ impl ExecutionGraph {
         let tasks = stages.flat_map(|(stage, value)| (0u32..).zip(&value.tasks).map(move |task| (stage, task)));
         tasks.filter_map(move |(stage, (index, task))| {
             let lies_there = task.has_output() && task.on().is_some_and(|on| lives.contains(&on));
+            if !lies_there || !self.is_needed(stage, index) {
+                return None;
+            }
             let TaskState::Successful(accepted) = task.state() else { return None };
-            (lies_there && self.is_needed(stage, index))
-                .then(|| (TaskId::new(stage, index), task.attempt, accepted.output))
+            Some((TaskId::new(stage, index), task.attempt, accepted.output))
         })
     }
 

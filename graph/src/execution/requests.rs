@@ -2,9 +2,12 @@
 
 use std::cmp::Reverse;
 
+use super::attempts::longest_backoff_ms;
 use super::graph::Step;
 use super::packed::TaskPhase;
-use super::{Effect, ExecutionGraph, JobEvent, JobState, StageReason, StageRecord, StageState, TaskState, Why};
+use super::{
+    Effect, ExecutionGraph, FailureClass, JobEvent, JobState, StageReason, StageRecord, StageState, TaskState, Why,
+};
 use crate::ids::{Millis, TaskId};
 use crate::spec::When;
 
@@ -25,6 +28,24 @@ impl ExecutionGraph {
             }
         };
         step.ignore(why);
+    }
+
+    /// Another owner goes on with the job, by another clock: no backoff lasts longer than one that begins `now`, however far
+    /// ahead of this clock the one was by which it was set.
+    pub fn go_on_by_another_clock(&mut self, now: Millis) {
+        let later = self.backoffs.iter().filter(|Reverse((at, _))| *at > now).map(|Reverse((_, task))| *task);
+        for task in later.collect::<Vec<_>>() {
+            let Some(packed) = self.packed(task).filter(|packed| packed.phase() == TaskPhase::Pending) else {
+                continue;
+            };
+            let retries = &self.stage_plan(task.stage.0).retries;
+            let spent = FailureClass::ALL.into_iter().zip(packed.spent).filter(|(_, spent)| *spent > 0);
+            let longest = spent.map(|(class, spent)| longest_backoff_ms(retries, class, spent)).max().unwrap_or(0);
+            let not_before = now.saturating_add(longest);
+            if not_before < packed.time() {
+                self.set_task_state(task.stage.0, task.index.0, TaskState::Pending { not_before });
+            }
+        }
     }
 
     /// When the job's time is up; none once it is ending anyway.

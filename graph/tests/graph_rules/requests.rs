@@ -1,6 +1,11 @@
 //! Cancel, time-out and retry.
 
-use muster_graph::execution::{Effect, Event, JobEvent, JobState, Outcome, StageReason, StageState, TaskPhase, Why};
+use std::time::Duration;
+
+use muster_graph::execution::{
+    Effect, Event, ExecutionGraph, JobEvent, JobState, Outcome, StageReason, StageState, TaskPhase, Why,
+};
+use muster_graph::ids::JobId;
 use muster_graph::plan::Edge;
 use muster_graph::spec::When;
 
@@ -166,4 +171,29 @@ fn a_retry_makes_inputs_again_that_were_lost_while_nothing_needed_them() {
     let effects = job.apply(Event::RetryRequested);
     assert!(effects.contains(&crate::script::outputs_lost(0, 1)), "{effects:?}");
     assert_eq!(job.ready(), [(0, 1), (1, 1)]);
+}
+
+#[test]
+fn a_new_owner_cuts_backoffs_that_an_earlier_ones_clock_made_too_long() {
+    let mut flaky = stage(2);
+    flaky.retries.failed = 3;
+    flaky.retries.backoff = Duration::from_millis(300);
+    let mut job = Job::of([flaky]);
+    job.at = 3_600_000;
+    job.assign(0, on("a"), 1);
+    job.end(0, 0, 1, on("a"), FAILED);
+    let ends_at = job.graph.next_timer();
+    let restored = || ExecutionGraph::restore(job.graph.plan().clone(), JobId(1), [job.graph.snapshot()]).unwrap();
+
+    let mut by_a_slow_clock = restored();
+    by_a_slow_clock.go_on_by_another_clock(1_000);
+    assert_eq!(by_a_slow_clock.next_timer(), Some(1_300));
+    let mut effects = Vec::new();
+    by_a_slow_clock.apply(Event::TimerFired, 1_300, &mut effects);
+    assert_eq!(by_a_slow_clock.ready().map(|ready| ready.count).sum::<u32>(), 2);
+
+    let mut by_the_same_clock = restored();
+    by_the_same_clock.go_on_by_another_clock(job.at + 1);
+    assert_eq!(by_the_same_clock.next_timer(), ends_at);
+    assert!(by_the_same_clock.take_delta().is_empty());
 }

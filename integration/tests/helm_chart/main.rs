@@ -197,7 +197,7 @@ executors:
   replicas: 1
   {OWN_ADDRESS}
   mode: pull
-  offer: {{cpus: 3.5, memoryMiB: 512, resources: {{gpu: 2}}}}
+  offer: {{cpus: 3.5, memoryMiB: 512, resources: {{licence: 5}}, devices: {{gpu: ['a', 'b']}}}}
   labels: {{zone: a, kind of disk: fast}}
   persistence: {{enabled: false}}
 "
@@ -212,7 +212,8 @@ executors:
     assert!(record.pull, "{record:?}");
     assert_eq!((&*record.labels["zone"], &*record.labels["kind of disk"]), ("a", "fast"));
     let total = record.total.as_ref().unwrap();
-    assert_eq!((total.cpu_milli, total.memory_bytes, total.named["gpu"]), (3500, 512 << 20, 2));
+    assert_eq!((total.cpu_milli, total.memory_bytes), (3500, 512 << 20));
+    assert_eq!((total.named["licence"], total.named["gpu"]), (5, 2));
     release.assert_healthy().await;
     let told = |pod: &Pod| pod.ports.contains_key("metrics") || pod.arguments.iter().any(|a| a.contains("--metrics"));
     assert!(!release.pods.iter().any(told), "metrics are switched off");

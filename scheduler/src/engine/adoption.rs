@@ -32,6 +32,8 @@ impl Engine {
         self.jobs.insert(id, job);
         if fresh {
             self.apply(id, Event::Submitted, now);
+        } else if let Some(job) = self.jobs.get_mut(&id) {
+            job.graph.go_on_by_another_clock(now);
         }
         if let Some((reason, mark)) = cancel_mark {
             self.carry_cancel(id, reason, mark, now);

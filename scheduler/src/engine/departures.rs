@@ -13,6 +13,8 @@ use super::{Engine, Link};
 const JOBS_NAMED_MAX: usize = 16;
 /// Outputs named in one answer: less than 200 KiB, and more than an executor hands over in a second.
 const OUTPUTS_NAMED_MAX: usize = 2_048;
+/// The places of a stage's inputs may be told anew to all its executors so often while outputs move.
+const TELL_ANEW_EVERY: Millis = 1_000;
 /// Outputs of one job that are given to the same heir together: enough for one commit to be worth it.
 const PER_HEIR: usize = 256;
 
@@ -30,8 +32,6 @@ impl Engine {
         heirs.sort_unstable_by(|a, b| a.key.id.cmp(&b.key.id));
         let mut answer = v1::OutputsNeededResponse::default();
         let mut left = OUTPUTS_NAMED_MAX;
-        // Different jobs begin with different heirs.
-        let mut turn = 0;
         for job in self.jobs.values() {
             if answer.job_ids.len() == JOBS_NAMED_MAX {
                 break;
@@ -41,6 +41,12 @@ impl Engine {
                 continue;
             }
             answer.job_ids.push(job.id.to_string());
+            if job.leaving.is_some() {
+                // Its next owner takes the news of it, and says who is to have what.
+                continue;
+            }
+            // Different jobs begin with different heirs.
+            let mut turn = usize::try_from(job.id.0 % (1 << 16)).expect("it is small");
             while left > 0 && !heirs.is_empty() && needed.peek().is_some() {
                 let outputs: Vec<v1::KeptOutput> = needed.by_ref().take(PER_HEIR.min(left)).map(kept).collect();
                 left -= outputs.len();
@@ -73,6 +79,13 @@ impl Engine {
             return false;
         }
         self.apply(job, Event::OutputMoved { task, attempt, from: from.to_owned(), to }, now);
+        if let Some(job) = self.jobs.get_mut(&job)
+            && now >= job.places_told_anew + TELL_ANEW_EVERY
+        {
+            // Whoever starts from now on asks again where everything lies; who does not looks in vain for what is gone, and asks then.
+            job.places_told_anew = now;
+            job.places_revision = job.places_revision.wrapping_add(1);
+        }
         true
     }
 }

@@ -28,8 +28,8 @@ pub(super) fn seen_as(upstream: &Upstream, path: &str) -> (String, Vec<String>) 
 }
 
 impl Engine {
-    /// A page of where everything is that a stage reads as a whole. `None`: not owned here; `Err`: the revision has
-    /// moved on.
+    /// A page of where everything is that a stage reads as a whole. `None`: not owned here; `Err`: the
+    /// revision is not known here yet.
     #[must_use]
     pub fn stage_inputs(
         &self,
@@ -41,8 +41,9 @@ impl Engine {
         let job = self.jobs.get(&id)?;
         let described = job.graph.plan().stages.get(stage.0 as usize)?;
         let current = self.inputs_revision(job, stage);
-        // The upper half only says that places are to be looked up again; it differs from owner to owner.
-        if current as u32 != revision as u32 {
+        // The upper half only says that places are to be looked up again; it differs from owner to owner. Where things lie now is right
+        // for an earlier revision, too: whoever must not read what is there now does not count any more.
+        if (current as u32) < revision as u32 {
             return Some(Err(current));
         }
         let read = described.upstreams.iter().filter_map(|upstream| Some((upstream, kind(upstream)?)));

@@ -94,6 +94,9 @@ pub struct Job {
     pub(crate) leaving: Option<Arc<Successor>>,
     /// Since when this copy is in memory.
     pub(crate) held_since: Millis,
+    /// Rises when outputs moved from one executor to another, and when that was last.
+    pub(super) places_revision: u32,
+    pub(super) places_told_anew: Millis,
     /// How long its tasks take.
     pub(super) pace: Pace,
     /// How many tasks the retry concerns for which the job was made active again.
@@ -115,6 +118,8 @@ impl Job {
             timer: None,
             namespace,
             standing: Use::default(),
+            places_revision: 0,
+            places_told_anew: 0,
             leaving: None,
             held_since: now,
             pace: Pace::default(),

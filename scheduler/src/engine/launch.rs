@@ -12,6 +12,7 @@ use super::executors::HeldKey;
 use super::inputs::seen_as;
 use super::takeover::STALE_PAUSE_MS;
 use super::{Engine, Job, Output};
+use crate::faults;
 use crate::options::LAUNCH_BATCH;
 
 /// Which of some attempts are to end.
@@ -119,20 +120,28 @@ impl Engine {
         }
     }
 
-    /// Says which version of its inputs' places a stage should read: it moves when an output was made again, and when
+    /// Says which version of its inputs' places a stage should read: it moves when an output was made again or moved, and when
     /// an executor came back under another address.
     pub(crate) fn inputs_revision(&self, job: &Job, stage: StageIndex) -> u64 {
-        (u64::from(self.addresses_revision) << 32)
+        (u64::from(self.addresses_revision.wrapping_add(job.places_revision)) << 32)
             | u64::from(job.graph.stage(stage).map_or(0, |stage| stage.inputs_revision))
     }
 
-    /// Where a task's accepted output is; none if it left nothing behind.
+    /// Where a task's accepted output is; none if the task is over without one. Of one that left nothing its readers find an empty
+    /// directory. One that was lost and is being made again is with nobody: who was to read it ends, and waits.
     pub(crate) fn location(&self, job: &Job, task: TaskId) -> Option<v1::Location> {
         let state = job.graph.task(task)?;
-        let TaskState::Successful(accepted) = state.state else { return None };
-        if accepted.output.files == 0 {
-            return None;
-        }
+        let nowhere = v1::Location { index: task.index.0, attempt: state.attempt, ..v1::Location::default() };
+        let accepted = match state.state {
+            TaskState::Successful(accepted) if accepted.output.files == 0 => return Some(nowhere),
+            TaskState::Successful(accepted) => accepted,
+            TaskState::Failed(_) | TaskState::Cancelled => return None,
+            _ if faults::is_set("break-missing-input") => return None,
+            TaskState::Pending { .. } | TaskState::Assigned { .. } | TaskState::Running { .. } => {
+                let output = Some(v1::Output { files: 1, ..v1::Output::default() });
+                return Some(v1::Location { output, ..nowhere });
+            }
+        };
         let on = job.graph.executor(accepted.on)?;
         Some(v1::Location {
             index: task.index.0,

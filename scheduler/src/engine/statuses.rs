@@ -43,7 +43,6 @@ impl Engine {
         let mut answer = StatusAnswer::default();
         let mut open = 0;
         let mut behind = BTreeSet::new();
-        let mut places_moved = false;
         let schedulers = self.schedulers_sharing();
         for status in statuses {
             let sequence = status.sequence;
@@ -116,7 +115,6 @@ impl Engine {
                 Some(v1::attempt_status::What::Moved(to)) => {
                     // What is not settled was not taken, and is asked about again.
                     if self.output_moved((job, task, attempt), &by.id, &to, now) {
-                        places_moved = true;
                         let job = self.jobs.get_mut(&job).expect("seen above, and apply removes none");
                         job.waiting.settled.push((number, sequence));
                         open += 1;
@@ -124,10 +122,6 @@ impl Engine {
                 }
                 None => answer.settled.push(sequence),
             }
-        }
-        if places_moved {
-            // Whoever starts from now on looks the places up again.
-            self.addresses_revision += 1;
         }
         if open == 0 {
             // The caller may have gone; the executor sends again what is not settled.

@@ -283,7 +283,7 @@ impl Executors for Api {
                     None => Err(moved(id)),
                     Some(Ok(inputs)) => Ok(Response::new(inputs)),
                     Some(Err(current)) => Err(Status::failed_precondition(format!(
-                        "inputs_revision: {revision} is not the present one, {current}"
+                        "inputs_revision: {revision} is not known here, where {current} is the present one"
                     ))),
                 }
             }

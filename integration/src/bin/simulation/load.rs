@@ -10,6 +10,7 @@ use muster_proto::v1;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::hosts::{client, network, scheduler};
+use crate::inputs;
 use crate::judge::micros;
 use crate::tasks::GRACE;
 use crate::world::{World, address, now};
@@ -68,7 +69,14 @@ fn spec(world: &World, name: &str) -> v1::JobSpec {
                 _ => v1::When::OnSuccess,
             };
             let retries = u32::try_from(world.between(0, 4)).expect("small");
+            let expected = inputs.first().map(|(_, kind)| {
+                let kind = kind.as_str_name().trim_start_matches("INPUT_KIND_").to_lowercase();
+                // What failed left nothing, and may have been read all the same.
+                let kind = if when == v1::When::OnSuccess { kind } else { "whatever".to_owned() };
+                (inputs::EXPECTED.to_owned(), format!("{kind} {width}"))
+            });
             v1::StageSpec {
+                env: expected.into_iter().collect(),
                 name: format!("s{stage}"),
                 work: Some(v1::stage_spec::Work::Process(v1::Process {
                     run: Some(v1::process::Run::Argv(v1::Argv { args: vec!["/bin/true".to_owned()] })),

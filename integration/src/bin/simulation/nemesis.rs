@@ -321,7 +321,7 @@ impl Nemesis {
         let how = if self.world.odds(500) { Stop::AtOnce } else { Stop::Drained(self.world.millis(100, 3000)) };
         self.world.fault("executor-stopped", format_args!("{} {how:?}", executor(index)));
         // For as long as it takes to drain, to stop and to start.
-        let until = sim.elapsed() + Duration::from_secs(30);
+        let until = sim.elapsed() + Duration::from_secs(10);
         self.world.record.away(Some(index), sim.elapsed(), until);
         self.executor_stops[index].send_replace(how);
     }

@@ -14,7 +14,7 @@ use muster_executor::runtime::{
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use crate::inputs;
+use crate::inputs::{self, Expected};
 use crate::world::{World, now};
 
 /// See the module.
@@ -45,7 +45,9 @@ impl TaskRuntime for Idle {
             output: directory(&setting, "MUSTER_OUTPUT_DIR"),
             killed: watch::Sender::new(None),
         };
-        match inputs::check(self.world.seed, setting.key, &directory(&setting, "MUSTER_INPUT_DIR")) {
+        let wanted = setting.env.iter().find(|(name, _)| name == inputs::EXPECTED);
+        let wanted = Expected::of(wanted.map(|(_, text)| text.as_str()));
+        match inputs::check(self.world.seed, setting.key, wanted, &directory(&setting, "MUSTER_INPUT_DIR")) {
             Ok(0) => {}
             Ok(read) => self.world.fault("input-read", read),
             Err(wrong) => self.world.complain(format_args!("{:?} on {}: {wrong}", setting.key, self.host)),

@@ -3,7 +3,7 @@
 //! commit; attempts only rise, and an attempt is on one executor. (That executor may have restarted: its result then comes
 //! under a later incarnation.) Its output may move, unchanged, to an executor that noted that it has all of it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use muster_graph::execution::{Accepted, Task, TaskPhase, TaskState};
 use muster_graph::ids::{Attempt, ExecutorKey, JobId, TaskId};
@@ -15,7 +15,6 @@ use super::starts::name_of;
 use crate::checker::evidence::Evidence;
 use crate::checker::job::Move;
 use crate::checker::verdict::Rule;
-use crate::journal::Line;
 
 /// What has to be remembered of the past.
 #[derive(Debug, Default)]
@@ -84,15 +83,22 @@ impl Results {
         if evidence.executors.is_empty() {
             return;
         }
-        let kept = |(executor, lines): (&String, &Vec<Line>)| {
-            let kept = lines.iter().filter(|line| line.event == "keep").filter_map(name_of);
-            kept.map(|name| (executor.clone(), name)).collect::<Vec<_>>()
-        };
-        let kept: HashSet<(String, AttemptName)> = evidence.executors.iter().flat_map(kept).collect();
+        let mut kept: HashMap<(&str, AttemptName), u64> = HashMap::new();
+        for (executor, lines) in &evidence.executors {
+            for line in lines.iter().filter(|line| line.event == "keep") {
+                if let Some(name) = name_of(line) {
+                    kept.entry((executor, name)).or_insert(line.boot_us);
+                }
+            }
+        }
         for (name, on, revision) in &self.moved {
+            let at_us = evidence.writes.binary_search_by_key(revision, |write| write.revision);
+            let at_us = at_us.map_or(u64::MAX, |place| evidence.writes[place].at_us);
+            let in_time = |kept_us: &u64| !evidence.scenario.exact_times || *kept_us <= at_us;
             // The last lines of one that was killed may never have reached its disk.
-            if !kept.contains(&(on.id.clone(), *name)) && !evidence.scenario.killed.contains(&on.id) {
-                let what = format!("the output of attempt {} moved to {on:?}, which never said that it has it", name.2);
+            if !kept.get(&(on.id.as_str(), *name)).is_some_and(in_time) && !evidence.scenario.killed.contains(&on.id) {
+                let what =
+                    format!("the output of attempt {} moved to {on:?}, which had not said that it has it", name.2);
                 findings.of_task(Rule::MovedKept, (name.0, name.1), vec![*revision], what);
             }
         }

@@ -87,3 +87,26 @@ async fn an_output_lies_elsewhere_when_that_is_committed_and_its_heir_is_there()
     let places = stays.expect("it is owned here").expect("who asked before may go on").upstreams.remove(0).locations;
     assert_eq!(places.iter().map(|place| place.executor_id.as_str()).collect::<Vec<_>>(), ["b", "a"]);
 }
+
+#[tokio::test]
+async fn inputs_that_are_not_there_are_told_as_such() {
+    let mut bench = Bench::new().await;
+    bench.register(key("a", 1), 1);
+    let id = bench.submit(1, spec(&[("made", 2, &[]), ("read", 2, &[("made", InputKind::Each)])])).await;
+    bench.commit_all().await;
+    let mut nothing = ended(1, (id, 0, 0, 1), v1::Outcome::Succeeded);
+    let Some(v1::attempt_status::What::Finished(end)) = &mut nothing.what else { panic!("it is an end") };
+    end.output = Some(v1::Output::default());
+    let _settled = bench.finish(&key("a", 1), &[nothing]);
+    bench.commit_all().await;
+    let _settled = bench.finish(&key("a", 1), &[ended(2, (id, 0, 1, 1), v1::Outcome::Succeeded)]);
+    bench.commit_all().await;
+    let place = |bench: &Bench, index| {
+        let place = bench.engine.location(bench.engine.job(id).unwrap(), TaskId::new(0, index)).unwrap();
+        (place.executor_id, place.output.map_or(0, |output| output.files))
+    };
+    assert_eq!(place(&bench, 0), (String::new(), 0), "it left nothing: there is nothing to be fetched");
+    assert_eq!(place(&bench, 1), ("a".to_owned(), 1));
+    bench.engine.apply(id, muster_graph::execution::Event::OutputLost { task: TaskId::new(0, 1), attempt: 1 }, 5);
+    assert_eq!(place(&bench, 1), (String::new(), 1), "it is being made again: nobody has it, and it is no empty one");
+}
