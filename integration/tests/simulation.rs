@@ -287,8 +287,3 @@ fn acknowledgements_before_their_commit_are_caught() {
 fn taking_silence_for_evidence_is_caught() {
     check_caught("break-silence", 60);
 }
-
-#[test]
-fn readers_that_are_not_told_of_missing_inputs_are_caught() {
-    check_caught("break-missing-input", 300);
-}

@@ -12,7 +12,6 @@ use super::executors::HeldKey;
 use super::inputs::seen_as;
 use super::takeover::STALE_PAUSE_MS;
 use super::{Engine, Job, Output};
-use crate::faults;
 use crate::options::LAUNCH_BATCH;
 
 /// Which of some attempts are to end.
@@ -136,7 +135,6 @@ impl Engine {
             TaskState::Successful(accepted) if accepted.output.files == 0 => return Some(nowhere),
             TaskState::Successful(accepted) => accepted,
             TaskState::Failed(_) | TaskState::Cancelled => return None,
-            _ if faults::is_set("break-missing-input") => return None,
             TaskState::Pending { .. } | TaskState::Assigned { .. } | TaskState::Running { .. } => {
                 let output = Some(v1::Output { files: 1, ..v1::Output::default() });
                 return Some(v1::Location { output, ..nowhere });
