@@ -12,9 +12,11 @@ use muster_graph::ids::JobId;
 use muster_proto::v1;
 use tokio::time::timeout;
 
+use crate::blocking;
 use crate::core::Core;
 use crate::keys::AttemptKey;
 use crate::load::fetch::SILENCE_MAX;
+use crate::store::layout::Layout;
 use crate::uplink::COMMIT_WITHIN;
 
 /// Deadline of the question who needs what, which a scheduler passes on to its peers.
@@ -59,9 +61,9 @@ pub(crate) async fn give(core: &Core, what: Vec<v1::HandOver>, avoid: &mut BTree
 
 /// How many it took of what one executor is to have of one job.
 async fn give_to(core: &Core, what: v1::HandOver) -> Result<usize, String> {
-    let v1::HandOver { executor_id, address, job_id, outputs, .. } = what;
+    let v1::HandOver { executor_id, address, job_id, outputs } = what;
     let job: JobId = job_id.parse().map_err(|error| format!("job_id: {error}"))?;
-    let outputs: Vec<v1::KeptOutput> = crate::blocking::run({
+    let outputs: Vec<v1::KeptOutput> = blocking::run({
         let layout = core.layout.clone();
         move || outputs.into_iter().map(|output| with_logs(&layout, job, output)).collect()
     })
@@ -120,7 +122,7 @@ async fn tell(core: &Core, job: JobId, heir: &v1::OutputMoved, kept: Vec<v1::Att
 }
 
 /// Says what was printed, too: the heir need not ask for nothing.
-fn with_logs(layout: &crate::store::layout::Layout, job: JobId, output: v1::KeptOutput) -> v1::KeptOutput {
+fn with_logs(layout: &Layout, job: JobId, output: v1::KeptOutput) -> v1::KeptOutput {
     let key = output.attempt.as_ref().and_then(|attempt| AttemptKey::from_wire(attempt, Some(job)).ok());
     let Some(room) = key.map(|key| layout.attempt(key)) else { return output };
     v1::KeptOutput { stdout: room.stdout().exists(), stderr: room.stderr().exists(), ..output }

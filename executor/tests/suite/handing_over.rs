@@ -50,7 +50,6 @@ impl Leaving {
         let attempt = Some(AttemptRef { job_id: String::new(), ..self.attempts[index].clone() });
         v1::HandOver {
             executor_id: executor_id.to_owned(),
-            incarnation: 1,
             address: address.to_owned(),
             job_id: self.attempts[index].job_id.clone(),
             outputs: vec![v1::KeptOutput { attempt, output: self.outputs[index], ..v1::KeptOutput::default() }],

@@ -7,7 +7,7 @@ use muster_graph::execution::Event;
 use muster_graph::ids::{Attempt, ExecutorKey, JobId, Millis, TaskId};
 use muster_proto::v1;
 
-use super::{Engine, Link};
+use super::{Engine, Executor, Link};
 
 /// Jobs named in one answer; for whoever waits it is enough that there are some.
 const JOBS_NAMED_MAX: usize = 16;
@@ -22,13 +22,10 @@ impl Engine {
     /// What our jobs may still read of an executor that leaves, and who of those that stay is to have how much of it.
     #[must_use]
     pub fn outputs_needed_of(&self, leaving: &str, avoid: &BTreeSet<String>) -> v1::OutputsNeededResponse {
-        let keeps = |id: &str| {
-            id != leaving
-                && !avoid.contains(id)
-                && self.executors.get(id).is_some_and(super::Executor::may_keep_outputs)
+        let keeps = |executor: &&Executor| {
+            executor.key.id != leaving && !avoid.contains(&executor.key.id) && executor.may_keep_outputs()
         };
-        let mut heirs: Vec<&super::Executor> =
-            self.executors.values().filter(|executor| keeps(&executor.key.id)).collect();
+        let mut heirs: Vec<&Executor> = self.executors.values().filter(keeps).collect();
         heirs.sort_unstable_by(|a, b| a.key.id.cmp(&b.key.id));
         let mut answer = v1::OutputsNeededResponse::default();
         let mut left = OUTPUTS_NAMED_MAX;
@@ -54,7 +51,6 @@ impl Engine {
                 turn += 1;
                 answer.hand_over.push(v1::HandOver {
                     executor_id: heir.key.id.clone(),
-                    incarnation: heir.key.incarnation,
                     address: heir.address.clone(),
                     job_id: job.id.to_string(),
                     outputs,
@@ -75,7 +71,7 @@ impl Engine {
     ) -> bool {
         let to = ExecutorKey { id: to.executor_id.clone(), incarnation: to.incarnation };
         let known = self.executors.get(&to.id).filter(|known| known.key == to);
-        if !known.is_some_and(super::Executor::may_keep_outputs) {
+        if !known.is_some_and(Executor::may_keep_outputs) {
             return false;
         }
         self.apply(job, Event::OutputMoved { task, attempt, from: from.to_owned(), to }, now);
@@ -90,7 +86,7 @@ impl Engine {
     }
 }
 
-impl super::Executor {
+impl Executor {
     /// Whether others may give it what they have: it is in reach of somebody, and stays.
     fn may_keep_outputs(&self) -> bool {
         matches!(self.link, Link::Home | Link::Peer)

@@ -337,3 +337,24 @@ async fn one_that_was_registered_here_and_never_heard_of_again_does_not_stay_at_
     bench.input(Input::Registered(here));
     assert_eq!(bench.engine.executor("e").unwrap().link, Link::Home);
 }
+
+#[tokio::test]
+async fn a_new_owner_whose_clock_is_behind_waits_no_longer_than_a_backoff() {
+    const BACKOFF: Duration = Duration::from_millis(300);
+    let mut ahead = Bench::new().await;
+    ahead.now += 3_600_000;
+    ahead.register(key("e", 1), 1);
+    let mut flaky = spec(&[("a", 1, &[])]);
+    (flaky.stages[0].retries.backoff, flaky.stages[0].retries.backoff_max) = (BACKOFF, BACKOFF);
+    let id = ahead.submit(1, flaky).await;
+    ahead.commit_all().await;
+    let _settled = ahead.finish(&key("e", 1), &[ended(1, (id, 0, 0, 1), v1::Outcome::Failed)]);
+    ahead.commit_all().await;
+    assert!(ahead.engine.job(id).unwrap().graph.next_timer() > Some(ahead.now), "it backs off");
+    let mut behind = Bench::over(std::sync::Arc::clone(&ahead.store), "two").await;
+    assert!(behind.now < ahead.now);
+    behind.own(id).await;
+    behind.load(id).await;
+    let timer = behind.engine.job(id).unwrap().graph.next_timer();
+    assert_eq!(timer, Some(behind.now + BACKOFF.as_millis() as Millis));
+}
