@@ -4,13 +4,14 @@ use std::path::PathBuf;
 
 use prost::Message as _;
 
-const FILES: [&str; 10] = [
+const FILES: [&str; 11] = [
     "muster/v1/admin.proto",
     "muster/v1/definitions.proto",
     "muster/v1/job.proto",
     "muster/v1/jobs.proto",
     "muster/v1/executor.proto",
     "muster/v1/explain.proto",
+    "muster/v1/groups.proto",
     "muster/v1/namespace.proto",
     "muster/v1/scheduler.proto",
     "muster/v1/schedules.proto",

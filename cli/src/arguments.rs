@@ -77,6 +77,8 @@ pub(crate) enum Command {
     Outputs(commands::outputs::Outputs),
     Cancel(commands::cancel::Cancel),
     Retry(commands::retry::Retry),
+    Groups(commands::groups::Groups),
+    Group(commands::group::Group),
     Schedules(commands::schedules::Schedules),
     Lint(commands::lint::Lint),
     Schema(commands::schema::Schema),

@@ -65,17 +65,23 @@ impl Exit {
     /// What it says, in one line.
     pub(crate) fn meaning(self) -> &'static str {
         match self {
-            Self::Success => "it worked; of `run`, `wait`, `watch` and `submit --wait`: the job was successful",
-            Self::Failed => "the job failed; of `lint`: there are problems; of a download: it could not be written",
+            Self::Success => {
+                "it worked; of `run`, `wait`, `watch` and `submit --wait`: the job or group was successful"
+            }
+            Self::Failed => {
+                "the job, or one of the group, failed; of `lint`: there are problems; of a download: it could not be written"
+            }
             Self::Usage => "wrong arguments, configuration or spec; nothing was done",
-            Self::Cancelled => "the job was cancelled",
-            Self::NotFound => "there is no such job, stage, task, log or output",
+            Self::Cancelled => "the job, or the group, was cancelled",
+            Self::NotFound => "there is no such job, group, stage, task, log or output",
             Self::Unreachable => "no scheduler, or no store, could be reached; nothing was done",
             Self::Refused => "the cluster was too busy all the time; nothing was done, try again later",
-            Self::Conflict => "it does not fit the present state: an idempotency key in use, nothing to retry",
+            Self::Conflict => {
+                "it does not fit the present state: an idempotency key in use, nothing to retry, a group that is cancelled"
+            }
             Self::Unknown => "it may or may not have happened; the message says how to find out",
             Self::Internal => "a fault in Muster, or output that was damaged on its way",
-            Self::TimedOut => "`--timeout` of `wait` was over before the job was",
+            Self::TimedOut => "`--timeout` of `wait` was over before the job or group was",
             Self::Interrupted => "interrupted (Ctrl-C, SIGINT)",
             Self::BrokenPipe => "whoever read the output had enough",
             Self::Terminated => "terminated (SIGTERM)",

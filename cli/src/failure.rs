@@ -35,6 +35,19 @@ impl Failure {
         Self::new(exit, "")
     }
 
+    /// Of a call about a group: where something else helps than with a job, that is said.
+    pub(crate) fn about_group(error: Error) -> Self {
+        let help = match &error {
+            Error::NotFound(_) => {
+                "`muster groups create PATH --parents` makes a group with all that are missing around it"
+            }
+            Error::AlreadyExists(_) => "`muster group PATH` shows how it was made",
+            Error::Unknown { idempotency_key: None, .. } => "do it again: twice is the same as once",
+            _ => return error.into(),
+        };
+        Self::from(error).help(help)
+    }
+
     pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self

@@ -10,6 +10,7 @@ mod context;
 mod embedded;
 mod exit;
 mod failure;
+mod group_progress;
 mod metrics;
 mod offer;
 mod output;
@@ -97,6 +98,8 @@ async fn dispatch(command: Command, context: &Context) -> Result<Exit, Failure> 
         Command::Outputs(outputs) => Box::pin(outputs.run(context)).await,
         Command::Cancel(cancel) => Box::pin(cancel.run(context)).await,
         Command::Retry(retry) => Box::pin(retry.run(context)).await,
+        Command::Groups(groups) => Box::pin(groups.run(context)).await,
+        Command::Group(group) => Box::pin(group.run(context)).await,
         Command::Schedules(schedules) => Box::pin(schedules.run(context)).await,
         Command::Define(define) => Box::pin(define.run(context)).await,
         Command::Definitions(definitions) => Box::pin(definitions.run(context)).await,

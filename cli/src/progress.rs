@@ -12,7 +12,7 @@ use crate::output::views::{self, Counts};
 /// Stages that get a bar of their own; a terminal has not many more lines. The others share the first bar, the job's.
 const BARS_MAX: usize = 16;
 /// Redraws a second.
-const DRAWS_PER_SECOND: u8 = 10;
+pub(crate) const DRAWS_PER_SECOND: u8 = 10;
 
 /// Says it.
 #[derive(Debug)]
@@ -97,7 +97,7 @@ fn draw(bar: &ProgressBar, name: &str, state: &str, counts: Counts) {
     });
 }
 
-fn style(color: bool) -> ProgressStyle {
+pub(crate) fn style(color: bool) -> ProgressStyle {
     let bar = if color { "{bar:24.cyan/blue}" } else { "{bar:24}" };
     let template = format!("{{prefix:20!}} {bar} {{pos:>7}}/{{len:<7}} {{msg}}");
     ProgressStyle::with_template(&template).expect("the template is fixed and right").progress_chars("━╸ ")

@@ -6,6 +6,7 @@ use clap::Args;
 use muster_client::{Client, Error, Submitted, v1};
 use muster_graph::spec::{Argument, Format};
 
+use crate::context::Console;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::quantity;
@@ -30,6 +31,9 @@ pub(crate) struct Runnable {
     /// Where the definition is [default: default]
     #[arg(short, long, value_name = "NAMESPACE")]
     namespace: Option<String>,
+    /// The group that the job gets into, by its path, over the `group` of the spec or definition
+    #[arg(long, value_name = "PATH")]
+    group: Option<String>,
 }
 
 /// What is sent to a cluster.
@@ -63,7 +67,8 @@ impl Runnable {
                     revision,
                     arguments: given.into_iter().map(|(name, text)| (name, word(text))).collect(),
                     env: self.env.iter().cloned().collect(),
-                    idempotency_key: String::new(),
+                    group: self.group.as_deref().map(plain).unwrap_or_default().to_owned(),
+                    ..Default::default()
                 })))
             }
             _ if self.namespace.is_some() => {
@@ -73,10 +78,41 @@ impl Runnable {
             _ => {
                 let arguments = given.into_iter().map(|(name, text)| (name, Argument::Word(text))).collect();
                 let spec = SpecFile::open(&self.what)?.read_with(&arguments, self.env.clone(), color)?;
-                Ok(Work::Spec(Box::new((&spec).into())))
+                let mut spec: v1::JobSpec = (&spec).into();
+                if let Some(group) = &self.group {
+                    spec.group = plain(group).to_owned();
+                }
+                Ok(Work::Spec(Box::new(spec)))
             }
         }
     }
+
+    /// Makes it fit for a cluster that is there for this one job: such a cluster has no definitions, and no groups to get into.
+    pub(crate) fn for_no_cluster(&self, work: &mut Work, console: Console) -> Result<(), Failure> {
+        const CLUSTER: &str = "name the cluster with --schedulers or MUSTER_SCHEDULERS";
+        match work {
+            Work::Definition(request) => Err(Failure::usage(format!(
+                "{} is no file, and there is no cluster to look a definition up in",
+                request.name
+            ))
+            .help(format!("name a spec .yaml, .toml or .json; or {CLUSTER}"))),
+            Work::Spec(spec) if spec.group.is_empty() => Ok(()),
+            Work::Spec(spec) if self.group.is_some() => {
+                Err(Failure::usage(format!("--group: there is no cluster that could have the group {}", spec.group))
+                    .help(CLUSTER))
+            }
+            Work::Spec(spec) => {
+                console.note(&format!("the job runs by itself, and not in its group {}", spec.group));
+                spec.group.clear();
+                Ok(())
+            }
+        }
+    }
+}
+
+/// A path as it is on the wire: without a `/` before it.
+fn plain(path: &str) -> &str {
+    path.strip_prefix('/').unwrap_or(path)
 }
 
 impl Work {
@@ -88,22 +124,13 @@ impl Work {
         }
     }
 
-    /// A definition is in a cluster.
-    pub(crate) fn needs_no_cluster(&self) -> Result<(), Failure> {
-        match self {
-            Self::Spec(_) => Ok(()),
-            Self::Definition(request) => Err(Failure::usage(format!(
-                "{} is no file, and there is no cluster to look a definition up in",
-                request.name
-            ))
-            .help("name a spec .yaml, .toml or .json; or name the cluster with --schedulers or MUSTER_SCHEDULERS")),
-        }
-    }
-
     /// Makes a job of it.
     pub(crate) async fn submit(&self, client: &Client, key: Option<String>) -> Result<Submitted, Failure> {
         match self {
-            Self::Spec(spec) => Ok(client.submit((**spec).clone(), key).await?),
+            Self::Spec(spec) => client.submit((**spec).clone(), key).await.map_err(|error| match error {
+                Error::NotFound(_) if !spec.group.is_empty() => Failure::about_group(error),
+                other => other.into(),
+            }),
             Self::Definition(request) => {
                 let mut request = (**request).clone();
                 request.idempotency_key = key.unwrap_or_default();

@@ -18,7 +18,7 @@ use crate::targets::Targets;
 use crate::watch::Watch;
 
 /// A view of a job with 100,000 stages is some tens of megabytes; anything beyond this is a fault.
-const ANSWER_BYTES_MAX: usize = 128 << 20;
+pub(crate) const ANSWER_BYTES_MAX: usize = 128 << 20;
 /// Asking for the others' addresses is a courtesy; the call that waits for it matters more.
 const DISCOVERY_TIMEOUT: Duration = Duration::from_secs(1);
 /// The most tasks that a scheduler puts into one answer.

@@ -5,6 +5,7 @@
 
 mod cluster;
 mod explain;
+mod groups;
 mod outputs;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -16,6 +17,7 @@ use futures::{Stream, StreamExt as _};
 use muster_graph::ids::JobId;
 use muster_proto::v1;
 use muster_proto::v1::cluster_server::ClusterServer;
+use muster_proto::v1::groups_server::GroupsServer;
 use muster_proto::v1::jobs_server::{Jobs, JobsServer};
 use tokio::net::TcpListener;
 use tonic::transport::server::TcpIncoming;
@@ -82,9 +84,11 @@ pub struct FakeState {
     pub schedulers: Vec<v1::SchedulerView>,
     /// What the list of namespaces answers.
     pub namespaces: Vec<v1::NamespaceView>,
+    /// What reads of groups answer. A watch tells the views of its group in this order, and breaks off as that of a job.
+    pub groups: Vec<v1::GroupView>,
     /// How often each job was retried.
     pub retries: u32,
-    /// Reasons of the cancels received.
+    /// Reasons of the cancels received, of jobs and of groups.
     pub cancels: Vec<String>,
 }
 
@@ -123,6 +127,7 @@ impl FakeCluster {
             let listener = TcpListener::from_std(listener).expect("a fresh socket can be watched");
             let served = tonic::transport::Server::builder()
                 .add_service(JobsServer::new(service.clone()))
+                .add_service(GroupsServer::new(service.clone()))
                 .add_service(ClusterServer::new(service))
                 .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)))
                 .await;
@@ -269,6 +274,7 @@ impl Jobs for Service {
         let fits = |view: &&v1::JobView| {
             (request.states.is_empty() || request.states.contains(&view.state))
                 && (request.namespace.is_empty() || request.namespace == view.namespace)
+                && request.group.as_ref().is_none_or(|group| groups::holds(group, &view.group, request.recursive))
         };
         let all: Vec<v1::JobView> = state.views.iter().filter(fits).cloned().collect();
         let next_page_token = if from + limit < all.len() { (from + limit).to_string() } else { String::new() };

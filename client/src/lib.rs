@@ -11,11 +11,13 @@
 //! |---|---|---|
 //! | reads | again | again |
 //! | submit | again | again: it always carries an idempotency key, so two tries make one job |
-//! | cancel | again | again: cancelling twice is cancelling once |
+//! | cancel, of a job or a group | again | again: cancelling twice is cancelling once |
+//! | create a group | again | again: the same group twice is one group |
 //! | retry | again | **not**: the first try may have run the failed tasks again, and they may have failed again; [`Error::Unknown`] says so |
 //!
-//! **Streams resume.** [`Watch`] subscribes again and leaves out what it has already told; [`Log`] goes on from the
-//! last byte received, of the same attempt; a download starts again from nothing and becomes visible only when whole.
+//! **Streams resume.** [`Watch`] and [`GroupWatch`] subscribe again and leave out what they have already told; [`Log`] goes
+//! on from the last byte received, of the same attempt; a download starts again from nothing and becomes visible only
+//! when whole.
 
 mod address;
 mod admin;
@@ -28,9 +30,11 @@ mod error;
 mod explain;
 #[cfg(feature = "fake")]
 pub mod fake;
+mod groups;
 mod log;
 mod options;
 mod output;
+mod resumed;
 mod schedules;
 mod submission;
 mod targets;
@@ -39,6 +43,7 @@ mod watch;
 pub use address::{Address, BadAddress};
 pub use client::{Client, TaskFilter};
 pub use error::{Error, Tried};
+pub use groups::{GroupWatch, is_complete};
 pub use log::{Log, LogRequest, LogStream};
 pub use muster_graph::ids::JobId;
 pub use muster_proto::v1;

@@ -8,6 +8,7 @@
 //! [`execution::ExecutionGraph`] walks by `apply(event) -> effects`.
 
 pub mod execution;
+pub mod groups;
 pub mod ids;
 pub mod plan;
 pub mod schedule;

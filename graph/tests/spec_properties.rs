@@ -239,9 +239,15 @@ fn job() -> impl Strategy<Value = Value> {
             Value::Array(named.collect())
         }),
     ];
-    (word(), texts(), -3i64..3, stages).prop_map(
-        |(name, env, priority, stages)| json!({"name": name, "env": env, "priority": priority, "stages": stages}),
-    )
+    let groups = proptest::sample::select(&["", "/", "a/b.c", "/2026", "a//b", "über", "1/2/3/4/5/6"][..]);
+    let groups = proptest::option::weighted(0.3, groups);
+    (word(), groups, texts(), -3i64..3, stages).prop_map(|(name, group, env, priority, stages)| {
+        let mut job = json!({"name": name, "env": env, "priority": priority, "stages": stages});
+        if let Some(group) = group {
+            job["group"] = Value::from(group);
+        }
+        job
+    })
 }
 
 /// The model, or what was said about which field.

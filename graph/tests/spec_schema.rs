@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use muster_graph::groups::{GROUP_DEPTH_MAX, GROUP_NAME_CHARS_MAX};
 use muster_graph::spec::{Files, Format, limits, read, schema};
 use serde_json::{Value, json};
 
@@ -219,7 +220,7 @@ fn names_that_the_schema_allows_are_allowed() {
     let schema = schema();
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     type With = fn(Value) -> Value;
-    let cases: [(&Value, With); 6] = [
+    let cases: [(&Value, With); 7] = [
         (
             &schema["$defs"]["param_name"]["pattern"],
             |text| json!({"name": "x", "run": "ls", "params": {text.as_str().unwrap(): {"default": 1}}, "env": {"A": {"$param": text}}}),
@@ -228,6 +229,10 @@ fn names_that_the_schema_allows_are_allowed() {
         (
             &schema["oneOf"][0]["properties"]["namespace"]["pattern"],
             |text| json!({"name": "x", "run": "ls", "namespace": text}),
+        ),
+        (
+            &schema["oneOf"][0]["properties"]["group"]["anyOf"][0]["pattern"],
+            |text| json!({"name": "x", "run": "ls", "group": text}),
         ),
         (
             &schema["$defs"]["env"]["propertyNames"]["pattern"],
@@ -315,7 +320,7 @@ fn the_documentation_has_every_limit() {
     let kib = |bytes: usize| format!("{} KiB", bytes >> 10);
     let mib = |bytes: usize| format!("{} MiB", bytes >> 20);
     let hours = |time: Duration| time.as_secs() / 3600;
-    let limits: [(&str, String); 37] = [
+    let limits: [(&str, String); 39] = [
         ("SPEC_BYTES_MAX", mib(limits::SPEC_BYTES_MAX)),
         ("SPEC_VALUES_MAX", limits::SPEC_VALUES_MAX.to_string()),
         ("SPEC_DEPTH_MAX", limits::SPEC_DEPTH_MAX.to_string()),
@@ -331,6 +336,8 @@ fn the_documentation_has_every_limit() {
         ("BORDER_NAMES_MAX", limits::BORDER_NAMES_MAX.to_string()),
         ("NAME_CHARS_MAX", limits::NAME_CHARS_MAX.to_string()),
         ("NAMESPACE_CHARS_MAX", limits::NAMESPACE_CHARS_MAX.to_string()),
+        ("GROUP_DEPTH_MAX", GROUP_DEPTH_MAX.to_string()),
+        ("GROUP_NAME_CHARS_MAX", GROUP_NAME_CHARS_MAX.to_string()),
         ("LABELS_MAX", limits::LABELS_MAX.to_string()),
         ("LABEL_KEY_CHARS_MAX", limits::LABEL_KEY_CHARS_MAX.to_string()),
         ("LABEL_VALUE_BYTES_MAX", limits::LABEL_VALUE_BYTES_MAX.to_string()),

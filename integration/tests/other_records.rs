@@ -9,7 +9,7 @@ use muster_integration::simulated::{Simulated, succeed};
 use muster_integration::{cluster, eventually};
 use muster_proto::storage::{ExecutorRecord, IdempotencyRecord, JobHead, OwnerRecord, SchedulerRecord};
 use muster_proto::v1;
-use muster_state::codec::{self, Record};
+use muster_state::codec::{self, Kind, Record};
 use muster_state::testing::of_a_newer_version;
 use muster_state::{Key, Keyspace, Memory, StateBackend, keys};
 
@@ -41,10 +41,11 @@ async fn what_a_newer_version_wrote_is_named_left_alone_and_in_nobodys_way() -> 
     let scheduler = cluster::scheduler("one", Arc::clone(&state)).await?;
     let _executor = Simulated::start("e1", scheduler.address(), 4, succeed()).await?;
     let mut client = client(scheduler.address()).await?;
-    for id in [unowned, owned, over] {
+    let ahead = |kind: Kind| format!("version {}", kind.version() + 1);
+    for (id, kind) in [(unowned, Kind::JobHead), (owned, Kind::Owner), (over, Kind::JobHead)] {
         let refused = client.get_job(v1::GetJobRequest { job_id: id.to_string() }).await.expect_err("it is newer");
         let said = refused.message();
-        assert!(said.contains("version 2") && said.contains("upgrade this program"), "{id}: {said}");
+        assert!(said.contains(&ahead(kind)) && said.contains("upgrade this program"), "{id}: {said}");
         assert!(said.contains(&id.to_string()), "the record is named: {said}");
     }
     // Others go on: those that are submitted now, and one whose owner is gone, which a later scan finds.
@@ -55,7 +56,7 @@ async fn what_a_newer_version_wrote_is_named_left_alone_and_in_nobodys_way() -> 
     let listed = client.list_jobs(v1::ListJobsRequest::default()).await?.into_inner().jobs;
     assert!(listed.iter().any(|view| view.job_id == id), "{listed:?}");
     let unread = listed.iter().find(|view| view.job_id == unowned.to_string());
-    assert!(unread.is_some_and(|view| view.message.contains("version 2")), "{listed:?}");
+    assert!(unread.is_some_and(|view| view.message.contains(&ahead(Kind::JobHead))), "{listed:?}");
     scheduler.stop().await;
     let second = cluster::scheduler("two", Arc::clone(&state)).await?;
     let mut client = muster_integration::jobs::client(second.address()).await?;

@@ -22,13 +22,15 @@ const SEED_WITHIN: Duration = Duration::from_secs(240);
 const ENOUGH_SEEDS: u64 = 100;
 
 /// Each kind of fault, jobs that are jobs in jobs, and tasks that read what others left, with how many of it a thousand seeds have at least.
-const FAULTS: [(&str, u64); 28] = [
+const FAULTS: [(&str, u64); 30] = [
     ("cancelled", 200),
     ("client-crashed", 500),
     ("executor-crashed", 1000),
     ("executor-isolated", 500),
     ("executor-stopped", 200),
+    ("group-cancelled", 100),
     ("held", 2000),
+    ("in-cancelled-group", 20),
     ("input-read", 2000),
     ("job-in-job", 500),
     ("launches-overtaken", 500),
@@ -281,6 +283,11 @@ fn executors_that_take_launches_of_former_owners_are_caught() {
 #[test]
 fn acknowledgements_before_their_commit_are_caught() {
     check_caught("break-acknowledge-after-commit", 100);
+}
+
+#[test]
+fn commits_that_know_of_no_groups_cancel_are_caught() {
+    check_caught("break-group-cancel-compare", 1000);
 }
 
 #[test]

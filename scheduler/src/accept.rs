@@ -14,6 +14,7 @@ use tonic::Status;
 
 use crate::definitions::{self, Root, Shelf};
 use crate::engine::{Engine, Identity, Input};
+use crate::groups::{self, Entrance, cancels::GroupCancels};
 use crate::load;
 use crate::options::IDEMPOTENCY_KEY_BYTES_MAX;
 use crate::shared::{Shared, Transit};
@@ -136,6 +137,7 @@ pub(crate) async fn accept(shared: &Arc<Shared>, submission: Submission) -> Resu
     check_room(shared, task_total).await?;
     let (namespace, name, labels, priority) =
         (job.namespace.clone(), job.name.clone(), job.labels.clone(), job.priority);
+    let group = groups::path(&job.group)?;
     let (stored, items, bytes, request_digest) = crate::blocking::run(move || {
         let (stored, items) = blob::take_apart(job);
         let request_digest = request_digest.unwrap_or_else(|| blob::digest(&stored.encode_to_vec()));
@@ -158,6 +160,8 @@ pub(crate) async fn accept(shared: &Arc<Shared>, submission: Submission) -> Resu
             return Ok(accepted);
         }
         check_quota(shared, &namespace).await?;
+        let cancels = groups::cancels::current(shared, &namespace).await?;
+        groups::check_open(&namespace, &group, &cancels)?;
         // Too large for the accepting transaction, and of no effect without it.
         load::write_blobs(&*shared.options.state, &[], blobs).await.map_err(store)?;
         let head = storage::JobHead {
@@ -172,11 +176,13 @@ pub(crate) async fn accept(shared: &Arc<Shared>, submission: Submission) -> Resu
             idempotency_key: key.clone(),
             spec: Some(spec),
             made_of: made_of.clone(),
+            group: group.as_str().to_owned(),
+            counted: true,
             commit_id: format!("accept:{:016x}", rand::random::<u64>()),
             ..Default::default()
         };
         let identity = shared.presence().identity;
-        match commit(shared, &identity, id, &head, &request_digest, occasion.as_ref()).await? {
+        match commit(shared, &identity, id, &head, &request_digest, &cancels, occasion.as_ref()).await? {
             Outcome::Committed(revision) => {
                 crate::faults::die_at("after-accept-before-answer");
                 adopt(shared, transit, identity.session, head, stored, revision);
@@ -184,6 +190,11 @@ pub(crate) async fn accept(shared: &Arc<Shared>, submission: Submission) -> Resu
             }
             Outcome::KeyUsed(entry) => return same_key(&entry, &namespace, &key, &request_digest, Some(id)),
             Outcome::IdUsed => {}
+            // The group has to be there, and is perhaps cancelled.
+            Outcome::GroupsChanged => {
+                groups::cancels::refresh(shared, &namespace).await?;
+                groups::find(&*shared.options.state, &namespace, group.as_str()).await?;
+            }
         }
     }
     Err(retry_later("no free job id was found: submit again".to_owned()))
@@ -226,6 +237,7 @@ enum Outcome {
     Committed(u64),
     KeyUsed(Entry),
     IdUsed,
+    GroupsChanged,
 }
 
 async fn commit(
@@ -234,6 +246,7 @@ async fn commit(
     id: JobId,
     head: &storage::JobHead,
     request_digest: &str,
+    cancels: &GroupCancels,
     occasion: Option<&Occasion>,
 ) -> Result<Outcome, Status> {
     let encoded = |bytes: Result<bytes::Bytes, _>| bytes.map_err(store);
@@ -253,6 +266,8 @@ async fn commit(
         ],
         read_on_failure: vec![keys::active_job(id), keys::owner(id)],
     };
+    let entrance = Entrance::of(id, head, cancels);
+    entrance.add_to(&mut txn).map_err(store)?;
     if !head.idempotency_key.is_empty() {
         let key = keys::idempotency(&head.namespace, &head.idempotency_key);
         let record = storage::IdempotencyRecord {
@@ -273,7 +288,9 @@ async fn commit(
         TxnOutcome::Committed(revision) => Ok(Outcome::Committed(revision)),
         TxnOutcome::Refused { read, .. } => {
             let mut read = read.into_iter();
-            let (active, owner, key) = (read.next().flatten(), read.next().flatten(), read.next().flatten());
+            let (active, owner) = (read.next().flatten(), read.next().flatten());
+            let is_open = entrance.is_open(&mut read);
+            let key = read.next().flatten();
             if let Some(active) = active {
                 let stored: storage::JobHead = codec::decode(&keys::active_job(id), &active.value).map_err(store)?;
                 // An earlier sending whose answer was lost has landed. Its revision is the owner's: the head's may
@@ -285,6 +302,7 @@ async fn commit(
             }
             match key {
                 Some(entry) => Ok(Outcome::KeyUsed(entry)),
+                None if !is_open => Ok(Outcome::GroupsChanged),
                 None if occasion.is_some() => {
                     Err(unavailable("the schedule was changed, or the session lost, just now"))
                 }

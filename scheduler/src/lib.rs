@@ -18,6 +18,7 @@ mod draining;
 mod executor_records;
 pub mod fairness;
 mod faults;
+mod groups;
 mod handover;
 mod isolation;
 mod janitor;

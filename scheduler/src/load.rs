@@ -146,6 +146,7 @@ pub(crate) async fn owned(state: &dyn StateBackend, id: JobId, session: &Session
         return Err(LoadError::NotOurs);
     }
     let head_revision = stored.head_entry.mod_revision;
+    let group = stored.head.group.parse().map_err(damaged)?;
     if stored.head.plan.is_none() {
         let spec = stored.head.spec.as_ref().ok_or_else(|| damaged("the head names no spec"))?;
         let spec = codec::decode_bytes::<storage::StoredSpec>(&content(state, id, spec).await?).map_err(damaged)?;
@@ -170,6 +171,7 @@ pub(crate) async fn owned(state: &dyn StateBackend, id: JobId, session: &Session
         cursor,
         with_first_commit: Vec::new(),
         fresh: false,
+        group,
         cancel_mark: stored.cancel_mark,
         retry: None,
     })
@@ -189,6 +191,7 @@ pub(crate) async fn plan(
     let (plan, works) = crate::blocking::run(move || compile(stored))
         .await
         .map_err(|error| damaged(format!("planning ended early: {error}")))??;
+    let group = head.group.parse().map_err(damaged)?;
     let mut ops = Vec::new();
     for work in works {
         ops.extend(Blob::new(&work)?.puts(id));
@@ -211,7 +214,18 @@ pub(crate) async fn plan(
     let graph = ExecutionGraph::new(Arc::new(plan), id);
     let cursor = Cursor::after_head(id, token, head_revision, head.sequence, packed);
     let session = session.clone();
-    Ok(Loaded { id, session, head, graph, cursor, with_first_commit, fresh: true, cancel_mark: None, retry: None })
+    Ok(Loaded {
+        id,
+        session,
+        head,
+        graph,
+        cursor,
+        with_first_commit,
+        fresh: true,
+        group,
+        cancel_mark: None,
+        retry: None,
+    })
 }
 
 fn compile(stored: storage::StoredSpec) -> Result<(Plan, Vec<Vec<u8>>), LoadError> {

@@ -88,7 +88,7 @@ impl Metrics {
         for outcome in ["committed", "fenced", "failed"] {
             drop(commits.get_or_create(&label("outcome", outcome)));
         }
-        for guard in ["owner", "epoch", "record"] {
+        for guard in ["owner", "epoch", "group", "record"] {
             drop(fenced.get_or_create(&label("guard", guard)));
         }
 
@@ -255,6 +255,7 @@ impl Metrics {
                 CommitResult::Committed(_) => ("committed", None),
                 CommitResult::OwnerMoved => ("fenced", Some("owner")),
                 CommitResult::EpochMoved => ("fenced", Some("epoch")),
+                CommitResult::GroupCancelled(..) => ("fenced", Some("group")),
                 CommitResult::Conflict(_) => ("fenced", Some("record")),
                 CommitResult::Failed(_) => ("failed", None),
             };

@@ -17,8 +17,8 @@ use crate::options::Options;
 use crate::shared::{Presence, Shared};
 use crate::shell::{EngineHandle, Shell};
 use crate::{
-    demand, draining, isolation, janitor, membership, ownership, requests, safety, schedules, self_fencing, services,
-    store_watch, usage,
+    demand, draining, groups, isolation, janitor, membership, ownership, requests, safety, schedules, self_fencing,
+    services, store_watch, usage,
 };
 
 /// A scheduler could not start, or ended early.
@@ -186,6 +186,8 @@ impl Running {
         let mut uses = tokio::spawn(usage::follow(Arc::clone(&shared)));
         let mut rules = tokio::spawn(usage::follow_rules(Arc::clone(&shared)));
         let mut requests = tokio::spawn(requests::follow(Arc::clone(&shared)));
+        let mut cancels = tokio::spawn(groups::cancels::follow(Arc::clone(&shared)));
+        let mut counting = tokio::spawn(groups::keeper::keep(Arc::clone(&shared)));
         let mut fencing = tokio::spawn(self_fencing::keep(Arc::clone(&shared)));
         let mut isolation = tokio::spawn(isolation::keep(Arc::clone(&shared)));
         let mut draining = tokio::spawn(draining::keep_giving(Arc::clone(&shared)));
@@ -211,6 +213,8 @@ impl Running {
             _ = &mut uses => Err(Error::Ended("the watch of what namespaces use")),
             _ = &mut rules => Err(Error::Ended("the watch of the namespaces' rules")),
             _ = &mut requests => Err(Error::Ended("the watch of requests")),
+            _ = &mut cancels => Err(Error::Ended("the watch of the groups' cancels")),
+            _ = &mut counting => Err(Error::Ended("the keeper of the groups")),
             _ = &mut fencing => Err(Error::Ended("the watch of the engine's pulse")),
             _ = &mut isolation => Err(Error::Ended("the watch of the ways to executors")),
             _ = &mut draining => Err(Error::Ended("the drain")),
@@ -236,6 +240,8 @@ impl Running {
             uses,
             rules,
             requests,
+            cancels,
+            counting,
             fencing,
             isolation,
             draining,

@@ -14,6 +14,7 @@ use {crate::membership, crate::shell::Inputs, muster_state::StateBackend};
 use crate::demand::Demand;
 use crate::engine::Identity;
 use crate::faults;
+use crate::groups::live::Live;
 use crate::metrics::Metrics;
 use crate::options::{LOADS_AT_ONCE, Options};
 use crate::peers::Peers;
@@ -40,6 +41,8 @@ pub(crate) struct Shared {
     pub(crate) loads: Semaphore,
     pub(crate) pulse: Pulse,
     pub(crate) unreachable: Unreachable,
+    /// For who asks what groups do.
+    pub(crate) live: Live,
     /// Whether this scheduler hands its jobs over and takes no new ones; see [`crate::draining`].
     pub(crate) draining: watch::Sender<bool>,
     /// It does so because it is cut off ([`crate::isolation`]), and nobody has asked for it.
@@ -100,6 +103,7 @@ impl Shared {
             loads: Semaphore::new(LOADS_AT_ONCE),
             pulse: Pulse::default(),
             unreachable: Unreachable::default(),
+            live: Live::default(),
             draining: watch::channel(false).0,
             drains_by_itself: AtomicBool::new(false),
             address,

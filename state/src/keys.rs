@@ -7,6 +7,10 @@ use muster_graph::ids::{JobId, StageIndex};
 
 use crate::{Key, Keyspace, Op, SessionId};
 
+mod groups;
+
+pub use groups::*;
+
 /// The life of the cluster's store.
 #[must_use]
 pub fn epoch() -> Key {

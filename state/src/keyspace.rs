@@ -37,6 +37,11 @@ pub enum Keyspace {
     Definitions,
     /// namespace/name → a schedule and how far it is.
     Schedules,
+    /// `g/`namespace/path → a group of jobs; `i/`: where one is found by its id; `c/`: that one was cancelled; `h/`: the newest of these;
+    /// `m/`: which jobs are in one.
+    Groups,
+    /// `e/`namespace/job/… → what a transaction changes for a job's groups; `s/`namespace/path: what was added up.
+    GroupCounts,
     /// namespace/idempotency key → job id and digest.
     Idempotency,
     /// name → lock holder; leased.
@@ -45,7 +50,7 @@ pub enum Keyspace {
 
 impl Keyspace {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::Meta,
         Self::Schedulers,
         Self::Demand,
@@ -63,6 +68,8 @@ impl Keyspace {
         Self::JobRequests,
         Self::Definitions,
         Self::Schedules,
+        Self::Groups,
+        Self::GroupCounts,
         Self::Idempotency,
         Self::Locks,
     ];
@@ -88,6 +95,8 @@ impl Keyspace {
             Self::JobRequests => "requests",
             Self::Definitions => "definitions",
             Self::Schedules => "schedules",
+            Self::Groups => "groups",
+            Self::GroupCounts => "group-counts",
             Self::Idempotency => "idempotency",
             Self::Locks => "locks",
         }

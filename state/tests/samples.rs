@@ -15,9 +15,10 @@ use muster_graph::execution::{
 };
 use muster_graph::ids::{ExecutorKey, StageIndex, TaskId};
 use muster_proto::storage::{
-    CancelMark, Content, DefinitionContent, DefinitionRecord, DefinitionRevision, ExecutorRecord, IdempotencyRecord,
-    JanitorRecord, JobHead, NamespaceRecord, OwnerRecord, SafeModeRecord, ScheduleRecord, SchedulerRecord, StageItems,
-    StoredEdge, StoredPlan, StoredSpec, StoredStage, StoredUpstream, UsageRecord,
+    CancelMark, Content, DefinitionContent, DefinitionRecord, DefinitionRevision, ExecutorRecord, GroupCancelRecord,
+    GroupCancelsHead, GroupChange, GroupPath, GroupRecord, GroupSums, IdempotencyRecord, JanitorRecord, JobHead,
+    NamespaceRecord, OwnerRecord, SafeModeRecord, ScheduleRecord, SchedulerRecord, StageItems, StoredEdge, StoredPlan,
+    StoredSpec, StoredStage, StoredUpstream, TaskSums, UsageRecord,
 };
 use muster_proto::v1;
 use muster_state::codec::blob::Chunk;
@@ -235,6 +236,16 @@ fn samples_of_every_kind_and_version_are_read_as_they_were_written() {
         seen_as: vec!["report".to_owned(), "text".to_owned()],
     });
     assert_eq!((check(&nested_spec), check(&nested_plan)), (Kind::JobSpec, Kind::JobPlan), "versions of their own");
+    let mut grouped_spec = nested_spec.clone();
+    grouped_spec.spec.as_mut().unwrap().group = "nightly/2026".to_owned();
+    let spent = v1::Spent {
+        run_ms: 5_000,
+        cpu_ms: 7_500,
+        memory_mib_ms: 640_000,
+        named_ms: [("gpu".to_owned(), 10_000)].into(),
+    };
+    let grouped_head = JobHead { group: "nightly/2026".to_owned(), counted: true, spent: Some(spent), ..head.clone() };
+    assert_eq!((check(&grouped_spec), check(&grouped_head)), (Kind::JobSpec, Kind::JobHead), "versions of their own");
     let amount =
         || v1::Amount { cpu_milli: Some(64_000), memory_bytes: Some(1 << 40), named: [("gpu".to_owned(), 8)].into() };
     let namespace = NamespaceRecord {
@@ -320,6 +331,41 @@ fn samples_of_every_kind_and_version_are_read_as_they_were_written() {
         check(&revision),
         check(&DefinitionContent { content: b"{\"name\":\"etl\"}".repeat(50) }),
         check(&schedule),
+        check(&GroupRecord {
+            id: "0123456789abcdef".to_owned(),
+            spec: Some(v1::GroupSpec {
+                attributes: [("campaign".to_owned(), "spring".to_owned())].into(),
+                cancel_after_failures: 10,
+            }),
+            created_at_ms: 1_800_000_000_000,
+        }),
+        check(&GroupPath { path: "nightly/2026".to_owned() }),
+        check(&GroupCancelRecord {
+            cancel: Some(v1::GroupCancel {
+                reason: "10 of its jobs failed".to_owned(),
+                at_ms: 1_800_000_000_000,
+                by_failures: true,
+            }),
+        }),
+        check(&GroupCancelsHead { newest: "nightly/2026".to_owned(), count: 3 }),
+        check(&GroupChange {
+            group: "nightly/2026".to_owned(),
+            failed: -1,
+            tasks: Some(v1::Counts { successful: 7, failed: 1, cancelled: 2, ..v1::Counts::default() }),
+            spent: grouped_head.spent.clone(),
+            taken_back: true,
+            ..GroupChange::default()
+        }),
+        check(&GroupSums {
+            submitted: 5,
+            successful: 2,
+            failed: 1,
+            cancelled: 2,
+            tasks: Some(TaskSums { pending: 1, successful: 70, failed: 8, cancelled: 9 }),
+            spent: grouped_head.spent.clone(),
+            completed_at_ms: 1_800_000_000_000,
+            completions: 2,
+        }),
     ];
     assert_eq!(seen, Kind::ALL, "every kind has its sample");
 }

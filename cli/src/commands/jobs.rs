@@ -9,7 +9,7 @@ use crate::failure::Failure;
 use crate::output::views;
 
 /// The most jobs that a scheduler puts into one answer.
-const JOBS_PER_PAGE: u32 = 1000;
+pub(super) const JOBS_PER_PAGE: u32 = 1000;
 
 /// List jobs, newest first
 #[derive(Debug, Args)]
@@ -20,6 +20,12 @@ pub(crate) struct Jobs {
     /// Only jobs of this namespace
     #[arg(short, long)]
     namespace: Option<String>,
+    /// Only jobs in this group, by its path or id:ID, of the namespace [default namespace: default]
+    #[arg(long, value_name = "PATH")]
+    group: Option<String>,
+    /// Also those in groups in it
+    #[arg(short, long, requires = "group")]
+    recursive: bool,
     /// At most so many
     #[arg(short, long, default_value_t = 100, value_name = "NUMBER")]
     limit: u32,
@@ -59,8 +65,13 @@ impl Jobs {
                 states: self.state.iter().map(|&state| JobState::from(state).into()).collect(),
                 limit: room.clamp(1, JOBS_PER_PAGE),
                 page_token,
+                group: self.group.clone(),
+                recursive: self.recursive,
             };
-            let page = client.list_jobs(request).await?;
+            let page = client.list_jobs(request).await.map_err(|error| match self.group {
+                Some(_) => Failure::about_group(error),
+                None => error.into(),
+            })?;
             jobs.extend(page.jobs.into_iter().take(room as usize).map(views::Job::from));
             if page.next_page_token.is_empty() {
                 break false;

@@ -13,6 +13,8 @@ pub(crate) mod executors;
 pub(crate) mod exit_codes;
 pub(crate) mod explain;
 pub(crate) mod export;
+pub(crate) mod group;
+pub(crate) mod groups;
 pub(crate) mod job;
 pub(crate) mod jobs;
 pub(crate) mod lint;
@@ -34,7 +36,7 @@ pub(crate) mod up;
 pub(crate) mod wait;
 pub(crate) mod watch;
 
-use muster_client::v1::{JobState, JobView};
+use muster_client::v1::{GroupState, GroupView, JobState, JobView};
 
 use crate::exit::Exit;
 
@@ -44,5 +46,14 @@ pub(crate) fn exit_of(view: &JobView) -> Exit {
         JobState::Successful => Exit::Success,
         JobState::Cancelled => Exit::Cancelled,
         JobState::Failed | JobState::Running | JobState::Queued | JobState::Unspecified => Exit::Failed,
+    }
+}
+
+/// What a complete group's state means for the process.
+pub(crate) fn exit_of_group(view: &GroupView) -> Exit {
+    match view.state() {
+        GroupState::Successful => Exit::Success,
+        GroupState::Cancelled => Exit::Cancelled,
+        GroupState::Failed | GroupState::Running | GroupState::Unspecified => Exit::Failed,
     }
 }

@@ -60,7 +60,7 @@ pub(crate) struct Run {
 
 impl Run {
     pub(crate) async fn run(self, context: &Context) -> Result<Exit, Failure> {
-        let work = self.what.read(context.console.color)?;
+        let mut work = self.what.read(context.console.color)?;
         let mut signals = Signals::listen()?;
         if context.settings.schedulers.is_some() {
             let client = context.client().await?;
@@ -68,7 +68,7 @@ impl Run {
         }
         let kept = self.data_dir.clone().or_else(|| context.settings.file.data_dir.clone());
         if kept.is_none() {
-            work.needs_no_cluster()?;
+            self.what.for_no_cluster(&mut work, context.console)?;
         }
         let temporary = if kept.is_none() { Some(TemporaryFolder::create()?) } else { None };
         let folder =

@@ -6,7 +6,8 @@ use super::exit_of;
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::output::views::{JobAtLength, Submission};
+use crate::output::answers::Submission;
+use crate::output::views::JobAtLength;
 use crate::progress::Progress;
 use crate::runnable::Runnable;
 

@@ -5,11 +5,9 @@ use std::io;
 use jiff::Timestamp;
 
 use super::definition::in_a_row;
+use super::group::ROOT;
 use super::time::{age, taken};
-use super::views::{
-    Cancellation, Counts, Downloaded, Exited, Failure, Job, JobAtLength, Retry, Stage, Started, Submission, Task,
-    TaskOutput,
-};
+use super::views::{Counts, Downloaded, Exited, Failure, Job, JobAtLength, Stage, Started, Task, TaskOutput};
 use super::{Cell, Detail, Page, Row, Tone};
 use crate::quantity::bytes_for_people;
 
@@ -29,11 +27,12 @@ pub(super) fn text(value: Option<&String>) -> Cell {
     Cell::optional(value.map_or("", String::as_str))
 }
 
-fn progress(counts: Counts) -> Cell {
+pub(super) fn progress(counts: Counts) -> Cell {
     Cell::number(format!("{}/{}", counts.over(), counts.total))
 }
 
-fn bad_number(number: u32) -> Cell {
+pub(super) fn bad_number(number: impl Into<u64>) -> Cell {
+    let number = number.into();
     if number > 0 { Cell::toned(number.to_string(), Tone::Bad).right() } else { Cell::number(number) }
 }
 
@@ -50,7 +49,7 @@ impl Row for Job {
     fn headers(wide: bool) -> Vec<&'static str> {
         let mut headers = vec!["JOB", "NAME", "STATE", "TASKS", "FAILED", "AGE", "TOOK"];
         if wide {
-            headers.extend(["NAMESPACE", "RUNNING", "OWNER", "LABELS", "MESSAGE"]);
+            headers.extend(["NAMESPACE", "GROUP", "RUNNING", "OWNER", "LABELS", "MESSAGE"]);
         }
         headers
     }
@@ -68,6 +67,7 @@ impl Row for Job {
         if wide {
             cells.extend([
                 Cell::new(&self.namespace),
+                Cell::new(&self.group),
                 Cell::number(self.counts.running),
                 text(self.owner.as_ref()),
                 map(&self.labels),
@@ -241,15 +241,15 @@ impl Detail for JobAtLength {
     fn show(&self, page: &mut Page<'_>) -> io::Result<()> {
         let job = &self.job;
         let now = page.now();
-        let mut facts = vec![
-            ("Job", Cell::new(&job.id)),
-            ("Name", Cell::new(&job.name)),
-            ("Namespace", Cell::new(&job.namespace)),
-            ("State", state(job.state)),
-        ];
+        let mut facts = vec![("Job", Cell::new(&job.id)), ("Name", Cell::new(&job.name))];
         if !job.made_of.is_empty() {
-            facts.insert(2, ("Made of", Cell::new(in_a_row(&job.made_of))));
+            facts.push(("Made of", Cell::new(in_a_row(&job.made_of))));
         }
+        facts.push(("Namespace", Cell::new(&job.namespace)));
+        if job.group != ROOT {
+            facts.push(("Group", Cell::new(&job.group)));
+        }
+        facts.push(("State", state(job.state)));
         if let Some(message) = &job.message {
             facts.push(("Why", Cell::new(message)));
         }
@@ -313,40 +313,5 @@ impl Detail for Started {
             facts.push(("Data", Cell::new(data_dir)));
         }
         page.facts(facts)
-    }
-}
-
-impl Detail for Submission {
-    fn name(&self) -> String {
-        self.id.clone()
-    }
-
-    fn show(&self, page: &mut Page<'_>) -> io::Result<()> {
-        let existed = if self.existed { "yes: the idempotency key had been used for it before" } else { "no" };
-        page.facts(vec![("Job", Cell::new(&self.id)), ("Existed", Cell::new(existed))])
-    }
-}
-
-impl Row for Cancellation {
-    fn name(&self) -> String {
-        self.id.clone()
-    }
-
-    fn headers(_: bool) -> Vec<&'static str> {
-        vec!["JOB", "STATE"]
-    }
-
-    fn cells(&self, _: bool, _: Timestamp) -> Vec<Cell> {
-        vec![Cell::new(&self.id), state(self.state)]
-    }
-}
-
-impl Detail for Retry {
-    fn name(&self) -> String {
-        self.id.clone()
-    }
-
-    fn show(&self, page: &mut Page<'_>) -> io::Result<()> {
-        page.facts(vec![("Job", Cell::new(&self.id)), ("Tasks to run again", Cell::new(self.tasks.to_string()))])
     }
 }

@@ -4,12 +4,14 @@
 //! Invariants: tables are for people and may change; JSON is for programs, is documented in docs/cli.md and only grows.
 //! Nothing here writes to standard error, and nothing else writes to standard output but logs and generated files.
 
+pub(crate) mod answers;
 pub(crate) mod bench;
 pub(crate) mod definition;
 pub(crate) mod detail;
 pub(crate) mod executor;
 pub(crate) mod explain;
 mod folding;
+pub(crate) mod group;
 pub(crate) mod namespace;
 pub(crate) mod schedule;
 pub(crate) mod scheduler;

@@ -2,6 +2,7 @@
 
 mod definitions;
 mod explain;
+mod groups;
 mod schedules;
 
 use std::collections::BTreeMap;
@@ -9,11 +10,12 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use muster_client::v1;
 
+use super::answers::{Cancellation, Retry, Submission};
 use super::executor::Executor;
 use super::namespace::Namespace;
 use super::scheduler::Scheduler;
 use super::store::{Recovered, Store};
-use super::views::{Cancellation, Downloaded, Job, JobAtLength, Retry, Started, Submission, Task, TaskOutput};
+use super::views::{Downloaded, Job, JobAtLength, Started, Task, TaskOutput};
 use super::{Detail, Form, Output, Row};
 
 /// The present, in all of these tests.
@@ -88,6 +90,7 @@ fn running_job() -> v1::JobView {
         cancel_requested: false,
         owner: "scheduler-a".to_owned(),
         message: String::new(),
+        group: "nightly/2027".to_owned(),
         made_of: vec![v1::DefinitionUse { name: "count".to_owned(), revision: 3 }],
     }
 }
@@ -259,6 +262,9 @@ pub(crate) fn documented_views() -> Vec<(&'static str, String)> {
         ("define", json(&definitions::defined())),
         ("definitions", json(&definitions::definition())),
         ("definition", json(&definitions::at_length())),
+        ("groups", json(&groups::group())),
+        ("cancel-group", json(&groups::cancellation())),
+        ("retry-group", json(&groups::retry())),
         ("schedules", json(&schedules::schedule())),
         ("store", json(&Store::from(full_store()))),
         ("recovered", json(&recovered())),

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::definition::Use;
 use super::folding::Folding;
+use super::group::path_text;
 use super::time::rfc3339;
 
 /// Empty on the wire is null in JSON.
@@ -49,6 +50,8 @@ pub(crate) struct Job {
     pub(crate) id: String,
     pub(crate) name: String,
     pub(crate) namespace: String,
+    /// The path of the group that it is in; the root is `/`.
+    pub(crate) group: String,
     pub(crate) state: &'static str,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) submitted_at: Option<String>,
@@ -76,6 +79,7 @@ impl From<v1::JobView> for Job {
             id: view.job_id,
             name: view.name,
             namespace: view.namespace,
+            group: path_text(&view.group),
             labels: view.labels,
             submitted_at: rfc3339(view.submitted_at_ms),
             started_at: rfc3339(view.started_at_ms),
@@ -312,29 +316,6 @@ pub(crate) struct Started {
     pub(crate) id: Option<String>,
     pub(crate) address: String,
     pub(crate) data_dir: Option<String>,
-}
-
-/// The answer to a submit.
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct Submission {
-    pub(crate) id: String,
-    pub(crate) existed: bool,
-    pub(crate) idempotency_key: String,
-}
-
-/// The answer to a cancel.
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct Cancellation {
-    pub(crate) id: String,
-    pub(crate) state: &'static str,
-}
-
-/// The answer to a retry.
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct Retry {
-    pub(crate) id: String,
-    /// How many tasks will run again.
-    pub(crate) tasks: u32,
 }
 
 /// What a download brought.

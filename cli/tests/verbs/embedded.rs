@@ -124,7 +124,7 @@ fn the_word_count_without_its_text_says_how_to_name_it() {
 }
 
 /// `muster up` on a free port, and the address that it printed.
-fn up(home: &Path) -> (Child, String) {
+pub(crate) fn up(home: &Path) -> (Child, String) {
     let data = home.join("data");
     let mut child =
         bare(home, &["up", "--listen", "127.0.0.1:0", "--data-dir", data.to_str().unwrap(), "-o", "jsonl", "-q"])
@@ -141,7 +141,7 @@ fn heard_error(child: &mut Child) -> String {
     std::io::read_to_string(child.stderr.take().unwrap()).unwrap()
 }
 
-fn signal(child: &Child, signal: Signal) {
+pub(crate) fn signal(child: &Child, signal: Signal) {
     kill_process(Pid::from_child(child), signal).unwrap();
 }
 

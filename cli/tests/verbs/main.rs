@@ -5,6 +5,7 @@
 mod configuration;
 mod embedded;
 mod explain;
+mod groups;
 mod harness;
 mod jobs;
 mod logs;

@@ -62,7 +62,7 @@
 //! `graph` holds the state and answers questions; `tracking` is the only code that changes a task or a stage, so that
 //! counts, readiness and changes to be stored follow of themselves; `resolution` moves stages (`nested` the ends of nested jobs), `attempts`, `executors`,
 //! `outputs` and `requests` serve the events; `persistence` takes deltas and restores from them; `waiting` tells what a
-//! pending task waits for.
+//! pending task waits for, `spent` what the job took.
 //!
 //! **Architecture Invariant:** everything outside of what a [`Delta`] carries can be computed from it. Nothing here
 //! remembers more than it stores.
@@ -81,6 +81,7 @@ mod packed;
 mod persistence;
 mod requests;
 mod resolution;
+mod spent;
 mod state;
 mod topology;
 mod tracking;

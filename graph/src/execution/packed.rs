@@ -110,6 +110,11 @@ impl Packed {
         self.phase() == TaskPhase::Successful
     }
 
+    /// How long the attempt ran that counts: the accepted one, or the last one of a failed task. 0 in any other state.
+    pub(super) fn ran_ms(&self) -> u32 {
+        self.ran_ms
+    }
+
     /// Whether it is successful and left something that can be lost.
     pub(super) fn has_output(&self) -> bool {
         self.is_successful() && self.files > 0

@@ -11,6 +11,7 @@ use super::limits::{
     STAGES_MAX, TASKS_PER_JOB_MAX, TASKS_PER_STAGE_MAX,
 };
 use super::params::TYPES;
+use crate::groups::{GROUP_DEPTH_MAX, GROUP_NAME_CHARS_MAX};
 
 /// A key, what it is for, and the shape of its value.
 pub(super) struct Key {
@@ -27,6 +28,15 @@ pub(super) const JOB_ALONE: &[Key] = &[
         about: "The tenant. Default: default.",
         shape: || {
             let pattern = format!("^[a-z0-9]([a-z0-9-]{{0,{}}}[a-z0-9])?$", NAMESPACE_CHARS_MAX - 2);
+            json!({"type": "string", "pattern": pattern})
+        },
+    },
+    Key {
+        name: "group",
+        about: "The path of the group that it is in, such as nightly/2026. Default: the root.",
+        shape: || {
+            let name = format!("[A-Za-z0-9][A-Za-z0-9._-]{{0,{}}}", GROUP_NAME_CHARS_MAX - 1);
+            let pattern = format!("^/?({name}(/{name}){{0,{}}})?$", GROUP_DEPTH_MAX - 1);
             json!({"type": "string", "pattern": pattern})
         },
     },

@@ -12,6 +12,8 @@ pub struct JobSpec {
     pub name: String,
     /// The tenant; "default" when not given.
     pub namespace: String,
+    /// The path of the group that it is in, as [`GroupPath::as_str`](crate::groups::GroupPath::as_str) has it; empty: the root.
+    pub group: String,
     /// Free to use.
     pub labels: BTreeMap<String, String>,
     /// Higher goes first inside a namespace; a point is worth an hour of waiting.

@@ -3,8 +3,10 @@
 use muster_graph::execution::{
     AttemptEnd, Event, Exit, FailureClass, JobState, Outcome, StageState, TaskPhase, TaskState, UnreadableInput, Why,
 };
+use muster_graph::groups::Spent;
 use muster_graph::ids::{JobId, StageIndex};
 use muster_graph::plan::{Edge, LossPolicy};
+use muster_graph::spec::Resources;
 
 use crate::plans::{self, reading, stage};
 use crate::script::{FAILED, Job, ignored, job_moved, launch, life, moved, on, output, outputs_lost, task};
@@ -244,4 +246,38 @@ fn a_job_restored_from_a_backup_uses_no_number_that_may_be_in_use_out_there() {
         job.fire();
     }
     assert_eq!(job.assign(0, on("b"), 2), [launch(0, 0, 1_001, 1), launch(0, 1, 1_002, 1)]);
+}
+
+#[test]
+fn what_a_job_took_is_the_time_of_the_attempts_that_count_by_what_their_stages_need() {
+    let mut first = stage(3);
+    first.resources = Resources { cpu_milli: 1500, memory_bytes: (3 << 20) + 1, named: [("gpu".to_owned(), 2)].into() };
+    first.retries.failed = 1;
+    let mut job = Job::of([first, stage(1)]);
+    assert_eq!(job.graph.spent(), Spent::default());
+    let ran = |job: &mut Job, id, attempt, outcome, ran_ms: u64| {
+        let end = AttemptEnd {
+            outcome,
+            started_at: job.at,
+            finished_at: job.at + ran_ms,
+            exit: Exit::Code(0),
+            message: String::new(),
+            unreadable: Vec::new(),
+        };
+        job.apply(Event::AttemptFinished { task: id, attempt, by: on("a"), end });
+    };
+    job.assign(0, on("a"), 2);
+    ran(&mut job, task(0, 0), 1, output(1), 2_000);
+    ran(&mut job, task(0, 1), 1, FAILED, 100_000);
+    assert_eq!(job.graph.spent().run_ms, 2_000, "what is tried again does not count");
+    job.fire();
+    job.assign(0, on("a"), 2);
+    ran(&mut job, task(0, 1), 2, FAILED, 1_000);
+    job.assign(1, on("a"), 1);
+    ran(&mut job, task(1, 0), 1, output(2), 10);
+    let named_ms = [("gpu".to_owned(), 6_000)].into();
+    let spent = Spent { run_ms: 3_010, cpu_ms: 4_500, memory_mib_ms: 4 * 3_000, named_ms };
+    assert_eq!(job.graph.spent(), spent, "one task still runs, and the other stage asks for nothing");
+    job.lose("a");
+    assert_eq!(job.graph.spent().run_ms, 1_000, "results that are lost with their outputs are taken back");
 }

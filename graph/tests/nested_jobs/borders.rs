@@ -117,15 +117,15 @@ fn what_does_not_fit_at_a_border_is_refused_with_a_remedy() {
 
 #[test]
 fn settings_come_from_the_root_and_the_environment_from_all() {
-    let inner = "name: inner\ntimeout: 1s\npriority: 9\nmax_running: 1\nenv: {CHILD: c, REF: c, ROOT: c}\nplacement: {require: {zone: c, disk: c}}\n\
+    let inner = "name: inner\ngroup: theirs\ntimeout: 1s\npriority: 9\nmax_running: 1\nenv: {CHILD: c, REF: c, ROOT: c}\nplacement: {require: {zone: c, disk: c}}\n\
                  stages: {a: {run: x, env: {CHILD: s}, placement: {require: {disk: s}}}}";
     let library = Defined::of(&[("inner", inner)]);
-    let root = "name: root\ntimeout: 7s\npriority: 3\nenv: {ROOT: r, REF: r, CHILD: r, ONLY: r}\nplacement: {policy: pack}\n\
+    let root = "name: root\ngroup: ours\ntimeout: 7s\npriority: 3\nenv: {ROOT: r, REF: r, CHILD: r, ONLY: r}\nplacement: {policy: pack}\n\
                 stages: {c: {job: inner, env: {REF: f, ROOT: f}, placement: {require: {zone: f, arch: f}}}}";
     let spec = expanded(root, &library).spec;
     assert_eq!(
-        (spec.name.as_str(), spec.timeout.unwrap().as_secs(), spec.priority, spec.max_running),
-        ("root", 7, 3, None)
+        (spec.name.as_str(), spec.group.as_str(), spec.timeout.unwrap().as_secs(), spec.priority, spec.max_running),
+        ("root", "ours", 7, 3, None)
     );
     let a = stage(&spec, "c/a");
     let env: Vec<String> = a.env.iter().map(|(name, value)| format!("{name}={value}")).collect();

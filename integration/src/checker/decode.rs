@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use muster_graph::ids::JobId;
-use muster_proto::storage::{ExecutorRecord, IdempotencyRecord, JobHead, OwnerRecord};
+use muster_proto::storage::{ExecutorRecord, GroupChange, GroupSums, IdempotencyRecord, JobHead, OwnerRecord};
 use muster_state::codec::{self, Bucket, Commit, Epoch};
 use muster_state::keys::{self, StatePart};
 use muster_state::{Key, Keyspace, Revision};
@@ -23,6 +23,12 @@ pub(super) struct Step {
     pub(super) keys: Vec<(String, Option<IdempotencyRecord>)>,
     pub(super) epoch: Option<Option<Epoch>>,
     pub(super) jobs: BTreeMap<JobId, JobStep>,
+    /// Groups that were cancelled, by namespace and path.
+    pub(super) group_cancels: Vec<(String, String)>,
+    /// What transactions changed for groups, by the names in the store.
+    pub(super) group_changes: Vec<(String, Option<GroupChange>)>,
+    /// What was added up of groups, by namespace and path.
+    pub(super) group_sums: Vec<((String, String), Option<GroupSums>)>,
     /// Records that could not be read, with the job that they belong to.
     pub(super) unreadable: Vec<(Option<JobId>, String)>,
 }
@@ -101,6 +107,20 @@ fn take(step: &mut Step, change: &Change) -> Result<(), String> {
             let bucket = record(change)?;
             step.jobs.entry(id).or_default().buckets.push((part, bucket));
         }
+        Keyspace::Groups => {
+            let cancelled = keys::group_cancel_of(&change.name);
+            step.group_cancels.extend(cancelled.map(|(namespace, path)| (namespace.to_owned(), path.to_owned())));
+        }
+        Keyspace::GroupCounts => match keys::group_sums_of(&change.name) {
+            Some((namespace, path)) => {
+                let sums = record(change)?;
+                step.group_sums.push(((namespace.to_owned(), path.to_owned()), sums));
+            }
+            None => {
+                let changed = record(change)?;
+                step.group_changes.push((name(), changed));
+            }
+        },
         Keyspace::JobPlans => step.jobs.entry(job()?).or_default().blobs.push((name(), change.value.clone())),
         // Of no promise's: hints between schedulers, the log for people, marks, locks.
         _ => {}

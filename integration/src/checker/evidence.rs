@@ -29,6 +29,8 @@ pub struct Clients {
     pub submitted: Vec<Submitted>,
     /// Acknowledged cancels.
     pub cancelled: Vec<Cancelled>,
+    /// Acknowledged cancels of groups, by namespace and path.
+    pub groups_cancelled: Vec<(String, String)>,
 }
 
 /// An acknowledged submit.

@@ -10,6 +10,7 @@ use super::evidence::Evidence;
 use super::rules::accept::Accepted;
 use super::rules::attempts::Attempts;
 use super::rules::cancel::Cancels;
+use super::rules::groups::Groups;
 use super::rules::results::Results;
 use super::rules::sequence::Commits;
 use super::rules::takeover::Takeovers;
@@ -43,6 +44,7 @@ struct Fold {
     attempts: Attempts,
     results: Results,
     cancels: Cancels,
+    groups: Groups,
     takeovers: Takeovers,
     waits: Waits,
     /// Every owner's record that each job ever had.
@@ -68,6 +70,7 @@ impl Fold {
             .filter_map(|id| Some((*id, store.jobs.get(id)?.states.as_ref()?.record.clone())))
             .collect();
 
+        self.groups.before(step, store);
         let applied = store.apply(step);
 
         for (id, applied) in applied {
@@ -85,18 +88,22 @@ impl Fold {
             self.results.after(id, &applied.moves, step.revision, findings);
             if let Some(states) = &job.states {
                 self.cancels.after(id, records.get(&id), states, &applied.moves, step.revision, findings);
+                self.groups.assigned(id, job, states, &applied.moves, step.revision, findings);
             }
             folding::after(id, &step.jobs[&id], job, step.revision, findings);
             if step.jobs[&id].head().is_some() {
                 counts::after(id, job, step.revision, findings);
             }
         }
+        self.groups.after(step, findings);
         self.takeovers.after(step, store, &evidence.scenario);
         self.waits.after(step, store);
     }
 
     fn end(self, evidence: &Evidence, last: u64) -> Verdict {
-        let Self { store, mut findings, attempts, accepted, cancels, takeovers, results, tokens, waits, .. } = self;
+        let Self {
+            store, mut findings, attempts, accepted, cancels, takeovers, results, tokens, waits, groups, ..
+        } = self;
         let mut statistics = Statistics {
             revisions: evidence.writes.len(),
             jobs: store.jobs.values().filter(|job| job.head.is_some()).count(),
@@ -105,6 +112,7 @@ impl Fold {
         accepted.end(evidence, &store, &mut findings);
         results.end(evidence, &mut findings);
         cancels.end(evidence, &store, &attempts, &mut findings);
+        groups.end(evidence, last, &mut findings);
         starts::end(evidence, &store, &attempts, &tokens, &mut findings, &mut statistics);
         survival::end(evidence, &store, &attempts, &mut findings);
         folding::end(&store, last, &mut findings);

@@ -46,6 +46,8 @@ pub enum Rule {
     Fence,
     /// C3: after a cancel nothing is assigned but what always runs.
     Cancelled,
+    /// C3: nor after the cancel of a group around the job.
+    GroupCancelled,
     /// C4: a dead scheduler's jobs move on in time.
     Takeover,
     /// C5: what runs is not given up while its executor is there.
@@ -54,13 +56,15 @@ pub enum Rule {
     LossDeclared,
     /// C6: counts are those of the states.
     Counts,
+    /// C6: those of groups are those of their jobs, and each completion is seen once.
+    GroupCounts,
     /// C6: folding loses nothing, and what is stored can be restored.
     Folding,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::Readable,
         Self::Acknowledged,
         Self::OneJobPerKey,
@@ -78,10 +82,12 @@ impl Rule {
         Self::StartedOnce,
         Self::Fence,
         Self::Cancelled,
+        Self::GroupCancelled,
         Self::Takeover,
         Self::RunningKept,
         Self::LossDeclared,
         Self::Counts,
+        Self::GroupCounts,
         Self::Folding,
     ];
 
@@ -106,10 +112,12 @@ impl Rule {
             Self::StartedOnce => "C3: an attempt is started once",
             Self::Fence => "C3: an executor admits nothing of an owner that it knows to be superseded",
             Self::Cancelled => "C3: after a cancel only `always` stages are assigned",
+            Self::GroupCancelled => "C3: after a group's cancel only `always` stages of its jobs are assigned",
             Self::Takeover => "C4: jobs of a dead scheduler move on in time",
             Self::RunningKept => "C5: running work is not given up while its executor is there",
             Self::LossDeclared => "C5: an executor is declared lost only after it was away for long enough",
             Self::Counts => "C6: counts are true",
+            Self::GroupCounts => "C6: counts of groups are true, and each completion is seen once",
             Self::Folding => "C6: folding loses nothing",
         }
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use muster_graph::groups::{GroupPath, GroupPathError};
 use muster_graph::spec;
 
 use super::nested::{self, outputs, to_outputs};
@@ -21,6 +22,7 @@ impl From<&spec::JobSpec> for v1::JobSpec {
         Self {
             name: job.name.clone(),
             namespace: job.namespace.clone(),
+            group: job.group.clone(),
             labels: job.labels.clone(),
             priority: job.priority,
             env: job.env.clone(),
@@ -169,6 +171,12 @@ fn lost_after(wire: v1::Disconnect) -> Result<Option<spec::LostAfter>, Invalid> 
     }
 }
 
+/// The path of a group, as it is stored.
+fn group(path: &str) -> Result<String, Invalid> {
+    let path: GroupPath = path.parse().map_err(|error: GroupPathError| Invalid::new("group", error.to_string()))?;
+    Ok(path.as_str().to_owned())
+}
+
 impl TryFrom<v1::JobSpec> for spec::JobSpec {
     type Error = Invalid;
 
@@ -176,6 +184,7 @@ impl TryFrom<v1::JobSpec> for spec::JobSpec {
         Ok(Self {
             name: job.name,
             namespace: if job.namespace.is_empty() { "default".to_owned() } else { job.namespace },
+            group: group(&job.group)?,
             labels: job.labels,
             priority: job.priority,
             env: job.env,
@@ -263,4 +272,26 @@ fn stage_spec(stage: v1::StageSpec, at: &str) -> Result<spec::StageSpec, Invalid
         stop_after: stage.stop_after.map_or(Some(1), |s| s.failures),
         placement: placement(stage.placement, &format!("{at}.placement"))?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_jobs_group_comes_in_as_it_is_stored_and_one_that_is_no_path_is_refused() {
+        let read = |group: &str| {
+            let wire = v1::JobSpec { name: "x".to_owned(), group: group.to_owned(), ..Default::default() };
+            spec::JobSpec::try_from(wire)
+        };
+        for (given, stored) in [("", ""), ("/", ""), ("nightly/2026", "nightly/2026"), ("/nightly", "nightly")] {
+            let job = read(given).expect("it is a path");
+            assert_eq!(job.group, stored);
+            assert_eq!(spec::JobSpec::try_from(v1::JobSpec::from(&job)), Ok(job));
+        }
+        let invalid = read("nightly//2026").expect_err("a name is empty");
+        assert_eq!(invalid.field, "group");
+        let invalid = read("1/2/3/4/5/6").expect_err("it is too deep");
+        assert!(invalid.to_string().contains("GROUP_DEPTH_MAX"), "{invalid}");
+    }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use muster_graph::groups::GroupPath;
 use muster_graph::ids::JobId;
 use muster_proto::storage;
 use muster_state::codec::{self, Commit, Epoch};
@@ -10,7 +11,7 @@ use muster_state::faults::{Fault, Faulty, Operation};
 use muster_state::{Guard, Key, Keyspace, Memory, Op, Revision, StateBackend, keys};
 
 use super::{commit, take_group};
-use crate::engine::{CommitName, CommitResult, JobCommit, Landed};
+use crate::engine::{CommitName, CommitResult, GroupOfJob, JobCommit, Landed};
 use crate::store_health::StoreHealth;
 
 /// A store with some owned jobs of which nothing is written but their heads.
@@ -43,8 +44,9 @@ impl Stage {
         let value = codec::encode(&Commit { id: commit_id.clone(), token, ..Commit::default() }).unwrap();
         JobCommit {
             name: CommitName { job: id, number: at as u64 },
+            epoch: self.epoch,
+            group: GroupOfJob { namespace: "default".into(), path: GroupPath::root(), as_of: 0, is_cancelled: false },
             guards: vec![
-                Guard::AtRevision(keys::epoch(), self.epoch),
                 Guard::AtRevision(keys::owner(id), token),
                 Guard::AtRevision(keys::active_job(id), head),
                 Guard::Absent(delta.clone()),
@@ -172,9 +174,9 @@ async fn groups_keep_the_limits_and_their_order() {
     while !waiting.is_empty() {
         let group = take_group(&mut waiting);
         assert!(!group.is_empty());
-        // The epoch is compared once.
-        let guards = 1 + group.iter().map(|commit| commit.guards.len() - 1).sum::<usize>();
-        assert!(guards <= muster_state::TXN_OPS_MAX && group.len() * 3 <= muster_state::TXN_OPS_MAX, "{guards}");
+        // The epoch, and the cancels of the namespace's groups, are compared once.
+        let guards = 2 + group.iter().map(|commit| commit.guards.len()).sum::<usize>();
+        assert!(guards <= muster_state::TXN_OPS_MAX && group.len() * 3 + 2 <= muster_state::TXN_OPS_MAX, "{guards}");
         seen.extend(group.iter().map(|commit| commit.name.job));
         let results = commit(&stage.store, &StoreHealth::new("s1", 1), group).await;
         assert!(results.iter().all(|(_, result)| matches!(result, CommitResult::Committed(_))), "{results:?}");

@@ -13,6 +13,7 @@ use tonic::Status;
 
 use super::{DEFINITION_NAME_BYTES_MAX, Root, Shelf, load, number, unknown};
 use crate::accept::{self, Accepted, Along, Occasion, Submission};
+use crate::groups;
 use crate::shared::Shared;
 
 /// A schedule's time that has come.
@@ -91,6 +92,9 @@ async fn job(
     job.name.clone_from(&message.name);
     job.namespace = message.namespace;
     job.env.extend(message.env);
+    if !message.group.is_empty() {
+        groups::path(&message.group)?.as_str().clone_into(&mut job.group);
+    }
     Ok((job, shelf, v1::DefinitionUse { name: message.name, revision }))
 }
 

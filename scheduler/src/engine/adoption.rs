@@ -39,7 +39,7 @@ impl Engine {
             self.carry_cancel(id, reason, mark, now);
         }
         if fresh {
-            return;
+            return self.strike(id, now);
         }
         if self.jobs[&id].head.retry_requested {
             self.apply(id, Event::RetryRequested, now);
@@ -51,6 +51,7 @@ impl Engine {
         self.tell_of_losses(id, now);
         self.commit_at_once(id);
         self.refresh(id);
+        self.strike(id, now);
     }
 
     /// It could not be read. A copy that came into memory since then is not concerned.

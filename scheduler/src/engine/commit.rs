@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use muster_graph::groups::GroupPath;
 use muster_graph::ids::{JobId, Millis};
 use muster_proto::storage;
 use muster_state::{Guard, Key, Op, Revision, codec};
@@ -9,6 +10,7 @@ use muster_state::{Guard, Key, Op, Revision, codec};
 use super::Engine;
 use super::job::{Changed, Consequences};
 use super::view;
+use crate::groups::cancels::GroupCancels;
 use crate::{faults, persist};
 
 /// Names one commit of one job. A result is taken for the commit that it names and for no other: a job may have been
@@ -26,12 +28,29 @@ pub struct CommitName {
 pub struct JobCommit {
     /// Which job and which commit.
     pub name: CommitName,
+    /// The revision of the epoch's record.
+    pub epoch: Revision,
     /// What must hold: the owner's token, the previous transaction, and every key that is overwritten.
     pub guards: Vec<Guard>,
+    /// No cancel of a group is unknown to it.
+    pub group: GroupOfJob,
     /// What is written.
     pub ops: Vec<Op>,
     /// Read if a guard of the group fails: from it follows what became of this job.
     pub landed: Landed,
+}
+
+/// The group of a job, and which cancels of groups were known when the commit was made.
+#[derive(Debug, Clone)]
+pub struct GroupOfJob {
+    /// The group's, and the job's.
+    pub namespace: Arc<str>,
+    /// Which group.
+    pub path: GroupPath,
+    /// Cancels up to this revision of the namespace's head of cancels.
+    pub as_of: Revision,
+    /// The job is cancelled already: another cancel changes nothing for it.
+    pub is_cancelled: bool,
 }
 
 /// How to tell, from what a refused transaction read, whether this job's part had landed before.
@@ -60,6 +79,8 @@ pub enum CommitResult {
     OwnerMoved,
     /// The store began a new epoch, or came into doubt: nothing of before counts.
     EpochMoved,
+    /// A cancel of a group around the job came before it, and this is all that is cancelled in its namespace.
+    GroupCancelled(Arc<str>, Arc<GroupCancels>),
     /// Still ours, but the store is not as expected: read the job again.
     Conflict(String),
     /// The store refuses it for good (too large, no space): nothing follows, and the job is read again.
@@ -102,7 +123,8 @@ impl Engine {
             let job = self.jobs.get_mut(&id).expect("dirty jobs are owned jobs");
             self.next_commit += 1;
             let name = CommitName { job: id, number: self.next_commit };
-            match persist::prepare(job, &self.identity, name, now) {
+            let cancels = self.group_cancels.get(&job.namespace).map_or(0, |known| known.as_of());
+            match persist::prepare(job, &self.identity, name, cancels, now) {
                 Some(commit) => {
                     let mut consequences = std::mem::take(&mut job.waiting);
                     let too_early = faults::is_set("break-launch-after-commit");
@@ -148,6 +170,12 @@ impl Engine {
             CommitResult::EpochMoved => {
                 self.abandon(consequences);
                 self.drop_job(id, "the store's epoch has moved");
+            }
+            CommitResult::GroupCancelled(namespace, known) => {
+                tracing::info!(job = %id, "commit refused: a group around the job was cancelled; reading the job again");
+                self.abandon(consequences);
+                self.read_again(id, "a group around it was cancelled", 0);
+                self.groups_cancelled(&namespace, known, now);
             }
             CommitResult::Conflict(why) => {
                 tracing::warn!(job = %id, why, "commit refused; reading the job again");

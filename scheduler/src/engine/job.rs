@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use muster_graph::execution::{Effect, Event, ExecutionGraph, FailureNote, JobEvent};
+use muster_graph::groups::GroupPath;
 use muster_graph::ids::{Attempt, JobId, Millis, TaskId};
 use muster_proto::{storage, v1};
 use muster_state::{Op, Revision, SessionId};
@@ -30,6 +31,8 @@ pub struct Loaded {
     pub with_first_commit: Vec<Op>,
     /// Planned just now: nothing has happened to it.
     pub fresh: bool,
+    /// The group that it is in.
+    pub group: GroupPath,
     /// A cancel that was left in the store: the user's words, and the revision of the mark.
     pub cancel_mark: Option<(String, Revision)>,
     /// Who asked for the retry for which it was made active again: told how many tasks it concerns, when committed.
@@ -87,7 +90,9 @@ pub struct Job {
     pub(super) commit_by: Millis,
     pub(crate) timer: Option<Millis>,
     /// Its namespace's name.
-    pub(super) namespace: Arc<str>,
+    pub(crate) namespace: Arc<str>,
+    /// The group that it is in.
+    pub(crate) group: GroupPath,
     /// What its namespace's queue knows of it.
     pub(super) standing: Use,
     /// The peer that it is to be handed over to.
@@ -105,7 +110,7 @@ pub struct Job {
 
 impl Job {
     pub(crate) fn new(loaded: Loaded, namespace: Arc<str>, now: Millis) -> Self {
-        let Loaded { id, head, graph, cursor, with_first_commit, .. } = loaded;
+        let Loaded { id, head, graph, cursor, with_first_commit, group, .. } = loaded;
         Self {
             id,
             head,
@@ -117,6 +122,7 @@ impl Job {
             commit_by: 0,
             timer: None,
             namespace,
+            group,
             standing: Use::default(),
             places_revision: 0,
             places_told_anew: 0,

@@ -9,6 +9,7 @@ use muster_state::Revision;
 use tokio::sync::oneshot;
 
 use crate::fairness::{Rules, Use};
+use crate::groups::cancels::GroupCancels;
 use crate::ways::Way;
 
 use super::{CommitName, CommitResult, Departing, Engine, Loaded, Loss, Registration, StatusAnswer, Successor};
@@ -128,6 +129,13 @@ pub enum Input {
         reason: String,
         /// The revision of the mark.
         mark: Revision,
+    },
+    /// Groups of a namespace were cancelled, and their cancels acknowledged; or it was looked whether any were.
+    GroupsCancelled {
+        /// Whose.
+        namespace: Arc<str>,
+        /// All that are.
+        known: Arc<GroupCancels>,
     },
     /// Give these jobs to a peer as soon as nothing of them is left to be committed.
     HandOver {

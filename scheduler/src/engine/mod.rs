@@ -18,6 +18,7 @@ mod departures;
 mod executors;
 pub(crate) mod explain;
 mod gathering;
+mod groups;
 mod handover;
 mod inputs;
 mod job;
@@ -40,15 +41,17 @@ mod turns;
 pub(crate) mod view;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use muster_graph::execution::{Effect, Event};
 use muster_graph::ids::{Attempt, JobId, Millis};
 use muster_state::Revision;
 
 use crate::faults;
+use crate::groups::cancels::GroupCancels;
 use crate::options::ATTEMPTS_PER_EPOCH;
 pub(crate) use commit::commit_id_of;
-pub use commit::{CommitName, CommitResult, JobCommit, Landed};
+pub use commit::{CommitName, CommitResult, GroupOfJob, JobCommit, Landed};
 pub use counts::Counts;
 pub use executors::{Executor, Link, Registration};
 pub use handover::{Departing, Successor};
@@ -91,6 +94,8 @@ pub struct Engine {
     absences: BTreeSet<(Millis, String, JobId)>,
     /// Jobs with changes that no transaction holds yet.
     dirty: BTreeSet<JobId>,
+    /// Cancelled groups, by namespace; without an entry: none is known of.
+    group_cancels: BTreeMap<Arc<str>, Arc<GroupCancels>>,
     /// Nothing has to be committed before then.
     gather_until: Option<Millis>,
     executors: BTreeMap<String, Executor>,
@@ -134,6 +139,7 @@ impl Engine {
             timers: BTreeSet::new(),
             absences: BTreeSet::new(),
             dirty: BTreeSet::new(),
+            group_cancels: BTreeMap::new(),
             gather_until: None,
             executors: BTreeMap::new(),
             live_schedulers: BTreeSet::new(),
@@ -176,6 +182,7 @@ impl Engine {
             Input::Poll { poll, reply } => self.poll(*poll, reply, now),
             Input::PollExpired { executor, sequence } => self.poll_expired(&executor, sequence),
             Input::CancelMarked { job, reason, mark } => self.cancel_marked(job, reason, mark, now),
+            Input::GroupsCancelled { namespace, known } => self.groups_cancelled(&namespace, known, now),
             Input::HandOver { jobs, to } => self.hand_over(jobs, to),
             Input::Cancel { job, reason, reply } => self.cancel(job, reason, reply, now),
             Input::Read(look) => look(self),
@@ -243,6 +250,7 @@ impl Engine {
     pub fn take_identity(&mut self, identity: Identity, now: Millis) {
         self.drop_all_jobs("this scheduler has a new session");
         if identity.epoch != self.identity.epoch {
+            self.group_cancels.clear();
             for executor in std::mem::take(&mut self.executors).into_values() {
                 if executor.linked.is_some() {
                     self.outputs.push(Output::Disconnect { executor: executor.key });

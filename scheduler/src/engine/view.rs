@@ -53,6 +53,7 @@ pub fn head_view(id: JobId, head: &storage::JobHead) -> v1::JobView {
         owner: String::new(),
         message: head.message.clone(),
         made_of: head.made_of.clone(),
+        group: head.group.clone(),
     }
 }
 

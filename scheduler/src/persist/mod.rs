@@ -10,6 +10,8 @@
 //! *predecessor*); every key that is overwritten is compared with the revision that is known of it; the newest delta is
 //! never deleted.
 
+use std::sync::Arc;
+
 use muster_graph::execution::{JobState, PartSizes};
 use muster_graph::ids::{JobId, Millis};
 use muster_proto::v1;
@@ -24,8 +26,9 @@ pub(crate) use folding::Folding;
 use folding::{cut, part_name};
 pub(crate) use stored::Stored;
 
-use crate::engine::{CommitName, Identity, Job, JobCommit, Landed, view};
+use crate::engine::{CommitName, GroupOfJob, Identity, Job, JobCommit, Landed, view};
 use crate::faults;
+use crate::groups::changes;
 
 /// How many neighbours are stored together. Parts are named by their place, so these are for ever.
 pub(crate) const PART_SIZES: PartSizes = PartSizes { executors: 256, stages: 256, tasks: 512 };
@@ -113,7 +116,14 @@ pub(crate) fn head_key(job: JobId, state: JobState) -> Key {
 }
 
 /// A job's next transaction; none if there is nothing to write.
-pub(crate) fn prepare(job: &mut Job, identity: &Identity, name: CommitName, now: Millis) -> Option<JobCommit> {
+/// Of the cancels of groups in its namespace those up to the revision `cancels` are known to the job.
+pub(crate) fn prepare(
+    job: &mut Job,
+    identity: &Identity,
+    name: CommitName,
+    cancels: Revision,
+    now: Millis,
+) -> Option<JobCommit> {
     let commit_id = format!("{}:{}", identity.session.0, name.number);
     let delta = job.graph.take_delta();
     let id = job.id;
@@ -125,7 +135,6 @@ pub(crate) fn prepare(job: &mut Job, identity: &Identity, name: CommitName, now:
     }
     let mut write = Write {
         guards: vec![
-            Guard::AtRevision(keys::epoch(), identity.epoch_revision),
             Guard::AtRevision(keys::owner(id), job.cursor.token),
             Guard::AtRevision(job.cursor.predecessor.0.clone(), job.cursor.predecessor.1),
         ],
@@ -180,6 +189,10 @@ pub(crate) fn prepare(job: &mut Job, identity: &Identity, name: CommitName, now:
         refresh_head(job, &commit_id, inline);
         job.cursor.head_written_at = now;
         let key = head_key(id, job.graph.job().state);
+        if ends && job.head.counted {
+            job.head.spent = Some(changes::to_spent(job.graph.spent()));
+            write.ops.push(changes::ended(id, &job.head).expect("a record of counts is small"));
+        }
         if over {
             write.ops.push(Op::Delete(keys::active_job(id)));
             write.ops.push(Op::Delete(keys::owner(id)));
@@ -197,7 +210,7 @@ pub(crate) fn prepare(job: &mut Job, identity: &Identity, name: CommitName, now:
         write.guards.retain(|guard| !matches!(guard, Guard::AtRevision(key, _) if *key == keys::owner(id)));
     }
     if faults::is_set("break-predecessor-compare") {
-        let stays = |guard: &Guard| matches!(guard, Guard::AtRevision(key, _) if *key == keys::owner(id) || *key == keys::epoch());
+        let stays = |guard: &Guard| matches!(guard, Guard::AtRevision(key, _) if *key == keys::owner(id));
         write.guards.retain(stays);
     }
     let landed = Landed {
@@ -209,7 +222,13 @@ pub(crate) fn prepare(job: &mut Job, identity: &Identity, name: CommitName, now:
         predecessor: job.cursor.predecessor.clone(),
     };
     job.cursor.pending = Some(pending);
-    Some(JobCommit { name, guards: write.guards, ops: write.ops, landed })
+    let group = GroupOfJob {
+        namespace: Arc::clone(&job.namespace),
+        path: job.group.clone(),
+        as_of: cancels,
+        is_cancelled: job.graph.job().cancel.is_some(),
+    };
+    Some(JobCommit { name, epoch: identity.epoch_revision, guards: write.guards, group, ops: write.ops, landed })
 }
 
 /// The transaction has landed.

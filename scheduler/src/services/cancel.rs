@@ -20,6 +20,17 @@ const REASON_BYTES_MAX: usize = 1024;
 /// An owner that has not answered after this is taken to be out of reach: long for a commit, short for a person.
 const OWNER_ANSWERS_WITHIN: Duration = Duration::from_secs(3);
 
+/// What a user says about a cancel.
+pub(super) fn check_reason(reason: &str) -> Result<(), Status> {
+    if reason.len() <= REASON_BYTES_MAX {
+        return Ok(());
+    }
+    Err(Status::invalid_argument(format!(
+        "reason: {} bytes, more than REASON_BYTES_MAX = {REASON_BYTES_MAX}",
+        reason.len()
+    )))
+}
+
 /// Whether an owner's answer says nothing about the job: it may be out of reach for the caller, and live.
 fn is_out_of_reach(status: &Status) -> bool {
     matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown)
@@ -33,12 +44,7 @@ impl Api {
         let forward = is_forwarded(&request);
         let message = request.into_inner();
         let id = job_id(&message.job_id)?;
-        if message.reason.len() > REASON_BYTES_MAX {
-            return Err(Status::invalid_argument(format!(
-                "reason: {} bytes, more than REASON_BYTES_MAX = {REASON_BYTES_MAX}",
-                message.reason.len()
-            )));
-        }
+        check_reason(&message.reason)?;
         self.shared.health.check_writable()?;
         match self.place_of(id, forward).await? {
             Place::Over(stored) => Ok(Response::new(v1::CancelJobResponse { state: stored.head.state })),

@@ -1,5 +1,6 @@
 //! What users ask of jobs as a whole.
 
+use std::collections::BTreeSet;
 use std::pin::Pin;
 
 use futures::Stream;
@@ -20,7 +21,7 @@ use crate::accept::{self, Submission, store, unavailable};
 use crate::engine::{head_view, view};
 use crate::load::send_until_known;
 use crate::options::CALL_DEADLINE;
-use crate::ownership;
+use crate::{definitions, groups, ownership};
 
 /// Text and items of one submit. A million items of some tens of bytes fit.
 const SUBMIT_BYTES_MAX: usize = 128 << 20;
@@ -107,8 +108,35 @@ impl Api {
         Ok(names)
     }
 
+    /// The jobs of the group that a list is for; `None`: all. And its namespace.
+    async fn members(&self, message: &v1::ListJobsRequest) -> Result<(Option<BTreeSet<JobId>>, String), Status> {
+        let Some(group) = &message.group else { return Ok((None, message.namespace.clone())) };
+        let state = &*self.shared.options.state;
+        let namespace = definitions::namespace(message.namespace.clone())?;
+        let group = groups::find(state, &namespace, group).await?;
+        if group.is_root() {
+            return Ok((None, namespace));
+        }
+        let mut members = BTreeSet::new();
+        let mut scan = Scan { prefix: keys::group_members_within(&namespace, group.as_str()), ..Scan::default() };
+        loop {
+            let page = state.scan_keys(Keyspace::Groups, scan.clone()).await.map_err(store)?;
+            let found = page.entries.iter().filter_map(|entry| keys::group_member_of(&entry.name));
+            let listed = found.filter(|(path, _)| message.recursive || *path == group.as_str());
+            members.extend(listed.map(|(_, id)| id));
+            match page.next {
+                Some(after) => scan = Scan { after: Some(after), at: Some(page.revision), ..scan },
+                None => return Ok((Some(members), namespace)),
+            }
+        }
+    }
+
     /// A finished job is made active and ours again, in one transaction.
     async fn reopen(&self, id: JobId, stored: &crate::load::StoredJob) -> Result<(), Status> {
+        let namespace = &stored.head.namespace;
+        let group = groups::path(&stored.head.group)?;
+        let cancels = groups::cancels::current(&self.shared, namespace).await?;
+        groups::check_open(namespace, &group, &cancels)?;
         if stored.head.state == i32::from(v1::JobState::Successful) {
             return Err(Status::failed_precondition(format!(
                 "job {id} was successful: there is nothing to retry; submit it again to run it again"
@@ -123,22 +151,32 @@ impl Api {
         head.token = 0;
         let owner = ownership::owner_record(&self.shared, &identity.session);
         let from = Key::new(stored.keyspace, id.to_string());
-        let txn = Txn {
+        let mut txn = Txn {
             guards: vec![
                 Guard::AtRevision(keys::epoch(), identity.epoch_revision),
                 Guard::SessionAlive(identity.session.clone()),
                 Guard::AtRevision(from.clone(), stored.head_entry.mod_revision),
                 Guard::Absent(keys::active_job(id)),
                 Guard::Absent(keys::owner(id)),
+                cancels.guard(namespace),
             ],
             ops: vec![
                 Op::Delete(from),
                 Op::Put { key: keys::active_job(id), value: codec::encode(&head).map_err(store)?, session: None },
                 Op::Put { key: keys::owner(id), value: codec::encode(&owner).map_err(store)?, session: None },
             ],
-            read_on_failure: Vec::new(),
+            read_on_failure: vec![keys::group_cancels_head(namespace)],
         };
+        if stored.head.counted {
+            txn.ops.push(groups::changes::returned(id, &stored.head).map_err(store)?);
+        }
         match send_until_known(&*self.shared.options.state, txn).await.map_err(store)? {
+            TxnOutcome::Refused { read, .. }
+                if read.first().and_then(Option::as_ref).map_or(0, |head| head.mod_revision) != cancels.as_of() =>
+            {
+                groups::cancels::refresh(&self.shared, namespace).await?;
+                Err(unavailable("groups of its namespace were cancelled just now; try again"))
+            }
             // Refused: somebody else reopened it, or an earlier sending had landed. Either way it is active now.
             TxnOutcome::Committed(_) | TxnOutcome::Refused { .. } => Ok(()),
         }
@@ -183,8 +221,12 @@ impl Jobs for Api {
                     .map_err(|_| Status::invalid_argument("page_token: not one that a list has given"))?,
             ),
         };
-        let names: Vec<(JobId, Keyspace)> =
-            self.names().await?.into_iter().filter(|(id, _)| before.is_none_or(|before| *id < before)).collect();
+        let (members, namespace) = self.members(&message).await?;
+        let is_listed = |id: &JobId| {
+            before.is_none_or(|before| *id < before) && members.as_ref().is_none_or(|members| members.contains(id))
+        };
+        let names: Vec<(JobId, Keyspace)> = self.names().await?.into_iter().filter(|(id, _)| is_listed(id)).collect();
+        let is_in_root_alone = message.group.is_some() && members.is_none() && !message.recursive;
         let mut jobs = Vec::new();
         let mut next_page_token = String::new();
         'pages: for some in names.chunks(HEADS_AT_ONCE) {
@@ -219,7 +261,8 @@ impl Jobs for Api {
                         }
                     },
                 };
-                let wanted = (message.namespace.is_empty() || message.namespace == view.namespace)
+                let wanted = (namespace.is_empty() || namespace == view.namespace)
+                    && (!is_in_root_alone || view.group.is_empty())
                     && (message.states.is_empty() || message.states.contains(&view.state));
                 if !wanted {
                     continue;

@@ -7,6 +7,7 @@ mod cluster;
 mod definitions;
 mod executors;
 mod explain;
+mod groups;
 mod home;
 mod jobs;
 mod namespaces;
@@ -29,6 +30,7 @@ use muster_proto::v1::cluster_server::ClusterServer;
 use muster_proto::v1::definitions_server::DefinitionsServer;
 use muster_proto::v1::executor_server::ExecutorServer;
 use muster_proto::v1::executors_server::ExecutorsServer;
+use muster_proto::v1::groups_server::GroupsServer;
 use muster_proto::v1::jobs_server::JobsServer;
 use muster_proto::v1::peer_server::PeerServer;
 use muster_proto::v1::schedules_server::SchedulesServer;
@@ -76,6 +78,7 @@ pub(crate) async fn serve(
     let peers = PeerServer::new(api.clone());
     let admin = AdminServer::new(api.clone());
     let schedules = SchedulesServer::new(api.clone());
+    let groups = GroupsServer::new(api.clone()).max_encoding_message_size(MESSAGE_BYTES_MAX);
     let cluster = ClusterServer::new(api).max_encoding_message_size(MESSAGE_BYTES_MAX);
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)
@@ -96,6 +99,7 @@ pub(crate) async fn serve(
         .add_service(relay)
         .add_service(admin)
         .add_service(schedules)
+        .add_service(groups)
         .serve_with_incoming_shutdown(listener.incoming(), stop.cancelled_owned())
         .await
 }

@@ -31,6 +31,11 @@ pub(super) const MAX_RUNNING_FROM_VERSION: u8 = 3;
 /// Those of jobs with jobs in them, or with names or without stages as no program allowed before: one that passed gates over would
 /// run what must wait.
 pub(super) const NESTED_FROM_VERSION: u8 = 4;
+/// Specs of jobs in a group: one that passed that over would make them jobs of no group, which count nowhere and go on when it is
+/// cancelled.
+pub(super) const GROUPS_FROM_VERSION: u8 = 5;
+/// Heads of such jobs. One that wrote them without their group would take them out of it.
+pub(super) const GROUP_HEADS_FROM_VERSION: u8 = 2;
 
 /// What a record is. Numbers are never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -80,11 +85,23 @@ pub enum Kind {
     DefinitionContent = 26,
     /// `storage.ScheduleRecord`.
     Schedule = 27,
+    /// `storage.GroupRecord`.
+    Group = 28,
+    /// `storage.GroupPath`.
+    GroupPath = 29,
+    /// `storage.GroupCancelRecord`.
+    GroupCancel = 30,
+    /// `storage.GroupCancelsHead`.
+    GroupCancelsHead = 31,
+    /// `storage.GroupChange`.
+    GroupChange = 32,
+    /// `storage.GroupSums`.
+    GroupSums = 33,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 28] = [
         Self::JobHead,
         Self::Scheduler,
         Self::Executor,
@@ -107,6 +124,12 @@ impl Kind {
         Self::DefinitionRevision,
         Self::DefinitionContent,
         Self::Schedule,
+        Self::Group,
+        Self::GroupPath,
+        Self::GroupCancel,
+        Self::GroupCancelsHead,
+        Self::GroupChange,
+        Self::GroupSums,
     ];
 
     /// For messages.
@@ -135,6 +158,12 @@ impl Kind {
             Self::DefinitionRevision => "definition revision",
             Self::DefinitionContent => "definition content",
             Self::Schedule => "schedule record",
+            Self::Group => "group record",
+            Self::GroupPath => "group path",
+            Self::GroupCancel => "group cancel",
+            Self::GroupCancelsHead => "head of group cancels",
+            Self::GroupChange => "group change",
+            Self::GroupSums => "group sums",
         }
     }
 
@@ -142,7 +171,9 @@ impl Kind {
     #[must_use]
     pub const fn version(self) -> u8 {
         match self {
-            Self::JobSpec | Self::JobPlan => NESTED_FROM_VERSION,
+            Self::JobHead => GROUP_HEADS_FROM_VERSION,
+            Self::JobSpec => GROUPS_FROM_VERSION,
+            Self::JobPlan => NESTED_FROM_VERSION,
             _ => FIRST_VERSION,
         }
     }

@@ -9,7 +9,10 @@ use prost::Message as _;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::envelope::{FIRST_VERSION, MAX_RUNNING_FROM_VERSION, NESTED_FROM_VERSION, PLACEMENT_FROM_VERSION};
+use super::envelope::{
+    FIRST_VERSION, GROUP_HEADS_FROM_VERSION, GROUPS_FROM_VERSION, MAX_RUNNING_FROM_VERSION, NESTED_FROM_VERSION,
+    PLACEMENT_FROM_VERSION,
+};
 use super::{Kind, RECORD_BYTES_MAX, Record};
 
 /// One commit of a job, in JobDeltas: resulting states, never inputs.
@@ -103,7 +106,7 @@ macro_rules! protobuf_record {
 // All versions of these records have one layout so far; another one branches on `version` in `from_payload`.
 bincode_record! { Delta => Delta, Commit => Commit, Bucket => Bucket, Events => Events, Epoch => Epoch }
 protobuf_record! {
-    storage::JobHead => JobHead;
+    storage::JobHead => JobHead, written as head_version;
     storage::SchedulerRecord => Scheduler;
     storage::ExecutorRecord => Executor;
     storage::OwnerRecord => Owner;
@@ -119,10 +122,23 @@ protobuf_record! {
     storage::DefinitionRevision => DefinitionRevision;
     storage::DefinitionContent => DefinitionContent;
     storage::ScheduleRecord => Schedule;
+    storage::GroupRecord => Group;
+    storage::GroupPath => GroupPath;
+    storage::GroupCancelRecord => GroupCancel;
+    storage::GroupCancelsHead => GroupCancelsHead;
+    storage::GroupChange => GroupChange;
+    storage::GroupSums => GroupSums;
+}
+
+fn head_version(head: &storage::JobHead) -> u8 {
+    if head.group.is_empty() { FIRST_VERSION } else { GROUP_HEADS_FROM_VERSION }
 }
 
 fn spec_version(stored: &storage::StoredSpec) -> u8 {
     let Some(spec) = &stored.spec else { return FIRST_VERSION };
+    if !spec.group.is_empty() {
+        return GROUPS_FROM_VERSION;
+    }
     let is_plain_stage =
         |stage: &v1::StageSpec| is_plain(&stage.name) && matches!(stage.work, None | Some(Work::Process(_)));
     if spec.stages.is_empty() || !is_plain(&spec.name) || !spec.stages.iter().all(is_plain_stage) {

@@ -7,6 +7,8 @@ mod operator;
 
 use std::time::Duration;
 
+use crate::codec::Kind;
+
 pub use etcd::{Etcd, EtcdCluster, Place};
 pub use operator::MemberStatus;
 
@@ -16,11 +18,13 @@ pub use operator::MemberStatus;
 /// When it is no record.
 #[must_use]
 pub fn of_a_newer_version(record: &[u8]) -> Vec<u8> {
-    /// Magic and kind stand before it, a checksum of all of it at the end.
+    /// Magic stands before them, a checksum of all of it at the end.
+    const KIND: usize = 1;
     const VERSION: usize = 2;
     const CHECKSUM: usize = 4;
     let mut newer = record[..record.len() - CHECKSUM].to_vec();
-    newer[VERSION] += 1;
+    let kind = Kind::ALL.into_iter().find(|kind| *kind as u8 == newer[KIND]).expect("every record is of a kind");
+    newer[VERSION] = kind.version() + 1;
     newer.extend(crc32fast::hash(&newer).to_le_bytes());
     newer
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{Form, Rules, Sizes};
+use crate::groups::GroupPath;
 use crate::schedule::TICK_VARIABLE;
 use crate::spec::finding::{FieldPath, Point, Segment, shown};
 use crate::spec::limits::{
@@ -27,6 +28,13 @@ impl Rules {
                     "use 1 to {NAMESPACE_CHARS_MAX} of a-z, 0-9 and -, a letter or digit first and last, for example \
                      team-search"
                 ),
+            );
+        }
+        if let Err(error) = spec.group.parse::<GroupPath>() {
+            self.wrong(
+                at("group"),
+                error.to_string(),
+                "write a path such as nightly/2026, or leave the key out for the root",
             );
         }
         self.labels(&spec.labels);

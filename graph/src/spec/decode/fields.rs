@@ -12,6 +12,7 @@ const FAMILIAR: &[(&str, &str)] = &[
     ("arguments", "with"),
     ("args", "run"),
     ("array", "tasks"),
+    ("batch", "group"),
     ("cmd", "run"),
     ("command", "run"),
     ("condition", "when"),

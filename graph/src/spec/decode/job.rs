@@ -2,6 +2,7 @@
 
 use super::fields::Fields;
 use super::{Decoded, Decoder, Deferred, Shape, Site};
+use crate::groups::GroupPath;
 use crate::spec::draft::ForEach;
 use crate::spec::finding::{FieldPath, Findings, Segment};
 use crate::spec::keys::{JOB, JOB_ALONE, STAGE};
@@ -32,6 +33,7 @@ impl Decoder {
             spec: JobSpec {
                 name: String::new(),
                 namespace: DEFAULT_NAMESPACE.to_owned(),
+                group: String::new(),
                 labels: Default::default(),
                 priority: 0,
                 env: Default::default(),
@@ -77,6 +79,10 @@ impl Decoder {
         }
         if let Some(namespace) = self.field(fields.get("namespace"), "namespace", Self::text) {
             spec.namespace = namespace;
+        }
+        if let Some(group) = self.field(fields.get("group"), "group", Self::text) {
+            // What is no path stays as it was written: the rules say so.
+            spec.group = group.parse::<GroupPath>().map_or(group, |path| path.as_str().to_owned());
         }
         let labels = |decoder: &mut Self, node: &Node| decoder.texts(node, "write for example {team: search}");
         spec.labels = self.field(fields.get("labels"), "labels", labels).unwrap_or_default();

@@ -51,6 +51,11 @@ impl Record {
         self.clients.lock().expect("nothing panics while holding it").cancelled.push(cancelled);
     }
 
+    pub(crate) fn group_cancelled(&self, namespace: &str, path: &str) {
+        let mut clients = self.clients.lock().expect("nothing panics while holding it");
+        clients.groups_cancelled.push((namespace.to_owned(), path.to_owned()));
+    }
+
     /// A fault is about to keep an executor from having a home, or any executor: that of a scheduler without a session is
     /// none.
     pub(crate) fn away(&self, executor: Option<usize>, from: Duration, until: Duration) {

@@ -20,6 +20,8 @@ const AGAIN_AFTER: Duration = Duration::from_millis(200);
 
 /// A namespace for which rules are set now and then.
 const LIMITED: &str = "limited";
+/// Groups of each namespace; the inner one is cancelled now and then.
+const GROUPS: [&str; 2] = ["outer", "outer/inner"];
 
 /// What one user wants.
 #[derive(Debug, Clone)]
@@ -27,11 +29,13 @@ struct Wish {
     key: String,
     spec: v1::JobSpec,
     submit_after: Duration,
+    cancel_group_after: Option<Duration>,
     cancel_after: Option<Duration>,
 }
 
 /// Everything that the users of one host do. Ends when all of their jobs are over.
 pub(crate) async fn run_client(world: Arc<World>, index: usize, schedulers: usize, jobs: usize) -> turmoil::Result {
+    make_groups(&world, index, schedulers).await;
     let wishes: Vec<Wish> = (0..jobs).map(|job| wish(&world, index, job)).collect();
     join_all(wishes.into_iter().map(|wish| follow(&world, index, schedulers, wish))).await;
     Ok(())
@@ -42,6 +46,7 @@ fn wish(world: &World, client: usize, job: usize) -> Wish {
         key: format!("key-{client}-{job}"),
         spec: spec(world, &format!("job-{client}-{job}")),
         submit_after: world.millis(0, 9000),
+        cancel_group_after: world.odds(150).then(|| world.millis(0, 1500)),
         cancel_after: world.odds(150).then(|| world.millis(0, 3000)),
     }
 }
@@ -111,6 +116,11 @@ fn spec(world: &World, name: &str) -> v1::JobSpec {
     v1::JobSpec {
         name: name.to_owned(),
         namespace: if world.odds(300) { LIMITED } else { "default" }.to_owned(),
+        group: match world.between(0, 3) {
+            0 => GROUPS[0].to_owned(),
+            1 => GROUPS[1].to_owned(),
+            _ => String::new(),
+        },
         max_running: world.odds(150).then(|| u32::try_from(world.between(1, 4)).expect("small")),
         stages,
         disconnect: Some(disconnect),
@@ -186,7 +196,7 @@ pub(crate) async fn tell_unfinished(world: Arc<World>, schedulers: usize) -> tur
 }
 
 /// One job, from the wish to the end.
-async fn follow(world: &Arc<World>, index: usize, schedulers: usize, wish: Wish) {
+async fn follow(world: &Arc<World>, index: usize, schedulers: usize, mut wish: Wish) {
     sleep(wish.submit_after).await;
     let mut cluster = connect(world, index, schedulers).await;
     if world.odds(150) {
@@ -230,6 +240,11 @@ async fn follow(world: &Arc<World>, index: usize, schedulers: usize, wish: Wish)
                 world.note(format_args!("submit {} {}", wish.key, kind(&error)));
                 sleep(AGAIN_AFTER).await;
             }
+            // Its group was cancelled before: then it does without one.
+            Ok(Err(Error::Precondition(why))) if !wish.spec.group.is_empty() => {
+                world.fault("in-cancelled-group", format_args!("{} {why}", wish.key));
+                wish.spec.group.clear();
+            }
             Ok(Err(error)) => {
                 world.complain(format_args!("submit of {}: {error}", wish.key));
                 return;
@@ -237,6 +252,10 @@ async fn follow(world: &Arc<World>, index: usize, schedulers: usize, wish: Wish)
             Err(_) => cluster = connect(world, index, schedulers).await,
         }
     };
+    if let Some(after) = wish.cancel_group_after {
+        sleep(after).await;
+        cancel_group(world, &cluster, &wish.spec.namespace).await;
+    }
     if let Some(after) = wish.cancel_after {
         sleep(after).await;
         cancel(world, &cluster, job).await;
@@ -256,6 +275,45 @@ async fn follow(world: &Arc<World>, index: usize, schedulers: usize, wish: Wish)
     let counts = view.tasks.unwrap_or_default();
     if counts.pending + counts.assigned + counts.running > 0 {
         world.complain(format_args!("job {job} is over, and yet has tasks that are not: {counts:?}"));
+    }
+}
+
+/// Each user makes sure of them.
+async fn make_groups(world: &Arc<World>, index: usize, schedulers: usize) {
+    let cluster = connect(world, index, schedulers).await;
+    for (namespace, path) in ["default", LIMITED].into_iter().flat_map(|one| GROUPS.map(|path| (one, path))) {
+        let request =
+            v1::CreateGroupRequest { namespace: namespace.to_owned(), path: path.to_owned(), ..Default::default() };
+        loop {
+            match cluster.create_group(request.clone()).await {
+                Ok(_) => break,
+                Err(Error::Unavailable { .. } | Error::Unknown { .. } | Error::Refused { .. }) => {
+                    sleep(AGAIN_AFTER).await;
+                }
+                Err(error) => {
+                    world.complain(format_args!("group {path} of {namespace}: {error}"));
+                    return;
+                }
+            }
+        }
+    }
+}
+
+async fn cancel_group(world: &World, cluster: &Client, namespace: &str) {
+    let path = GROUPS[1];
+    loop {
+        match cluster.cancel_group(namespace, path, "the users wish it").await {
+            Ok(()) => {
+                world.fault("group-cancelled", format_args!("{namespace} {path}"));
+                world.record.group_cancelled(namespace, path);
+                return;
+            }
+            Err(Error::Unavailable { .. } | Error::Unknown { .. } | Error::Refused { .. }) => sleep(AGAIN_AFTER).await,
+            Err(error) => {
+                world.complain(format_args!("cancel of group {path} of {namespace}: {error}"));
+                return;
+            }
+        }
     }
 }
 

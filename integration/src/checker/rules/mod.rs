@@ -6,6 +6,7 @@ pub(super) mod attempts;
 pub(super) mod cancel;
 pub(super) mod counts;
 pub(super) mod folding;
+pub(super) mod groups;
 pub(super) mod ownership;
 pub(super) mod results;
 pub(super) mod sequence;

@@ -9,6 +9,7 @@ mod executors;
 mod explain;
 mod fairness;
 mod gathering;
+mod group_cancels;
 mod handover;
 mod losses;
 mod ownership;
@@ -89,6 +90,7 @@ pub(crate) fn spec(stages: &[Stage<'_>]) -> JobSpec {
     JobSpec {
         name: "job".to_owned(),
         namespace: "default".to_owned(),
+        group: String::new(),
         labels: Default::default(),
         priority: 0,
         env: Default::default(),
@@ -139,11 +141,12 @@ impl Bench {
 
     /// Stores an accepted job and takes it in, planned.
     pub(crate) async fn submit(&mut self, number: u64, spec: JobSpec) -> JobId {
-        let (id, namespace) = (JobId(number), spec.namespace.clone());
+        let (id, namespace, group) = (JobId(number), spec.namespace.clone(), spec.group.clone());
         let (stored, _) = blob::take_apart(spec);
         let bytes = codec::encode(&stored).unwrap().to_vec();
         let content = load::to_content(id, bytes, &mut Vec::new()).unwrap();
-        let head = storage::JobHead { name: "job".to_owned(), namespace, spec: Some(content), ..Default::default() };
+        let head =
+            storage::JobHead { name: "job".to_owned(), namespace, group, spec: Some(content), ..Default::default() };
         self.store.put(keys::active_job(id), codec::encode(&head).unwrap()).await.unwrap();
         self.own(id).await;
         self.load(id).await;
