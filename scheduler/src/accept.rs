@@ -162,6 +162,8 @@ pub(crate) async fn accept(shared: &Arc<Shared>, submission: Submission) -> Resu
         check_quota(shared, &namespace).await?;
         let cancels = groups::cancels::current(shared, &namespace).await?;
         groups::check_open(&namespace, &group, &cancels)?;
+        // Compared again when it is accepted; but then much of it is written.
+        groups::find(&*shared.options.state, &namespace, group.as_str()).await?;
         // Too large for the accepting transaction, and of no effect without it.
         load::write_blobs(&*shared.options.state, &[], blobs).await.map_err(store)?;
         let head = storage::JobHead {
@@ -191,10 +193,7 @@ pub(crate) async fn accept(shared: &Arc<Shared>, submission: Submission) -> Resu
             Outcome::KeyUsed(entry) => return same_key(&entry, &namespace, &key, &request_digest, Some(id)),
             Outcome::IdUsed => {}
             // The group has to be there, and is perhaps cancelled.
-            Outcome::GroupsChanged => {
-                groups::cancels::refresh(shared, &namespace).await?;
-                groups::find(&*shared.options.state, &namespace, group.as_str()).await?;
-            }
+            Outcome::GroupsChanged => groups::cancels::refresh(shared, &namespace).await?,
         }
     }
     Err(retry_later("no free job id was found: submit again".to_owned()))

@@ -1,8 +1,9 @@
 //! Group commit: the transactions of many jobs in one, and what became of each.
 //!
 //! A group is all or nothing. If it is refused, what the store read along tells which job is to blame; the others go
-//! again without it. If a group of jobs was cancelled that was not known of, those that it does not concern go again, knowing of it. An unknown outcome is settled by sending the identical group again: either it lands, or the
-//! refusal's reading shows that the first sending had.
+//! again without it. If a group of jobs was cancelled that was not known of, those that it does not concern go again, knowing of it.
+//! An unknown outcome is settled by sending the identical group again: either it lands, or the refusal's reading shows that the
+//! first sending had.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -203,6 +204,10 @@ async fn learn(
         if !known.contains_key(&group.namespace) {
             match cancels::read(state, &group.namespace).await {
                 Ok(read) => drop(known.insert(Arc::clone(&group.namespace), Arc::new(read))),
+                Err(error) if !error.is_retryable() => {
+                    results.push((commit.name, CommitResult::Failed(error.to_string())));
+                    continue;
+                }
                 Err(error) => {
                     // It goes again as it is, and learns then.
                     tracing::info!(%error, "the cancelled groups could not be read; again");

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use muster_graph::execution::{Effect, Event};
+use muster_graph::execution::Event;
 use muster_graph::groups::GroupPath;
 use muster_graph::ids::{JobId, Millis};
 
@@ -34,16 +34,17 @@ impl Engine {
 
     /// Cancels a job whose group, or one around it, is cancelled.
     pub(super) fn strike(&mut self, id: JobId, now: Millis) {
-        let Some(job) = self.jobs.get(&id).filter(|job| job.graph.job().cancel.is_none() && !job.graph.is_over())
-        else {
-            return;
-        };
+        let Some(job) = self.jobs.get(&id).filter(|job| !job.graph.is_over()) else { return };
         let Some(reason) = self.group_cancels.get(&job.namespace).and_then(|known| why(known, &job.group)) else {
             return;
         };
-        // What was assigned since the last commit would be committed after the cancel was acknowledged.
-        if job.waiting.effects.iter().any(|effect| matches!(effect, Effect::Launch { .. })) {
+        // What was assigned since the last commit would be committed after the cancel was acknowledged, also of a job that was cancelled
+        // by itself since then.
+        if job.assigns() {
             return self.read_again(id, "a group around it was cancelled while tasks of it were being assigned", 0);
+        }
+        if job.is_cancelled() {
+            return;
         }
         self.apply(id, Event::CancelRequested { reason }, now);
         self.stop_waiting(id, now);

@@ -170,6 +170,17 @@ impl Job {
         })
     }
 
+    /// Nothing of it is assigned any more but what always runs.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        let record = self.graph.job();
+        record.cancel.is_some() || record.timed_out
+    }
+
+    /// Whether its next commit assigns something.
+    pub(crate) fn assigns(&self) -> bool {
+        self.waiting.effects.iter().any(|effect| matches!(effect, Effect::Launch { .. }))
+    }
+
     pub(crate) fn token(&self) -> u64 {
         self.cursor.token
     }

@@ -249,8 +249,9 @@ impl Engine {
     /// nothing in it, so what is known of them has to be told anew.
     pub fn take_identity(&mut self, identity: Identity, now: Millis) {
         self.drop_all_jobs("this scheduler has a new session");
+        // The store may have been restored to before them.
+        self.group_cancels.clear();
         if identity.epoch != self.identity.epoch {
-            self.group_cancels.clear();
             for executor in std::mem::take(&mut self.executors).into_values() {
                 if executor.linked.is_some() {
                     self.outputs.push(Output::Disconnect { executor: executor.key });

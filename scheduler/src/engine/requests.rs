@@ -1,6 +1,6 @@
 //! What users ask of a job that is owned here: answered when what they asked for is committed.
 
-use muster_graph::execution::{Effect, Event};
+use muster_graph::execution::Event;
 use muster_graph::ids::{JobId, Millis};
 use muster_proto::v1;
 use muster_state::Revision;
@@ -32,7 +32,7 @@ impl Engine {
     pub(super) fn cancel_marked(&mut self, id: JobId, reason: String, mark: Revision, now: Millis) {
         let Some(job) = self.jobs.get(&id).filter(|job| job.cursor.marks_known < mark) else { return };
         // What was assigned since the last commit would be committed after the cancel was acknowledged.
-        if job.waiting.effects.iter().any(|effect| matches!(effect, Effect::Launch { .. })) {
+        if job.assigns() {
             return self.read_again(id, "it was cancelled while tasks of it were being assigned", 0);
         }
         self.carry_cancel(id, reason, mark, now);

@@ -8,7 +8,7 @@ use muster_graph::groups::{Cancel, Cancels, GroupPath};
 use muster_proto::storage::{GroupCancelRecord, GroupCancelsHead};
 use muster_proto::v1;
 use muster_state::{
-    Change, Error, Guard, Key, Keyspace, Op, Revision, Scan, StateBackend, Txn, TxnOutcome, codec, keys,
+    Change, Entry, Error, Guard, Key, Keyspace, Op, Revision, Scan, StateBackend, Txn, TxnOutcome, codec, keys,
 };
 use tonic::Status;
 
@@ -75,8 +75,13 @@ pub(crate) async fn read(state: &dyn StateBackend, namespace: &str) -> Result<Gr
         for entry in page.entries {
             let key = Key::new(Keyspace::Groups, entry.name);
             let Some((_, path)) = keys::group_cancel_of(&key.name) else { continue };
-            let path = path.parse::<GroupPath>().map_err(|error| Error::Fatal(format!("{}: {error}", key.name)))?;
-            let record: GroupCancelRecord = codec::decode(&key, &entry.value)?;
+            let Ok(path) = path.parse::<GroupPath>() else {
+                // No job that this version knows can be in it.
+                tracing::error!(name = key.name, "the cancel of what cannot be a group is passed over");
+                continue;
+            };
+            // Its key alone says what is cancelled; why, a newer version may say in another way.
+            let record: GroupCancelRecord = codec::decode(&key, &entry.value).unwrap_or_default();
             known.cancels.insert(&path, cancel(record.cancel.unwrap_or_default()));
         }
         match page.next {
@@ -161,13 +166,13 @@ async fn follow_once(shared: &Shared) -> Result<(), Error> {
     let state = &*shared.options.state;
     let heads = state.get_from_prefix(Keyspace::Groups, HEADS).await?;
     for entry in heads.entries {
-        tell(shared, &entry.name).await?;
+        tell(shared, &entry).await?;
     }
     let mut watch = state.watch(Keyspace::Groups, HEADS, heads.revision + 1).await?;
     while let Some(batch) = watch.next().await {
         for change in batch?.changes {
             if let Change::Put(entry) = change {
-                tell(shared, &entry.name).await?;
+                tell(shared, &entry).await?;
             }
         }
     }
@@ -177,8 +182,12 @@ async fn follow_once(shared: &Shared) -> Result<(), Error> {
 /// The names of all heads begin with this.
 const HEADS: &str = "h/";
 
-async fn tell(shared: &Shared, head: &str) -> Result<(), Error> {
-    let Some(namespace) = head.strip_prefix(HEADS) else { return Ok(()) };
+async fn tell(shared: &Shared, head: &Entry) -> Result<(), Error> {
+    let Some(namespace) = head.name.strip_prefix(HEADS) else { return Ok(()) };
+    // A burst of cancels is read once; and after a commit that met one, it is known.
+    if current(shared, namespace).await.is_ok_and(|known| known.as_of() >= head.mod_revision) {
+        return Ok(());
+    }
     let known = Arc::new(read(&*shared.options.state, namespace).await?);
     // Stopping: who comes next reads it.
     let _ = shared.engine.send(Input::GroupsCancelled { namespace: namespace.into(), known }).await;

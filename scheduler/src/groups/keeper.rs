@@ -4,22 +4,23 @@
 //! Invariants:
 //! - Changes are added up in the order of the store's revisions, and each together with its deletion: so a group is seen complete
 //!   exactly when it was, and each completion once.
-//! - Every write compares that the lock is still held, and the revision of each sum that it overwrites. What it cannot write is read
-//!   anew.
-//! - A change that cannot be read (a newer version's) keeps its place, and those of its namespace behind it wait: sums are
-//!   never wrong, only old, and who shows them adds what waits.
+//! - Every write compares the epoch, that the lock is still held, and the revision of each change that it adds up and of each sum that it
+//!   overwrites: a write that lands late adds nothing twice. What it cannot write is read anew.
+//! - Where a record of a namespace cannot be read (a newer version's), nothing of that namespace is added up: its sums are never wrong,
+//!   only old.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use muster_graph::groups::{self, GroupPath, Sums};
+use muster_graph::groups::{self, ChangeKind, GroupPath, JobEnd, Sums};
 use muster_proto::storage::{GroupRecord, GroupSums};
 use muster_proto::v1;
 use muster_state::{
     Change, Entry, Error, Guard, Key, Keyspace, Op, Revision, Scan, StateBackend, Txn, TxnOutcome, codec, keys,
 };
+use tokio::time::Instant;
 
 use super::{cancels, changes, views};
 use crate::load::send_until_known;
@@ -64,23 +65,30 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
 
 /// Adds up, as long as the lock is held.
 async fn work(shared: &Shared, held: Guard) {
+    let mut unreadable = BTreeSet::new();
     loop {
         if shared.health.is_trusted() {
-            let mut keeper = Keeper::new(shared, held.clone());
-            match tokio::time::timeout(LIST_EVERY, keeper.add_up()).await {
-                Ok(Ok(())) | Err(_) => {}
-                Ok(Err(End::Superseded)) => return,
-                Ok(Err(End::Store(error))) => tracing::info!(%error, "the groups' counts are added up again soon"),
+            match Keeper::new(shared, held.clone(), &unreadable).add_up().await {
+                // What waits is listed anew.
+                Ok(()) => continue,
+                Err(End::Superseded) => return,
+                Err(End::Unreadable(namespace, error)) => {
+                    tracing::error!(namespace, %error, "a record of its groups cannot be read; they are not counted");
+                    unreadable.insert(namespace);
+                    continue;
+                }
+                Err(End::Store(error)) => tracing::info!(%error, "the groups' counts are added up again soon"),
             }
         }
-        // Its place in the watch is gone either way; what is waiting is listed anew.
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(PAUSE).await;
     }
 }
 
 /// Why adding up ended.
 enum End {
     Superseded,
+    /// A record that has to do with groups of this namespace.
+    Unreadable(String, Error),
     Store(Error),
 }
 
@@ -99,19 +107,20 @@ struct Keeper<'a> {
     sums: BTreeMap<Name, (Sums, Revision)>,
     /// After how many failures groups cancel themselves.
     thresholds: BTreeMap<Name, u64>,
+    /// Groups that failed often enough, and are cancelled.
+    given_up: BTreeSet<Name>,
     /// Namespaces in which something cannot be read.
-    stuck: BTreeSet<String>,
+    unreadable: &'a BTreeSet<String>,
 }
 
 /// What is to be written next.
 #[derive(Default)]
 struct Batch {
     changed: BTreeMap<Name, (Sums, Revision)>,
-    added_up: Vec<Key>,
+    /// Each with the revision at which it was read.
+    added_up: Vec<(Key, Revision)>,
     guards: Vec<Guard>,
     cancels: Vec<Op>,
-    /// Groups that are cancelled with it, each with its namespace.
-    cancelled: BTreeMap<Name, ()>,
 }
 
 impl Batch {
@@ -121,19 +130,21 @@ impl Batch {
 }
 
 impl<'a> Keeper<'a> {
-    fn new(shared: &'a Shared, held: Guard) -> Self {
+    fn new(shared: &'a Shared, held: Guard, unreadable: &'a BTreeSet<String>) -> Self {
         Self {
             shared,
             state: &*shared.options.state,
             held,
             sums: BTreeMap::new(),
             thresholds: BTreeMap::new(),
-            stuck: BTreeSet::new(),
+            given_up: BTreeSet::new(),
+            unreadable,
         }
     }
 
-    /// What waits, and then what comes.
+    /// What waits, and then for a while what comes.
     async fn add_up(&mut self) -> Result<(), End> {
+        let until = Instant::now() + LIST_EVERY;
         let mut waiting = Vec::new();
         let mut scan = Scan { prefix: keys::GROUP_CHANGES.to_owned(), ..Scan::default() };
         let listed = loop {
@@ -148,7 +159,8 @@ impl<'a> Keeper<'a> {
         self.take(waiting.into()).await?;
         let mut watch =
             self.state.watch(Keyspace::GroupCounts, keys::GROUP_CHANGES, listed + 1).await?.ready_chunks(64);
-        while let Some(batches) = watch.next().await {
+        // Nothing but the waiting is given up when the time comes: a write has its outcome.
+        while let Ok(Some(batches)) = tokio::time::timeout_at(until, watch.next()).await {
             let mut waiting = VecDeque::new();
             for batch in batches {
                 waiting.extend(batch?.changes.into_iter().filter_map(|change| match change {
@@ -165,28 +177,25 @@ impl<'a> Keeper<'a> {
     async fn take(&mut self, mut waiting: VecDeque<Entry>) -> Result<(), End> {
         let mut batch = Batch::default();
         while let Some(entry) = waiting.pop_front() {
-            self.add(&mut batch, &entry).await?;
-            if batch.writes() >= WRITES_MOST || waiting.is_empty() {
+            let Some((namespace, _)) = keys::group_change_of(&entry.name) else { continue };
+            if !self.unreadable.contains(namespace) {
+                self.add(&mut batch, namespace, &entry).await.map_err(|end| match end {
+                    End::Store(error @ (Error::Record { .. } | Error::Fatal(_))) => {
+                        End::Unreadable(namespace.to_owned(), error)
+                    }
+                    other => other,
+                })?;
+            }
+            if batch.writes() >= WRITES_MOST {
                 self.write(std::mem::take(&mut batch)).await?;
             }
         }
-        Ok(())
+        self.write(batch).await
     }
 
-    async fn add(&mut self, batch: &mut Batch, entry: &Entry) -> Result<(), End> {
-        let Some((namespace, _)) = keys::group_change_of(&entry.name) else { return Ok(()) };
-        if self.stuck.contains(namespace) {
-            return Ok(());
-        }
-        let change = match changes::decode(&entry.name, &entry.value) {
-            Ok(change) => change,
-            Err(error) => {
-                tracing::error!(name = entry.name, %error, "a change of a group's counts cannot be read; its namespace's are not added up");
-                self.stuck.insert(namespace.to_owned());
-                return Ok(());
-            }
-        };
-        batch.added_up.push(Key::new(Keyspace::GroupCounts, entry.name.clone()));
+    async fn add(&mut self, batch: &mut Batch, namespace: &str, entry: &Entry) -> Result<(), End> {
+        let change = changes::decode(&entry.name, &entry.value)?;
+        batch.added_up.push((Key::new(Keyspace::GroupCounts, entry.name.clone()), entry.mod_revision));
         let Some((path, change)) = change else { return Ok(()) };
         let path: GroupPath = match path.parse() {
             Ok(path) => path,
@@ -205,7 +214,9 @@ impl<'a> Keeper<'a> {
             if sums.add(&change, now) {
                 tracing::info!(namespace, group = around, completions = sums.completions, "group is complete");
             }
-            self.cancel_if_failed_enough(batch, &name, &sums).await?;
+            if change.kind == ChangeKind::Ended(JobEnd::Failed) {
+                self.cancel_if_failed_enough(batch, &name, &sums).await?;
+            }
             batch.changed.insert(name, (sums, revision));
         }
         Ok(())
@@ -229,7 +240,7 @@ impl<'a> Keeper<'a> {
 
     /// At the failure itself, in the transaction that counts it.
     async fn cancel_if_failed_enough(&mut self, batch: &mut Batch, name: &Name, sums: &Sums) -> Result<(), End> {
-        if sums.tally.failed == 0 || batch.cancelled.contains_key(name) {
+        if self.given_up.contains(name) {
             return Ok(());
         }
         let after = self.threshold(name).await?;
@@ -239,7 +250,7 @@ impl<'a> Keeper<'a> {
         let (namespace, path) = name;
         let Ok(path) = path.parse::<GroupPath>() else { return Ok(()) };
         let known = cancels::read(self.state, namespace).await?;
-        batch.cancelled.insert(name.clone(), ());
+        self.given_up.insert(name.clone());
         if known.of(&path).is_some() {
             return Ok(());
         }
@@ -263,12 +274,13 @@ impl<'a> Keeper<'a> {
             return Ok(*known);
         }
         let key = keys::group(&name.0, &name.1);
-        let Some(entry) = self.state.get(&key).await? else {
-            // Only the root counts without a record, and it may get one.
-            return Ok(0);
+        // Only the root counts without a record. It may get one, and then the next list of what waits goes by that.
+        let after = match self.state.get(&key).await? {
+            Some(entry) => {
+                codec::decode::<GroupRecord>(&key, &entry.value)?.spec.unwrap_or_default().cancel_after_failures
+            }
+            None => 0,
         };
-        let record: GroupRecord = codec::decode(&key, &entry.value)?;
-        let after = record.spec.unwrap_or_default().cancel_after_failures;
         if self.thresholds.len() >= KNOWN_MOST {
             self.thresholds.clear();
         }
@@ -280,7 +292,9 @@ impl<'a> Keeper<'a> {
         if batch.added_up.is_empty() {
             return Ok(());
         }
-        let mut txn = Txn { guards: vec![self.held.clone()], ..Txn::default() };
+        let epoch = self.shared.presence().identity.epoch_revision;
+        let guards = vec![Guard::AtRevision(keys::epoch(), epoch), self.held.clone()];
+        let mut txn = Txn { guards, ..Txn::default() };
         txn.guards.extend(batch.guards);
         txn.ops.extend(batch.cancels);
         for ((namespace, path), (sums, revision)) in &batch.changed {
@@ -292,7 +306,10 @@ impl<'a> Keeper<'a> {
             txn.guards.push(as_read);
             txn.ops.push(Op::Put { key, value: codec::encode(&views::from_sums(sums))?, session: None });
         }
-        txn.ops.extend(batch.added_up.into_iter().map(Op::Delete));
+        for (key, revision) in batch.added_up {
+            txn.guards.push(Guard::AtRevision(key.clone(), revision));
+            txn.ops.push(Op::Delete(key));
+        }
         match send_until_known(self.state, txn).await? {
             TxnOutcome::Committed(revision) => {
                 let now = batch.changed.into_iter().map(|(name, (sums, _))| (name, (sums, revision)));
@@ -310,3 +327,6 @@ impl<'a> Keeper<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -82,6 +82,10 @@ async fn read(state: &dyn StateBackend, before: &LiveJobs) -> Result<LiveJobs, E
             };
             // A newer version's job is not told of.
             let Ok(head) = codec::decode::<JobHead>(key, &entry.value) else { continue };
+            // Groups do not count it.
+            if !head.counted {
+                continue;
+            }
             let job = LiveJob {
                 revision: entry.mod_revision,
                 read_at: Instant::now(),

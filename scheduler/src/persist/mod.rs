@@ -226,7 +226,7 @@ pub(crate) fn prepare(
         namespace: Arc::clone(&job.namespace),
         path: job.group.clone(),
         as_of: cancels,
-        is_cancelled: job.graph.job().cancel.is_some(),
+        is_cancelled: job.is_cancelled() && !job.assigns(),
     };
     Some(JobCommit { name, epoch: identity.epoch_revision, guards: write.guards, group, ops: write.ops, landed })
 }

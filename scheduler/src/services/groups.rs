@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use muster_graph::groups::GroupPath;
 use muster_proto::storage::GroupRecord;
-use muster_proto::v1;
 use muster_proto::v1::groups_server::Groups;
+use muster_proto::{MESSAGE_BYTES_MAX, v1};
+use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
@@ -21,6 +22,8 @@ use crate::groups::{self, cancels, views::Tree};
 const LIST_DEFAULT: u32 = 1_000;
 /// And at most.
 const LIST_MAX: u32 = 10_000;
+/// Of one answer: there is room in a message for one more group.
+const PAGE_BYTES_MAX: usize = MESSAGE_BYTES_MAX / 2;
 /// Between two looks at a group that is watched.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// What a user may hang on a group.
@@ -108,7 +111,7 @@ impl Groups for Api {
         };
         let deepest = if message.depth == 0 { usize::MAX } else { path.depth() + message.depth as usize };
         let mut more = false;
-        let groups = self
+        let mut groups = self
             .group_views(&namespace, &path, |tree| {
                 let mut chosen: Vec<GroupPath> = tree.paths().filter(|path| path.depth() <= deepest).cloned().collect();
                 // By their names, level by level, so that all that is in a group follows it.
@@ -122,6 +125,15 @@ impl Groups for Api {
                 chosen
             })
             .await?;
+        // And no more than fit into an answer.
+        let mut bytes = 0;
+        let fitting = groups.iter().take_while(|view| {
+            bytes += view.encoded_len();
+            bytes <= PAGE_BYTES_MAX
+        });
+        let fitting = fitting.count().max(1);
+        more |= fitting < groups.len();
+        groups.truncate(fitting);
         let next_page_token = groups.last().filter(|_| more).map(|last| format!("/{}", last.path)).unwrap_or_default();
         Ok(Response::new(v1::ListGroupsResponse { groups, next_page_token }))
     }

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use muster_graph::execution::{ExecutorRef, FailureClass, TaskState};
 use muster_graph::ids::{JobId, TaskId};
-use muster_proto::storage::{ExecutorRecord, IdempotencyRecord, JobHead, OwnerRecord};
+use muster_proto::storage::{ExecutorRecord, GroupCancelRecord, GroupSums, IdempotencyRecord, JobHead, OwnerRecord};
 use muster_state::codec::{self, Bucket, Commit, Epoch};
 use muster_state::{Keyspace, keys};
 
 use super::super::{Cancelled, Change, Evidence, Outages, Rule, Submitted, check};
-use super::edit::{append, change, edit, edit_everywhere, edit_states, edit_task, places, puts, read};
+use super::edit::{append, change, edit, edit_everywhere, edit_states, edit_task, places, puts, puts_of, read};
 use super::good::{FAILS_ONCE, Good, good};
 use crate::journal::Line;
 
@@ -100,7 +100,7 @@ const DAMAGES: &[Damage] = &[
         let (write, _) = puts(evidence, Keyspace::ActiveJobs, good.small)[0];
         evidence.writes[write].changes.retain(|change| change.keyspace != Keyspace::Idempotency);
     }),
-    damage("a job vanished at its end", &[Rule::JobKept], |good, evidence| {
+    damage("a job vanished at its end", &[Rule::JobKept, Rule::GroupCounts], |good, evidence| {
         let (write, place) = last_head(evidence, good.small);
         evidence.writes[write].changes.remove(place);
     }),
@@ -254,6 +254,16 @@ const DAMAGES: &[Damage] = &[
         evidence.executors.clear();
         evidence.clients.cancelled.push(Cancelled { job: good.large, at_us: 0 });
     }),
+    damage("a task was assigned after the cancel of a group around its job", &[Rule::GroupCancelled], |good, evidence| {
+        let (accepted, _) = puts(evidence, Keyspace::JobOwners, good.large)[0];
+        let key = keys::group_cancel("default", "");
+        let value = codec::encode(&GroupCancelRecord::default()).unwrap();
+        let mark = Change { keyspace: key.keyspace, name: key.name, value: Some(value) };
+        evidence.writes[accepted].changes.push(mark);
+    }),
+    damage("the cancel of a group was acknowledged and is not there", &[Rule::GroupCancelled], |_, evidence| {
+        evidence.clients.groups_cancelled.push(("default".to_owned(), "a".to_owned()));
+    }),
     damage("a takeover came late", &[Rule::Takeover], |good, evidence| {
         evidence.scenario.takeover_within = Some(Duration::from_secs(10));
         let taken = takeover(good, evidence);
@@ -288,7 +298,7 @@ const DAMAGES: &[Damage] = &[
         };
         append(evidence, vec![Change::put(keys::executor("e1"), codec::encode(&lost).unwrap())]);
     }),
-    damage("a count is wrong", &[Rule::Counts], |good, evidence| {
+    damage("a count is wrong", &[Rule::Counts, Rule::GroupCounts], |good, evidence| {
         edit::<JobHead>(evidence, last_head(evidence, good.large), |head| {
             head.tasks.as_mut().expect("it counts").successful -= 1;
         });
@@ -297,6 +307,14 @@ const DAMAGES: &[Damage] = &[
         edit::<JobHead>(evidence, puts(evidence, Keyspace::ActiveJobs, good.small)[1], |head| {
             head.tasks.as_mut().expect("it counts").pending += 1;
         });
+    }),
+    damage("a group counts one job too many", &[Rule::GroupCounts], |_, evidence| {
+        let sums = puts_of(evidence, &keys::group_sums("default", ""));
+        edit::<GroupSums>(evidence, sums[sums.len() / 2], |sums| sums.submitted += 1);
+    }),
+    damage("a completion was seen twice", &[Rule::GroupCounts], |_, evidence| {
+        let sums = puts_of(evidence, &keys::group_sums("default", ""));
+        edit::<GroupSums>(evidence, sums[sums.len() - 1], |sums| sums.completions += 1);
     }),
     damage("a bucket is not what the deltas say", &[Rule::Folding], |good, evidence| {
         let buckets = puts(evidence, Keyspace::JobStages, good.large);

@@ -31,6 +31,16 @@ pub(super) fn puts(evidence: &Evidence, keyspace: Keyspace, job: JobId) -> Vec<P
     places
 }
 
+/// Puts of one key, in order.
+pub(super) fn puts_of(evidence: &Evidence, key: &Key) -> Vec<Place> {
+    let is_put = |change: &Change| change.keyspace == key.keyspace && change.name == key.name && change.value.is_some();
+    let of = |(write, of): (usize, &Write)| {
+        let places = of.changes.iter().enumerate().filter(|(_, change)| is_put(change));
+        places.map(|(place, _)| (write, place)).collect::<Vec<_>>()
+    };
+    evidence.writes.iter().enumerate().flat_map(of).collect()
+}
+
 pub(super) fn change(evidence: &Evidence, (write, place): Place) -> &Change {
     &evidence.writes[write].changes[place]
 }

@@ -166,3 +166,31 @@ async fn a_store_that_was_restored_may_know_of_fewer_cancels() {
     assert_eq!(bench.launches().len(), 1);
     assert!(!bench.is_cancelled(id));
 }
+
+#[tokio::test]
+async fn what_was_assigned_before_its_job_was_cancelled_by_itself_is_not_committed_after_the_groups_cancel() {
+    for heard in [false, true] {
+        let mut bench = Bench::new().await;
+        bench.register(key("e", 1), 1);
+        let id = bench.submit_into("a", 1, spec(&[("work", 3, &[])])).await;
+        bench.commit_all().await;
+        bench.launches();
+        drop(bench.finish(&key("e", 1), &[ended(1, (id, 0, 0, 1), v1::Outcome::Succeeded)]));
+        let landed = bench.commit_one().await;
+        // Assigned, and not committed; then a user cancels the job, and another one its group, which is acknowledged.
+        bench.register(key("f", 1), 1);
+        let (reply, _answer) = oneshot::channel();
+        bench.input(Input::Cancel { job: id, reason: "mine".to_owned(), reply });
+        bench.cancel_group("a").await;
+        if heard {
+            bench.hear_of_cancels().await;
+        }
+        bench.input(Input::Commits(landed));
+        bench.commit_all().await;
+        assert!(bench.engine.job(id).is_none(), "{heard}: read again");
+        bench.load(id).await;
+        bench.answer(&key("e", 1), vec![(id, TaskId::new(0, 1), 1)]);
+        bench.commit_all().await;
+        assert_eq!(bench.engine.job(id).unwrap().graph.task(TaskId::new(0, 2)).unwrap().attempt, 0, "{heard}");
+    }
+}

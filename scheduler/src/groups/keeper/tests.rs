@@ -1,0 +1,67 @@
+//! What a keeper adds up, and what it does not though it has read it.
+
+use muster_graph::ids::JobId;
+use muster_proto::storage::JobHead;
+use muster_state::Memory;
+
+use super::*;
+
+/// A store in which a job was accepted, and the change as a keeper lists it.
+async fn accepted(number: u64) -> (Arc<dyn StateBackend>, Arc<Shared>, Entry) {
+    let state: Arc<dyn StateBackend> = Arc::new(Memory::new());
+    let (shared, _inputs) = Shared::without_engine(&state).await;
+    let head = JobHead { namespace: "default".to_owned(), group: "a/b".to_owned(), ..JobHead::default() };
+    let op = changes::submitted(JobId(number), &head).unwrap();
+    assert!(matches!(state.put_txn(Txn { ops: vec![op], ..Txn::default() }).await.unwrap(), TxnOutcome::Committed(_)));
+    let page = state.get_from_prefix(Keyspace::GroupCounts, keys::GROUP_CHANGES).await.unwrap();
+    let entry = page.entries.into_iter().next().expect("it was written a line above");
+    (state, shared, entry)
+}
+
+async fn submitted(state: &dyn StateBackend, path: &str) -> u64 {
+    let key = keys::group_sums("default", path);
+    let entry = state.get(&key).await.unwrap();
+    entry.map_or(0, |entry| codec::decode::<GroupSums>(&key, &entry.value).unwrap().submitted)
+}
+
+#[tokio::test]
+async fn what_a_late_write_has_added_up_is_not_added_again() {
+    let (state, shared, entry) = accepted(1).await;
+    let (held, unreadable) = (Guard::Present(keys::epoch()), BTreeSet::new());
+    // Both have listed it; what the first one wrote lands before the second one reads the sums.
+    let mut first = Keeper::new(&shared, held.clone(), &unreadable);
+    let mut second = Keeper::new(&shared, held, &unreadable);
+    assert!(first.take([entry.clone()].into()).await.is_ok());
+    assert!(matches!(second.take([entry].into()).await, Err(End::Store(_))), "it is the keeper, and has to read anew");
+    for path in ["a/b", "a", ""] {
+        assert_eq!(submitted(&*state, path).await, 1, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn who_is_the_keeper_no_more_adds_nothing_up() {
+    let (state, shared, entry) = accepted(2).await;
+    let unreadable = BTreeSet::new();
+    let mut former = Keeper::new(&shared, Guard::Absent(keys::epoch()), &unreadable);
+    assert!(matches!(former.take([entry].into()).await, Err(End::Superseded)));
+    assert_eq!(submitted(&*state, "").await, 0);
+}
+
+#[tokio::test]
+async fn one_namespaces_damaged_record_holds_up_no_other() {
+    let (state, shared, entry) = accepted(3).await;
+    let (held, mut unreadable) = (Guard::Present(keys::epoch()), BTreeSet::new());
+    let key = keys::group_sums("default", "a");
+    state.put(key, bytes::Bytes::from_static(b"rubbish")).await.unwrap();
+    let head = JobHead { namespace: "other".to_owned(), ..JobHead::default() };
+    let op = changes::submitted(JobId(4), &head).unwrap();
+    state.put_txn(Txn { ops: vec![op], ..Txn::default() }).await.unwrap();
+    let end = Keeper::new(&shared, held.clone(), &unreadable).take([entry.clone()].into()).await;
+    let Err(End::Unreadable(namespace, _)) = end else { panic!("it cannot be read") };
+    unreadable.insert(namespace);
+    let waiting = state.get_from_prefix(Keyspace::GroupCounts, keys::GROUP_CHANGES).await.unwrap().entries;
+    assert!(Keeper::new(&shared, held, &unreadable).take(waiting.into()).await.is_ok());
+    assert!(state.get(&keys::group_sums("other", "")).await.unwrap().is_some());
+    let left = state.get(&Key::new(Keyspace::GroupCounts, entry.name)).await.unwrap();
+    assert!(left.is_some(), "what cannot be added up keeps its place");
+}
