@@ -3,6 +3,7 @@
 //! **Invariant:** what is known to the engine of a namespace's cancels has struck all its jobs here: a commit that compares it assigns
 //! nothing in a cancelled group.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use muster_graph::execution::Event;
@@ -11,6 +12,9 @@ use muster_graph::ids::{JobId, Millis};
 
 use super::Engine;
 use crate::groups::cancels::GroupCancels;
+
+/// By namespace.
+pub(super) type KnownCancels = BTreeMap<Arc<str>, Arc<GroupCancels>>;
 
 impl Engine {
     /// The cancelled groups of a namespace, as far as is known.

@@ -41,14 +41,12 @@ mod turns;
 pub(crate) mod view;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
 
 use muster_graph::execution::{Effect, Event};
 use muster_graph::ids::{Attempt, JobId, Millis};
 use muster_state::Revision;
 
 use crate::faults;
-use crate::groups::cancels::GroupCancels;
 use crate::options::ATTEMPTS_PER_EPOCH;
 pub(crate) use commit::commit_id_of;
 pub use commit::{CommitName, CommitResult, GroupOfJob, JobCommit, Landed};
@@ -95,7 +93,7 @@ pub struct Engine {
     /// Jobs with changes that no transaction holds yet.
     dirty: BTreeSet<JobId>,
     /// Cancelled groups, by namespace; without an entry: none is known of.
-    group_cancels: BTreeMap<Arc<str>, Arc<GroupCancels>>,
+    group_cancels: groups::KnownCancels,
     /// Nothing has to be committed before then.
     gather_until: Option<Millis>,
     executors: BTreeMap<String, Executor>,
@@ -139,7 +137,7 @@ impl Engine {
             timers: BTreeSet::new(),
             absences: BTreeSet::new(),
             dirty: BTreeSet::new(),
-            group_cancels: BTreeMap::new(),
+            group_cancels: groups::KnownCancels::new(),
             gather_until: None,
             executors: BTreeMap::new(),
             live_schedulers: BTreeSet::new(),
