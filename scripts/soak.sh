@@ -3,8 +3,8 @@
 # no run before has had, for a quarter of the time each, then real faults in their long form (SHORT=1: in their short one),
 # one scenario after the other, that with the fewest runs first. Fails if anything failed.
 #   scripts/soak.sh [MINUTES] [all|properties|simulation|faults] [part of the scenarios' names]
-# Every run of a scenario is added to $target/soak/runs.tsv, with its commit; so a long soak may be done in parts. At the end
-# a table tells of all runs in the same form, how many of the last ones passed in a row, and what was seen.
+# Every run of a scenario is added to docs/soak/runs.tsv (or to RECORDS), with its commit; so a long soak may be done in parts, and on
+# several machines. At the end a table tells of all runs in the same form, how many of the last ones passed in a row, and what was seen.
 # PROFILE is Cargo's profile for clusters (default: checked, which has the fault points and is fast enough for the long form).
 set -euo pipefail
 minutes=${1:-30}
@@ -15,13 +15,14 @@ form=long
 profile=${PROFILE:-checked}
 failed=0
 target=${CARGO_TARGET_DIR:-$PWD/target}
-mkdir -p "$target/soak"
+records=${RECORDS:-$PWD/docs/soak}
+mkdir -p "$target/soak" "$records"
 # Time, commit, form, scenario, outcome, seconds; and form, kind, scenario, and what was seen.
-runs=$target/soak/runs.tsv
-figures=$target/soak/figures.tsv
+runs=$records/runs.tsv
+figures=$records/figures.tsv
 touch "$runs" "$figures"
 commit=$(git rev-parse --short HEAD)
-git diff --quiet HEAD -- || commit+=+
+git diff --quiet HEAD -- . ":!docs/soak" || commit+=+
 
 properties() { # until when
     local round=0
