@@ -107,13 +107,13 @@ pub(crate) async fn graph(
         return Ok((graph, Layout::Inline, None));
     }
     let mut stored = Stored::default();
-    for entry in all_of(state, Keyspace::JobStages, id, at).await? {
+    for entry in all_below(state, Keyspace::JobStages, keys::job_prefix(id), at).await? {
         let (_, part) = keys::state_part_of(&entry.name)
             .ok_or_else(|| damaged(format!("{} is not the name of a part", entry.name)))?;
         let bucket = codec::decode(&Key::new(Keyspace::JobStages, entry.name), &entry.value)?;
         stored.buckets.push((part, entry.mod_revision, bucket));
     }
-    for entry in all_of(state, Keyspace::JobDeltas, id, at).await? {
+    for entry in all_below(state, Keyspace::JobDeltas, keys::job_prefix(id), at).await? {
         let sequence = keys::sequence_of(&entry.name)
             .ok_or_else(|| damaged(format!("{} is not the name of a delta", entry.name)))?;
         let commit = codec::decode(&Key::new(Keyspace::JobDeltas, entry.name), &entry.value)?;
@@ -125,9 +125,15 @@ pub(crate) async fn graph(
     Ok((graph, layout, newest))
 }
 
-async fn all_of(state: &dyn StateBackend, keyspace: Keyspace, id: JobId, at: Revision) -> Result<Vec<Entry>, Error> {
+/// Everything whose name begins with this, as of one revision.
+pub(crate) async fn all_below(
+    state: &dyn StateBackend,
+    keyspace: Keyspace,
+    prefix: String,
+    at: Revision,
+) -> Result<Vec<Entry>, Error> {
     let mut entries = Vec::new();
-    let mut scan = Scan { prefix: keys::job_prefix(id), at: Some(at), ..Scan::default() };
+    let mut scan = Scan { prefix, at: Some(at), ..Scan::default() };
     loop {
         let page = state.scan(keyspace, scan.clone()).await?;
         entries.extend(page.entries);

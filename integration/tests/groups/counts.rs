@@ -1,6 +1,9 @@
 //! What groups count: each job once in each group around it, whoever ends it and whoever is killed meanwhile.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+use muster_graph::groups::GroupPath;
 
 use super::*;
 
@@ -59,57 +62,46 @@ async fn a_group_shows_what_its_whole_subtree_does() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn counts_equal_a_recount_through_the_deaths_of_their_keepers() {
-    const JOBS: usize = 60;
+    const PATHS: [&str; 3] = ["a", "a/b", "a/c"];
     let mut cluster = Cluster::start().await;
     let addresses: Vec<_> = cluster.schedulers.iter().map(Process::address).collect();
     let both = client(&addresses).await;
-    cluster.create(&["a", "a/b", "a/c"]).await;
-    let submitting = {
-        let (both, world) = (both.clone(), &cluster.world);
-        let specs: Vec<v1::JobSpec> = (0..JOBS)
-            .map(|number| {
-                let (path, script) = (["a", "a/b", "a/c"][number % 3], if number % 5 == 0 { "false" } else { "true" });
-                world.job(&format!("{{name: j{number}, group: {path}, stages: {{work: {{run: '{script}'}}}}}}"))
-            })
-            .collect();
-        tokio::spawn(async move {
-            let mut jobs = Vec::new();
-            for spec in specs {
-                jobs.push(both.submit(spec, None).await.unwrap().job);
-            }
-            jobs
-        })
+    cluster.create(&PATHS).await;
+    let Cluster { world, etcd, schedulers, .. } = &mut cluster;
+    let (world, url) = (&*world, etcd.url());
+    let struck = AtomicBool::new(false);
+    // Jobs come and end as long as keepers die.
+    let submitting = async {
+        let mut submitted = Vec::new();
+        while !struck.load(Ordering::Relaxed) {
+            let (path, script) = (PATHS[submitted.len() % 3], if submitted.len() % 5 == 0 { "false" } else { "true" });
+            let spec = world.job(&format!("{{name: j, group: {path}, stages: {{work: {{run: '{script}'}}}}}}"));
+            submitted.push((path, both.submit(spec, None).await.unwrap().job));
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        submitted
     };
-    // Whoever keeps the groups is one of the two.
-    for round in 0..2 {
-        tokio::time::sleep(Duration::from_millis(700)).await;
-        let name = ["one", "two"][round];
-        cluster.schedulers[round].kill();
-        tokio::time::sleep(Duration::from_millis(700)).await;
-        let listen = addresses[round].to_string();
-        let url = cluster.etcd.url();
-        cluster.schedulers[round] = cluster.world.scheduler(name, &url, &["--listen", &listen]).await;
-    }
-    let submitted = submitting.await.unwrap();
-    let mut recount: BTreeMap<&str, [u64; 4]> = BTreeMap::new();
-    for (number, job) in submitted.into_iter().enumerate() {
-        let view = is_over(&both, job).await;
-        let result = if view.state() == v1::JobState::Successful { 1 } else { 2 };
-        for path in ["", "a", ["a", "a/b", "a/c"][number % 3]] {
-            if path != "a" || number % 3 != 0 {
-                recount.entry(path).or_default()[result] += 1;
-            }
+    // Each time the other one is the keeper then, if it was not before; and that one is the next to die.
+    let striking = async {
+        for (place, (heir, successor)) in [("two", "three"), ("three", "four")].into_iter().enumerate() {
+            schedulers[place].kill();
+            eventually("the other scheduler keeps the groups", 60, async || {
+                world.log(heir).contains("this scheduler keeps the groups").then_some(())
+            })
+            .await;
+            let listen = addresses[place].to_string();
+            schedulers[place] = world.scheduler(successor, &url, &["--listen", &listen]).await;
         }
-        if number % 3 == 0 {
-            recount.entry("a").or_default()[result] += 1;
+        struck.store(true, Ordering::Relaxed);
+    };
+    let (submitted, ()) = tokio::join!(submitting, striking);
+    let mut recount: BTreeMap<String, [u64; 4]> = BTreeMap::new();
+    for (path, job) in submitted {
+        let result = if is_over(&both, job).await.state() == v1::JobState::Successful { 1 } else { 2 };
+        let path: GroupPath = path.parse().unwrap();
+        for around in path.outwards() {
+            recount.entry(around.to_owned()).or_default()[result] += 1;
         }
     }
-    let shown = all(&both).await;
-    for (path, counts) in recount {
-        let mut shown = shown[path];
-        // A submit whose answer was lost was sent again under its key, and is one job.
-        assert_eq!(shown.iter().sum::<u64>(), counts.iter().sum::<u64>(), "{path}");
-        shown[0] = 0;
-        assert_eq!(shown, counts, "{path}");
-    }
+    assert_eq!(all(&both).await, recount);
 }

@@ -109,14 +109,9 @@ pub(crate) async fn refresh(shared: &Shared, namespace: &str) -> Result<(), Stat
 }
 
 /// What is written when a group is cancelled. It is to be guarded by the absence of the first key.
-pub(crate) fn writes(
-    namespace: &str,
-    path: &GroupPath,
-    cancel: v1::GroupCancel,
-    known: &GroupCancels,
-) -> Result<(Key, Vec<Op>), Error> {
+pub(crate) fn writes(namespace: &str, path: &GroupPath, cancel: v1::GroupCancel) -> Result<(Key, Vec<Op>), Error> {
     let key = keys::group_cancel(namespace, path.as_str());
-    let head = GroupCancelsHead { newest: path.as_str().to_owned(), count: known.cancels.len() as u64 + 1 };
+    let head = GroupCancelsHead { newest: path.as_str().to_owned() };
     let ops = vec![
         Op::Put { key: key.clone(), value: codec::encode(&GroupCancelRecord { cancel: Some(cancel) })?, session: None },
         Op::Put { key: keys::group_cancels_head(namespace), value: codec::encode(&head)?, session: None },
@@ -132,7 +127,7 @@ pub(crate) async fn mark(shared: &Shared, namespace: &str, path: &GroupPath, rea
         if known.of(path).is_some() {
             return Ok(());
         }
-        let (key, ops) = writes(namespace, path, cancel.clone(), &known).map_err(store)?;
+        let (key, ops) = writes(namespace, path, cancel.clone()).map_err(store)?;
         let mut guards =
             vec![Guard::AtRevision(keys::epoch(), shared.presence().identity.epoch_revision), Guard::Absent(key)];
         if !path.is_root() {

@@ -256,7 +256,7 @@ impl<'a> Keeper<'a> {
         }
         let reason = format!("{} of its jobs failed", sums.tally.failed);
         let cancel = v1::GroupCancel { reason, at_ms: self.shared.now(), by_failures: true };
-        let (key, ops) = cancels::writes(namespace, &path, cancel, &known)?;
+        let (key, ops) = cancels::writes(namespace, &path, cancel)?;
         tracing::info!(namespace, group = %path, failed = sums.tally.failed, "group cancels itself");
         batch.guards.push(Guard::Absent(key));
         // Two groups of one namespace in one transaction write its head once.

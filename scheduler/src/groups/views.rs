@@ -11,6 +11,7 @@ use muster_state::{Entry, Error, Key, Keyspace, Revision, Scan, StateBackend, co
 use super::cancels::GroupCancels;
 use super::live::LiveJobs;
 use super::{ROOT_ID, changes};
+use crate::load::all_below;
 
 pub(super) fn to_sums(stored: GroupSums) -> Sums {
     let tasks = stored.tasks.unwrap_or_default();
@@ -94,7 +95,7 @@ impl Tree {
     /// What the keeper has not added up yet.
     async fn add_what_waits(&mut self, state: &dyn StateBackend, at: Revision, now: Millis) -> Result<(), Error> {
         let prefix = keys::group_changes_of(&self.namespace);
-        let mut waiting = all(state, Keyspace::GroupCounts, prefix, at).await?;
+        let mut waiting = all_below(state, Keyspace::GroupCounts, prefix, at).await?;
         waiting.sort_by_key(|entry| entry.mod_revision);
         for entry in waiting {
             let Some((group, change)) = changes::decode(&entry.name, &entry.value)? else { continue };
@@ -204,24 +205,11 @@ async fn subtree(
     at: Revision,
 ) -> Result<Vec<Entry>, Error> {
     if own == inside {
-        return all(state, keyspace, inside, at).await;
+        return all_below(state, keyspace, inside, at).await;
     }
     let page = state.scan(keyspace, Scan { prefix: own.clone(), limit: 1, at: Some(at), ..Scan::default() }).await?;
     // The first of all that begin like it is the name itself, if that is there.
     let mut entries: Vec<Entry> = page.entries.into_iter().filter(|entry| entry.name == own).collect();
-    entries.extend(all(state, keyspace, inside, at).await?);
+    entries.extend(all_below(state, keyspace, inside, at).await?);
     Ok(entries)
-}
-
-async fn all(state: &dyn StateBackend, keyspace: Keyspace, prefix: String, at: Revision) -> Result<Vec<Entry>, Error> {
-    let mut entries = Vec::new();
-    let mut scan = Scan { prefix, at: Some(at), ..Scan::default() };
-    loop {
-        let page = state.scan(keyspace, scan.clone()).await?;
-        entries.extend(page.entries);
-        match page.next {
-            Some(after) => scan.after = Some(after),
-            None => return Ok(entries),
-        }
-    }
 }

@@ -14,9 +14,8 @@ impl Bench {
 
     /// As any scheduler does; nobody is told.
     async fn cancel_group(&self, path: &str) -> Revision {
-        let known = cancels::read(&*self.store, "default").await.unwrap();
         let cancel = v1::GroupCancel { reason: "enough".to_owned(), at_ms: 1, by_failures: false };
-        let (_, ops) = cancels::writes("default", &path.parse().unwrap(), cancel, &known).unwrap();
+        let (_, ops) = cancels::writes("default", &path.parse().unwrap(), cancel).unwrap();
         let txn = Txn { ops, ..Txn::default() };
         match self.store.put_txn(txn).await.unwrap() {
             TxnOutcome::Committed(revision) => revision,
