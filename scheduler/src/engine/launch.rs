@@ -253,8 +253,12 @@ impl Engine {
         let Some(executor) = self.executors.get(&key.id) else { return Vec::new() };
         let has: std::collections::HashSet<_> = held.iter().copied().collect();
         let mut again: BTreeMap<(JobId, StageIndex), Vec<(TaskId, Attempt)>> = BTreeMap::new();
-        // What was not sent is not committed; what it is still to be asked about may be on its way from an earlier owner.
-        let sent = executor.held.iter().filter(|(key, booking)| booking.sent && !executor.ask.contains_key(&key.0));
+        // What was not sent is not committed. What it is still to be asked about may be on its way from an earlier owner; what it
+        // was given since then came from here alone, and its answer does not speak of that.
+        let in_doubt = |(id, task, attempt): &HeldKey| {
+            executor.ask.get(id).is_some_and(|doubt| doubt.attempts.contains(&(*task, *attempt)))
+        };
+        let sent = executor.held.iter().filter(|(key, booking)| booking.sent && !in_doubt(key));
         for &(id, task, attempt) in sent.map(|(key, _)| key).filter(|key| !has.contains(key)) {
             let Some(job) = self.jobs.get(&id) else { continue };
             let waits = job

@@ -19,7 +19,7 @@ pub(super) const ASK_JOBS_MAX: usize = 256;
 pub(crate) struct Doubt {
     /// The attempts in doubt when that became clear. What it is given later is no part of the question: the answer may
     /// have been on its way before the launch.
-    attempts: BTreeSet<(TaskId, Attempt)>,
+    pub(super) attempts: BTreeSet<(TaskId, Attempt)>,
     /// The question that asks about it. Only its answer counts: one to an earlier question was given under an earlier
     /// token, and what was launched under that could still come.
     question: Option<u64>,

@@ -46,7 +46,7 @@ fn wish(world: &World, client: usize, job: usize) -> Wish {
         key: format!("key-{client}-{job}"),
         spec: spec(world, &format!("job-{client}-{job}")),
         submit_after: world.millis(0, 9000),
-        cancel_group_after: world.odds(100).then(|| world.millis(0, 1500)),
+        cancel_group_after: world.odds(150).then(|| world.millis(0, 1500)),
         cancel_after: world.odds(150).then(|| world.millis(0, 3000)),
     }
 }

@@ -199,6 +199,29 @@ async fn what_may_have_been_lost_with_the_way_to_an_executor_is_launched_again_a
 }
 
 #[tokio::test]
+async fn what_was_given_since_an_open_question_and_lost_with_the_way_is_launched_again() {
+    let mut bench = Bench::new().await;
+    bench.input(live(&["one", "two"]));
+    bench.register(key("e", 1), 1);
+    let id = bench.submit(1, JobSpec { lost_after: Some(LostAfter::Never), ..spec(&[("a", 2, &[])]) }).await;
+    bench.commit_all().await;
+    assert_eq!(bench.launches(), [(id.to_string(), 0, 0, 1)]);
+    // Its next life has more room, registers with a peer, and is asked what survived; it does not answer.
+    bench.input(Input::Registered(registration(key("e", 2), 2, "two".to_owned(), 20)));
+    bench.commit_all().await;
+    assert_eq!(bench.asked_about(), [id.to_string()]);
+    assert_eq!(bench.launches(), [(id.to_string(), 0, 1, 1)]);
+    bench.input(Input::Lost(Loss { key: key("e", 2), record: 30, on_purpose: false }));
+    bench.outputs.clear();
+    bench.input(Input::Registered(registration(key("e", 2), 2, "two".to_owned(), 40)));
+    assert_eq!(bench.launches(), [(id.to_string(), 0, 1, 1)], "the question is not about it");
+    assert_eq!(bench.asked_about(), [id.to_string()]);
+    bench.answer(&key("e", 2), Vec::new());
+    bench.wait(10).await;
+    assert_eq!(bench.launches(), [(id.to_string(), 0, 0, 2)], "what was in doubt is denied");
+}
+
+#[tokio::test]
 async fn a_session_that_goes_on_after_something_was_given_up_has_to_register() {
     let (mut bench, ids) = running(vec![own_limit()]).await;
     bench.input(Input::SessionEnded { executor: key("e", 1) });
