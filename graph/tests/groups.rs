@@ -119,7 +119,7 @@ fn change(kind: ChangeKind) -> Change {
 
 fn counted(changes: &[ChangeKind]) -> Tally {
     let mut tally = Tally::default();
-    changes.iter().for_each(|kind| tally.add(&change(*kind)));
+    changes.iter().for_each(|kind| tally.add(&change(kind.clone())));
     tally
 }
 
@@ -174,7 +174,7 @@ fn a_completion_is_seen_by_the_change_that_brings_it_and_a_new_job_opens_the_gro
 fn a_return_takes_back_exactly_what_the_end_added() {
     let tasks = TaskTally { pending: 1, successful: 20, failed: 3, cancelled: 4 };
     let took = |gpu| Spent { run_ms: 5, cpu_ms: 6, memory_mib_ms: 7, named_ms: [("gpu".to_owned(), gpu)].into() };
-    let mut tally = counted(&[ChangeKind::Submitted; 2]);
+    let mut tally = counted(&[ChangeKind::Submitted, ChangeKind::Submitted]);
     tally.add(&Change { kind: ChangeKind::Ended(JobEnd::Successful), tasks, spent: took(8) });
     let before = tally.clone();
     let second = Change { kind: ChangeKind::Ended(JobEnd::Failed), tasks, spent: took(u64::MAX - 8) };
@@ -183,7 +183,7 @@ fn a_return_takes_back_exactly_what_the_end_added() {
     tally.add(&Change { kind: ChangeKind::Returned(JobEnd::Failed), ..second });
     assert_eq!(tally, before);
     tally.add(&Change { kind: ChangeKind::Returned(JobEnd::Successful), tasks, spent: took(8) });
-    assert_eq!(tally, counted(&[ChangeKind::Submitted; 2]), "nothing of it is left");
+    assert_eq!(tally, counted(&[ChangeKind::Submitted, ChangeKind::Submitted]), "nothing of it is left");
 }
 
 #[test]
@@ -198,7 +198,7 @@ fn what_is_too_much_to_count_stays_at_the_most() {
 #[test]
 fn a_group_has_failed_enough_when_so_many_of_its_jobs_have_and_never_without_a_number() {
     let failed = ChangeKind::Ended(JobEnd::Failed);
-    let tally = counted(&[ChangeKind::Submitted, ChangeKind::Submitted, failed, failed]);
+    let tally = counted(&[ChangeKind::Submitted, ChangeKind::Submitted, failed.clone(), failed.clone()]);
     let enough: Vec<bool> = (0..4).map(|after| has_failed_enough(&tally, after)).collect();
     assert_eq!(enough, [false, true, true, false]);
     let returned = ChangeKind::Returned(JobEnd::Failed);

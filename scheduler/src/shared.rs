@@ -43,6 +43,8 @@ pub(crate) struct Shared {
     pub(crate) unreachable: Unreachable,
     /// For who asks what groups do.
     pub(crate) live: Live,
+    /// Held by who counts everything anew: one at a time.
+    pub(crate) auditing: tokio::sync::Mutex<()>,
     /// Whether this scheduler hands its jobs over and takes no new ones; see [`crate::draining`].
     pub(crate) draining: watch::Sender<bool>,
     /// It does so because it is cut off ([`crate::isolation`]), and nobody has asked for it.
@@ -104,6 +106,7 @@ impl Shared {
             pulse: Pulse::default(),
             unreachable: Unreachable::default(),
             live: Live::default(),
+            auditing: tokio::sync::Mutex::default(),
             draining: watch::channel(false).0,
             drains_by_itself: AtomicBool::new(false),
             address,

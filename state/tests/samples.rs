@@ -15,10 +15,10 @@ use muster_graph::execution::{
 };
 use muster_graph::ids::{ExecutorKey, StageIndex, TaskId};
 use muster_proto::storage::{
-    CancelMark, Content, DefinitionContent, DefinitionRecord, DefinitionRevision, ExecutorRecord, GroupCancelRecord,
-    GroupCancelsHead, GroupChange, GroupPath, GroupRecord, GroupSums, IdempotencyRecord, JanitorRecord, JobHead,
-    NamespaceRecord, OwnerRecord, SafeModeRecord, ScheduleRecord, SchedulerRecord, StageItems, StoredEdge, StoredPlan,
-    StoredSpec, StoredStage, StoredUpstream, TaskSums, UsageRecord,
+    CancelMark, Content, DefinitionContent, DefinitionRecord, DefinitionRevision, ExecutorRecord, GroupAuditRecord,
+    GroupCancelRecord, GroupCancelsHead, GroupChange, GroupPath, GroupRecord, GroupSums, IdempotencyRecord,
+    JanitorRecord, JobHead, NamespaceRecord, OwnerRecord, SafeModeRecord, ScheduleRecord, SchedulerRecord, StageItems,
+    StoredEdge, StoredPlan, StoredSpec, StoredStage, StoredUpstream, TaskSums, UsageRecord,
 };
 use muster_proto::v1;
 use muster_state::codec::blob::Chunk;
@@ -366,6 +366,7 @@ fn samples_of_every_kind_and_version_are_read_as_they_were_written() {
             completed_at_ms: 1_800_000_000_000,
             completions: 2,
         }),
+        check(&GroupAuditRecord { scheduler_id: "s1".to_owned(), at_ms: 1_800_000_000_000, corrected: 3 }),
     ];
     assert_eq!(seen, Kind::ALL, "every kind has its sample");
 }

@@ -5,9 +5,10 @@ use clap::{Args, Subcommand};
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::output::audit::Audit;
 use crate::output::store::{Recovered, Store};
 
-/// Look after the cluster: its store's state, and recovery from a backup
+/// Look after the cluster: its store's state, recovery from a backup, and a recount of what is counted
 #[derive(Debug, Args)]
 pub(crate) struct Admin {
     #[command(subcommand)]
@@ -28,6 +29,16 @@ enum What {
         #[arg(long)]
         yes: bool,
     },
+    /// Count anew what groups and finished jobs say of themselves, and list what differs
+    ///
+    /// Groups' counts are compared with all their jobs, and finished jobs' with the states of their tasks. Whichever scheduler keeps the
+    /// groups does this by itself every hour, slowly, and repairs what it finds. The exit code is 1 if something differs and was
+    /// not repaired.
+    Audit {
+        /// Put right what is wrong
+        #[arg(long)]
+        repair: bool,
+    },
 }
 
 impl Admin {
@@ -45,6 +56,14 @@ impl Admin {
                     ));
                 }
                 context.output.one(&Recovered::from(client.recover().await?))?;
+            }
+            What::Audit { repair } => {
+                let audit = Audit::from(client.audit(repair).await?);
+                let is_wrong = audit.findings_total > 0 && !repair;
+                context.output.one(&audit)?;
+                if is_wrong {
+                    return Ok(Exit::Failed);
+                }
             }
         }
         Ok(Exit::Success)

@@ -5,6 +5,7 @@
 //! Nothing here writes to standard error, and nothing else writes to standard output but logs and generated files.
 
 pub(crate) mod answers;
+pub(crate) mod audit;
 pub(crate) mod bench;
 pub(crate) mod definition;
 pub(crate) mod detail;

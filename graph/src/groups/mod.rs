@@ -15,12 +15,16 @@
 //! - A **cancel** is of one group, stays for ever, and strikes all that is in it. Nothing is marked but that group: not those around it, nor
 //!   those beside it, nor, for themselves, those in it. So it does not matter in which order a group and one in it are cancelled,
 //!   and the same again changes nothing: the first word stands.
+//! - Counts are derived. A recount that finds another number says by how much ([`Tally::correction`]), and that is added like any other
+//!   change, to that group alone.
 //! - A group may cancel itself once so many of its jobs have failed, those of the groups in it too ([`has_failed_enough`]).
 
 mod cancels;
 mod path;
+mod recount;
 mod tally;
 
 pub use cancels::{Cancel, Cancels};
 pub use path::{GROUP_DEPTH_MAX, GROUP_NAME_CHARS_MAX, GroupPath, GroupPathError};
+pub use recount::Correction;
 pub use tally::{Change, ChangeKind, GroupState, JobEnd, Spent, Sums, Tally, TaskTally, has_failed_enough, shown};

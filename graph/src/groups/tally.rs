@@ -8,6 +8,8 @@
 
 use std::collections::BTreeMap;
 
+use super::path::GroupPath;
+use super::recount::Correction;
 use crate::ids::Millis;
 use crate::spec::Resources;
 
@@ -76,8 +78,8 @@ pub struct Change {
     pub spent: Spent,
 }
 
-/// What happened to a job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What happened to a job, or was found out about a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChangeKind {
     /// It was accepted.
     Submitted,
@@ -85,6 +87,8 @@ pub enum ChangeKind {
     Ended(JobEnd),
     /// It had ended so, and is active again: its end is taken back.
     Returned(JobEnd),
+    /// A recount found that this very group counts so much too little, or too much. Those around it are none of its business.
+    Corrected(Correction),
 }
 
 /// Puts a number to another one, or takes it away.
@@ -126,6 +130,14 @@ fn cut(number: u128) -> u64 {
     u64::try_from(number).unwrap_or(u64::MAX)
 }
 
+impl Change {
+    /// The groups of which it tells something, if the one that it names is `path`: that one and those around it.
+    pub fn concerns<'a>(&self, path: &'a GroupPath) -> impl Iterator<Item = &'a str> {
+        let only_itself = matches!(self.kind, ChangeKind::Corrected(_));
+        path.outwards().take(if only_itself { 1 } else { usize::MAX })
+    }
+}
+
 impl TaskTally {
     fn join(&mut self, other: &Self, way: Way) {
         self.pending = way(self.pending, other.pending);
@@ -138,10 +150,11 @@ impl TaskTally {
 impl Tally {
     /// Takes a change in. Numbers saturate; a return takes back exactly what the end before it added.
     pub fn add(&mut self, change: &Change) {
-        match change.kind {
+        match &change.kind {
             ChangeKind::Submitted => self.submitted = self.submitted.saturating_add(1),
-            ChangeKind::Ended(end) => self.count(end, change, u64::saturating_add),
-            ChangeKind::Returned(end) => self.count(end, change, u64::saturating_sub),
+            ChangeKind::Ended(end) => self.count(*end, change, u64::saturating_add),
+            ChangeKind::Returned(end) => self.count(*end, change, u64::saturating_sub),
+            ChangeKind::Corrected(correction) => self.correct(correction),
         }
     }
 

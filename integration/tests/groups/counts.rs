@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use muster_graph::groups::GroupPath;
+use muster_proto::storage::{GroupSums, JobHead};
+use muster_state::{Keyspace, StateBackend as _, codec, keys};
 
 use super::*;
 
@@ -104,4 +106,60 @@ async fn counts_equal_a_recount_through_the_deaths_of_their_keepers() {
         }
     }
     assert_eq!(all(&both).await, recount);
+    let audit = both.audit(false).await.unwrap();
+    assert_eq!((audit.findings.as_slice(), audit.jobs), ([].as_slice(), recount[""].iter().sum()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_audit_recounts_says_what_differs_and_repairs_it() {
+    let cluster = Cluster::start().await;
+    cluster.create(&["a", "a/b"]).await;
+    let job = cluster.submit("a/b", "true").await;
+    is_over(&cluster.clients[0], job).await;
+    let live = cluster.submit("a", &format!("gate=end; {WAITS}")).await;
+    cluster.world.started("work", 1).await;
+    let shown = all(&cluster.clients[0]).await;
+    let client = &cluster.clients[1];
+    eventually("what was changed is added up", 30, async || {
+        let waiting = cluster.store().get_from_prefix(Keyspace::GroupCounts, keys::GROUP_CHANGES).await.unwrap();
+        waiting.entries.is_empty().then_some(())
+    })
+    .await;
+    // A group loses its counts, one never had any, and a job says something else than its tasks.
+    let store = cluster.store();
+    assert!(store.delete(&keys::group_sums("default", "a")).await.unwrap());
+    let (sums, head) = (keys::group_sums("default", "a/b"), keys::completed_job(job));
+    let stored = store.get(&sums).await.unwrap().unwrap();
+    let mut wrong: GroupSums = codec::decode(&sums, &stored.value).unwrap();
+    (wrong.submitted, wrong.failed) = (7, 2);
+    store.put(sums, codec::encode(&wrong).unwrap()).await.unwrap();
+    let stored = store.get(&head).await.unwrap().unwrap();
+    let mut other: JobHead = codec::decode(&head, &stored.value).unwrap();
+    other.tasks = Some(v1::Counts { failed: 1, ..v1::Counts::default() });
+    store.put(head, codec::encode(&other).unwrap()).await.unwrap();
+
+    let looked = client.audit(false).await.unwrap();
+    assert_eq!((looked.jobs, looked.groups, looked.repaired), (2, 3, 0));
+    let differs = |group: &str, job_id: &str, what: &str, shown: u64, counted: u64| {
+        let found = |found: &v1::AuditFinding| {
+            (found.group.as_str(), found.job_id.as_str(), found.what.as_str()) == (group, job_id, what)
+                && (found.shown, found.counted) == (shown, counted)
+        };
+        assert!(looked.findings.iter().any(found), "{group} {job_id} {what}: {:?}", looked.findings);
+    };
+    differs("a", "", "submitted", 0, 2);
+    differs("a/b", "", "submitted", 7, 1);
+    differs("a/b", "", "failed", 2, 0);
+    differs("", &job.to_string(), "tasks.successful", 0, 1);
+    assert_ne!(all(client).await, shown);
+
+    assert!(client.audit(true).await.unwrap().repaired >= 3);
+    for client in &cluster.clients {
+        assert_eq!(all(client).await, shown);
+    }
+    cluster.world.open("end");
+    is_over(client, live).await;
+    assert_eq!(jobs(&cluster.complete("").await), [0, 2, 0, 0]);
+    let again = client.audit(true).await.unwrap();
+    assert_eq!((again.findings, again.repaired), (Vec::new(), 0));
 }

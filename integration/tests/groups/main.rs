@@ -42,6 +42,11 @@ impl Cluster {
         Self { world, etcd, schedulers: vec![one, two], _executor: executor, clients }
     }
 
+    /// The store, as schedulers see it.
+    fn store(&self) -> muster_state::Etcd {
+        self.etcd.store("default")
+    }
+
     async fn create(&self, paths: &[&str]) {
         for path in paths {
             self.clients[0].create_group(group(path, v1::GroupSpec::default())).await.unwrap();

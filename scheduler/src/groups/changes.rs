@@ -1,6 +1,6 @@
 //! What one transaction of a job changes for the groups that it is in.
 
-use muster_graph::groups::{self, ChangeKind, JobEnd, TaskTally};
+use muster_graph::groups::{self, ChangeKind, Correction, JobEnd, TaskTally};
 use muster_graph::ids::JobId;
 use muster_proto::storage::{GroupChange, JobHead};
 use muster_proto::v1;
@@ -47,8 +47,25 @@ fn end_of(head: &JobHead) -> GroupChange {
     }
 }
 
+/// All that a job, as its head tells of it, has changed for its groups so far.
+pub(crate) fn of_job(head: &JobHead) -> impl Iterator<Item = groups::Change> {
+    let accepted = GroupChange { submitted: 1, ..GroupChange::default() };
+    // Of one that is not over that is no change.
+    [accepted, end_of(head)].into_iter().filter_map(read).map(|(_, change)| change)
+}
+
+/// What a recount found of a group.
+pub(crate) fn corrected(group: &str, correction: Correction) -> GroupChange {
+    GroupChange { group: group.to_owned(), correction: correction.by, ..GroupChange::default() }
+}
+
 /// What a stored change means, and for which group. `None`: nothing that this version knows.
 pub(crate) fn read(change: GroupChange) -> Option<(String, groups::Change)> {
+    if !change.correction.is_empty() {
+        let kind = ChangeKind::Corrected(Correction { by: change.correction });
+        let (tasks, spent) = (TaskTally::default(), groups::Spent::default());
+        return Some((change.group, groups::Change { kind, tasks, spent }));
+    }
     let end = match (change.successful, change.failed, change.cancelled) {
         (1 | -1, 0, 0) => Some(JobEnd::Successful),
         (0, 1 | -1, 0) => Some(JobEnd::Failed),

@@ -22,7 +22,7 @@ use muster_state::{
 };
 use tokio::time::Instant;
 
-use super::{cancels, changes, views};
+use super::{audit, cancels, changes, views};
 use crate::load::send_until_known;
 use crate::shared::Shared;
 
@@ -53,6 +53,7 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
                 tracing::info!("this scheduler keeps the groups");
                 tokio::select! {
                     () = work(&shared, lock.guard()) => {}
+                    () = audit::keep(&shared) => {}
                     () = session.lost() => {}
                 }
                 tracing::info!("another scheduler keeps the groups now");
@@ -177,7 +178,7 @@ impl<'a> Keeper<'a> {
     async fn take(&mut self, mut waiting: VecDeque<Entry>) -> Result<(), End> {
         let mut batch = Batch::default();
         while let Some(entry) = waiting.pop_front() {
-            let Some((namespace, _)) = keys::group_change_of(&entry.name) else { continue };
+            let Some(namespace) = keys::group_change_of(&entry.name) else { continue };
             if !self.unreadable.contains(namespace) {
                 self.add(&mut batch, namespace, &entry).await.map_err(|end| match end {
                     End::Store(error @ (Error::Record { .. } | Error::Fatal(_))) => {
@@ -205,7 +206,7 @@ impl<'a> Keeper<'a> {
             }
         };
         let now = self.shared.now();
-        for around in path.outwards() {
+        for around in change.concerns(&path) {
             let name = (namespace.to_owned(), around.to_owned());
             let (mut sums, revision) = match batch.changed.get(&name) {
                 Some(known) => known.clone(),

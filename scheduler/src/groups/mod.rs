@@ -8,9 +8,11 @@
 //! - What a job changes for the groups around it is written in the very transaction that changes the job ([`changes`]), under a name of its
 //!   own: jobs of one group never meet. One [`keeper`] at a time adds it up, in the order of the store's revisions, and so sees each
 //!   completion once.
+//! - Nothing is decided by what was counted but the end of a group and how many failures it bears. An [`audit`] counts anew, and corrects.
 //! - What is shown is exact as of one revision: what is added up, and what is not yet ([`views`]). Tasks of live jobs are as their heads
 //!   tell, which is at most about a second old.
 
+pub(crate) mod audit;
 pub(crate) mod cancels;
 pub(crate) mod changes;
 mod entrance;

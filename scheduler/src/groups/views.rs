@@ -100,7 +100,7 @@ impl Tree {
         for entry in waiting {
             let Some((group, change)) = changes::decode(&entry.name, &entry.value)? else { continue };
             let Ok(group) = group.parse::<GroupPath>() else { continue };
-            for around in group.outwards() {
+            for around in change.concerns(&group) {
                 if self.records.contains_key(&around.parse().unwrap_or_default()) {
                     // When exactly it was complete, the keeper will say.
                     self.sums.entry(around.to_owned()).or_default().add(&change, now);

@@ -1,4 +1,6 @@
-//! What those who run the cluster ask: how the store is, and to take a restored one on.
+//! What those who run the cluster ask: how the store is, to take a restored one on, and to count anew.
+
+use std::time::Duration;
 
 use muster_proto::storage::JanitorRecord;
 use muster_proto::v1;
@@ -8,6 +10,7 @@ use tonic::{Request, Response, Status};
 
 use super::Api;
 use crate::accept::store;
+use crate::groups::audit;
 use crate::{safety, store_watch};
 
 #[tonic::async_trait]
@@ -37,6 +40,11 @@ impl Admin for Api {
     async fn recover(&self, _request: Request<v1::RecoverRequest>) -> Result<Response<v1::RecoverResponse>, Status> {
         let (epoch, safe_mode) = safety::recover(&self.shared).await.map_err(store)?;
         Ok(Response::new(v1::RecoverResponse { epoch, safe_mode }))
+    }
+
+    async fn audit(&self, request: Request<v1::AuditRequest>) -> Result<Response<v1::AuditResponse>, Status> {
+        let repair = request.into_inner().repair;
+        Ok(Response::new(audit::run(&self.shared, repair, Duration::ZERO).await?))
     }
 }
 

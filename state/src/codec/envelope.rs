@@ -97,11 +97,13 @@ pub enum Kind {
     GroupChange = 32,
     /// `storage.GroupSums`.
     GroupSums = 33,
+    /// `storage.GroupAuditRecord`.
+    GroupAudit = 34,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::JobHead,
         Self::Scheduler,
         Self::Executor,
@@ -130,6 +132,7 @@ impl Kind {
         Self::GroupCancelsHead,
         Self::GroupChange,
         Self::GroupSums,
+        Self::GroupAudit,
     ];
 
     /// For messages.
@@ -164,6 +167,7 @@ impl Kind {
             Self::GroupCancelsHead => "head of group cancels",
             Self::GroupChange => "group change",
             Self::GroupSums => "group sums",
+            Self::GroupAudit => "record of a recount of groups",
         }
     }
 

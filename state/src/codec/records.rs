@@ -128,6 +128,7 @@ protobuf_record! {
     storage::GroupCancelsHead => GroupCancelsHead;
     storage::GroupChange => GroupChange;
     storage::GroupSums => GroupSums;
+    storage::GroupAuditRecord => GroupAudit;
 }
 
 fn head_version(head: &storage::JobHead) -> u8 {

@@ -2,8 +2,7 @@
 
 use muster_graph::ids::JobId;
 
-use super::job_of;
-use crate::{Key, Keyspace};
+use crate::{Key, Keyspace, Revision};
 
 /// A group of jobs. The root's path is empty.
 #[must_use]
@@ -91,17 +90,32 @@ pub fn group_changes_of(namespace: &str) -> String {
 /// The names of all changes that are not added up begin with this.
 pub const GROUP_CHANGES: &str = "e/";
 
-/// Namespace and job of a change, from the name of its key.
+/// The namespace of a change, from the name of its key.
 #[must_use]
-pub fn group_change_of(name: &str) -> Option<(&str, JobId)> {
-    let (namespace, rest) = name.strip_prefix(GROUP_CHANGES)?.split_once('/')?;
-    Some((namespace, job_of(rest)?))
+pub fn group_change_of(name: &str) -> Option<&str> {
+    let (namespace, _) = name.strip_prefix(GROUP_CHANGES)?.split_once('/')?;
+    Some(namespace)
+}
+
+/// What a recount as of this revision found of a group.
+#[must_use]
+pub fn group_correction(namespace: &str, path: &str, as_of: Revision) -> Key {
+    Key::new(Keyspace::GroupCounts, format!("{}audit/{as_of:016x}/{path}", group_changes_of(namespace)))
+}
+
+/// The names of all that was added up begin with this.
+pub const GROUP_SUMS: &str = "s/";
+
+/// The newest recount that corrected something.
+#[must_use]
+pub fn group_audit() -> Key {
+    Key::new(Keyspace::Meta, "group-audit")
 }
 
 /// What was added up of a group.
 #[must_use]
 pub fn group_sums(namespace: &str, path: &str) -> Key {
-    Key::new(Keyspace::GroupCounts, format!("s/{namespace}/{path}"))
+    Key::new(Keyspace::GroupCounts, format!("{GROUP_SUMS}{namespace}/{path}"))
 }
 
 /// As [`groups_within`], for what was added up.
@@ -113,7 +127,7 @@ pub fn group_sums_within(namespace: &str, path: &str) -> (String, String) {
 /// Namespace and path of what was added up, from the name of its key.
 #[must_use]
 pub fn group_sums_of(name: &str) -> Option<(&str, &str)> {
-    name.strip_prefix("s/")?.split_once('/')
+    name.strip_prefix(GROUP_SUMS)?.split_once('/')
 }
 
 fn within(kind: &str, namespace: &str, path: &str) -> (String, String) {
@@ -149,7 +163,8 @@ mod tests {
             assert_eq!(group_sums_of(&group_sums("team", path).name), Some(("team", path)));
         }
         let change = group_change("team", JobId(7), "accepted");
-        assert_eq!(group_change_of(&change.name), Some(("team", JobId(7))));
+        assert_eq!(group_change_of(&change.name), Some("team"));
+        assert_eq!(group_change_of(&group_correction("team", "a/b", 7).name), Some("team"));
         assert_eq!(group_sums_of(&change.name), None);
         assert_eq!(group_change_of(&group_sums("team", "a").name), None);
     }

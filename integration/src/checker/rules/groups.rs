@@ -160,6 +160,11 @@ impl Groups {
         }
         let mut touched: BTreeSet<Name> = BTreeSet::new();
         for (name, change) in &step.group_changes {
+            if let Some(change) = change.as_ref().filter(|change| !change.correction.is_empty()) {
+                let what =
+                    format!("an audit found the counts of group '{}' wrong: {:?}", change.group, change.correction);
+                findings.add(Rule::GroupCounts, None, None, vec![step.revision], what);
+            }
             match change {
                 Some(change) => drop(self.waiting.insert(name.clone(), change.clone())),
                 None => drop(self.waiting.remove(name)),
@@ -175,7 +180,7 @@ impl Groups {
         for name in touched {
             let mut stored = self.sums.get(&name).map(Tally::of_sums).unwrap_or_default();
             for (change_name, change) in &self.waiting {
-                let Some((namespace, _)) = keys::group_change_of(change_name) else { continue };
+                let Some(namespace) = keys::group_change_of(change_name) else { continue };
                 if outwards(namespace, &change.group).any(|around| around == name) {
                     stored.add(Tally::of_change(change), 1);
                 }
