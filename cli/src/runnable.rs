@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use muster_client::{Client, Error, Submitted, v1};
-use muster_graph::spec::{Argument, Format};
+use muster_graph::spec::{AfterJob, Argument, Format};
 
 use crate::context::Console;
 use crate::exit::Exit;
@@ -34,6 +34,12 @@ pub(crate) struct Runnable {
     /// The group that the job gets into, by its path, over the `group` of the spec or definition
     #[arg(long, value_name = "PATH")]
     group: Option<String>,
+    /// Begin only when another job has ended, beside those that the spec or definition names; may be given several times
+    ///
+    /// Its success is waited for, or with `:failure` that it fails or is cancelled, or with `:any` either. If it ends otherwise, the
+    /// job is cancelled.
+    #[arg(long, value_name = "JOB[:END]")]
+    after: Vec<AfterJob>,
 }
 
 /// What is sent to a cluster.
@@ -67,6 +73,7 @@ impl Runnable {
                     revision,
                     arguments: given.into_iter().map(|(name, text)| (name, word(text))).collect(),
                     env: self.env.iter().cloned().collect(),
+                    after_jobs: self.after_jobs().collect(),
                     group: self.group.as_deref().map(plain).unwrap_or_default().to_owned(),
                     ..Default::default()
                 })))
@@ -79,12 +86,17 @@ impl Runnable {
                 let arguments = given.into_iter().map(|(name, text)| (name, Argument::Word(text))).collect();
                 let spec = SpecFile::open(&self.what)?.read_with(&arguments, self.env.clone(), color)?;
                 let mut spec: v1::JobSpec = (&spec).into();
+                spec.after_jobs.extend(self.after_jobs());
                 if let Some(group) = &self.group {
                     spec.group = plain(group).to_owned();
                 }
                 Ok(Work::Spec(Box::new(spec)))
             }
         }
+    }
+
+    fn after_jobs(&self) -> impl Iterator<Item = v1::AfterJob> {
+        self.after.iter().map(v1::AfterJob::from)
     }
 
     /// Makes it fit for a cluster that is there for this one job: such a cluster has no definitions, and no groups to get into.
@@ -96,6 +108,11 @@ impl Runnable {
                 request.name
             ))
             .help(format!("name a spec .yaml, .toml or .json; or {CLUSTER}"))),
+            Work::Spec(spec) if !spec.after_jobs.is_empty() => {
+                let job = spec.after_jobs.first().map(|after| after.job_id.as_str()).unwrap_or_default();
+                Err(Failure::usage(format!("there is no cluster that could have the job {job}, which is waited for"))
+                    .help(CLUSTER))
+            }
             Work::Spec(spec) if spec.group.is_empty() => Ok(()),
             Work::Spec(spec) if self.group.is_some() => {
                 Err(Failure::usage(format!("--group: there is no cluster that could have the group {}", spec.group))

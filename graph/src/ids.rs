@@ -16,7 +16,7 @@ pub struct JobId(pub u64);
 /// Crockford's alphabet: no i, l, o or u.
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 /// 13 × 5 bits hold 64.
-const JOB_ID_LEN: usize = 13;
+pub(crate) const JOB_ID_LEN: usize = 13;
 /// Random bits below the time.
 const RANDOM_BITS: u32 = 22;
 

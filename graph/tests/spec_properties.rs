@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use muster_graph::plan::Plan;
-use muster_graph::spec::{Format, JobSpec, NoFiles, Problems, check, read};
+use muster_graph::spec::{Format, JobSpec, NoFiles, NoLibrary, Problems, Work, check, expand, read};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
@@ -26,7 +26,15 @@ fn holds(text: &str, format: Format) -> Result<(), TestCaseError> {
     match first {
         Ok(spec) => {
             prop_assert_eq!(check(&spec), vec![], "what was read must pass the rules");
-            prop_assert!(Plan::compile(&spec, |_| String::new()).is_ok(), "what passes the rules must compile");
+            let is_alone = spec.takes.is_empty() && !spec.stages.iter().any(|stage| matches!(stage.work, Work::Job(_)));
+            match expand(spec, &NoLibrary) {
+                Ok(expanded) => {
+                    let plan = Plan::compile(&expanded.spec, |_| String::new());
+                    prop_assert!(plan.is_ok(), "what passes the rules must compile");
+                }
+                // What they refer to is not there, or does not fit.
+                Err(problems) => prop_assert!(!is_alone, "{:?}", problems),
+            }
         }
         Err(problems) => {
             prop_assert!(!problems.0.is_empty());

@@ -12,6 +12,7 @@ use muster_state::{Entry, Guard, Op, SessionId, Txn, TxnOutcome, keys};
 use prost::Message as _;
 use tonic::Status;
 
+use crate::after;
 use crate::definitions::{self, Root, Shelf};
 use crate::engine::{Engine, Identity, Input};
 use crate::groups::{self, Entrance, cancels::GroupCancels};
@@ -137,7 +138,7 @@ pub(crate) async fn accept(shared: &Arc<Shared>, submission: Submission) -> Resu
     check_room(shared, task_total).await?;
     let (namespace, name, labels, priority) =
         (job.namespace.clone(), job.name.clone(), job.labels.clone(), job.priority);
-    let group = groups::path(&job.group)?;
+    let (group, after) = (groups::path(&job.group)?, job.after_jobs.clone());
     let (stored, items, bytes, request_digest) = crate::blocking::run(move || {
         let (stored, items) = blob::take_apart(job);
         let request_digest = request_digest.unwrap_or_else(|| blob::digest(&stored.encode_to_vec()));
@@ -159,6 +160,7 @@ pub(crate) async fn accept(shared: &Arc<Shared>, submission: Submission) -> Resu
         if let Some(accepted) = known(shared, &namespace, &key, &request_digest).await? {
             return Ok(accepted);
         }
+        after::check(&*shared.options.state, &namespace, &after).await?;
         check_quota(shared, &namespace).await?;
         let cancels = groups::cancels::current(shared, &namespace).await?;
         groups::check_open(&namespace, &group, &cancels)?;

@@ -8,6 +8,7 @@ pub mod placement;
 
 mod absence;
 mod accept;
+mod after;
 mod balance;
 mod blocking;
 mod claims;

@@ -6,7 +6,7 @@ use muster_graph::execution::ExecutionGraph;
 use muster_graph::ids::JobId;
 use muster_graph::plan::Plan;
 use muster_graph::spec::JobSpec;
-use muster_proto::{blob, storage, v1};
+use muster_proto::{blob, convert, storage, v1};
 use muster_state::codec::{self, blob::Blob};
 use muster_state::{
     Entry, Error, Guard, Key, Keyspace, Op, Revision, Scan, SessionId, StateBackend, TXN_BYTES_MAX, TXN_OPS_MAX, Txn,
@@ -177,6 +177,7 @@ pub(crate) async fn owned(state: &dyn StateBackend, id: JobId, session: &Session
         cursor,
         with_first_commit: Vec::new(),
         fresh: false,
+        after: Vec::new(),
         group,
         cancel_mark: stored.cancel_mark,
         retry: None,
@@ -194,6 +195,8 @@ pub(crate) async fn plan(
     (token, head_revision): (Revision, Revision),
 ) -> Result<Loaded, LoadError> {
     // Large jobs take long enough to be in the way of everything else on this thread.
+    let after = stored.spec.as_ref().map(|spec| spec.after_jobs.clone()).unwrap_or_default();
+    let after = convert::after_jobs(after, "after_jobs").map_err(damaged)?;
     let (plan, works) = crate::blocking::run(move || compile(stored))
         .await
         .map_err(|error| damaged(format!("planning ended early: {error}")))??;
@@ -228,6 +231,7 @@ pub(crate) async fn plan(
         cursor,
         with_first_commit,
         fresh: true,
+        after,
         group,
         cancel_mark: None,
         retry: None,

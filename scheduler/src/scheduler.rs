@@ -17,8 +17,8 @@ use crate::options::Options;
 use crate::shared::{Presence, Shared};
 use crate::shell::{EngineHandle, Shell};
 use crate::{
-    demand, draining, groups, isolation, janitor, membership, ownership, requests, safety, schedules, self_fencing,
-    services, store_watch, usage,
+    after, demand, draining, groups, isolation, janitor, membership, ownership, requests, safety, schedules,
+    self_fencing, services, store_watch, usage,
 };
 
 /// A scheduler could not start, or ended early.
@@ -188,6 +188,7 @@ impl Running {
         let mut requests = tokio::spawn(requests::follow(Arc::clone(&shared)));
         let mut cancels = tokio::spawn(groups::cancels::follow(Arc::clone(&shared)));
         let mut counting = tokio::spawn(groups::keeper::keep(Arc::clone(&shared)));
+        let mut ends = tokio::spawn(after::follow(Arc::clone(&shared)));
         let mut fencing = tokio::spawn(self_fencing::keep(Arc::clone(&shared)));
         let mut isolation = tokio::spawn(isolation::keep(Arc::clone(&shared)));
         let mut draining = tokio::spawn(draining::keep_giving(Arc::clone(&shared)));
@@ -215,6 +216,7 @@ impl Running {
             _ = &mut requests => Err(Error::Ended("the watch of requests")),
             _ = &mut cancels => Err(Error::Ended("the watch of the groups' cancels")),
             _ = &mut counting => Err(Error::Ended("the keeper of the groups")),
+            _ = &mut ends => Err(Error::Ended("the watch of the jobs that others wait for")),
             _ = &mut fencing => Err(Error::Ended("the watch of the engine's pulse")),
             _ = &mut isolation => Err(Error::Ended("the watch of the ways to executors")),
             _ = &mut draining => Err(Error::Ended("the drain")),
@@ -242,6 +244,7 @@ impl Running {
             requests,
             cancels,
             counting,
+            ends,
             fencing,
             isolation,
             draining,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use dashmap::{DashMap, DashSet};
 use muster_graph::ids::{JobId, Millis};
 use muster_state::Session;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 #[cfg(test)]
 use {crate::membership, crate::shell::Inputs, muster_state::StateBackend};
 
@@ -43,6 +43,8 @@ pub(crate) struct Shared {
     pub(crate) unreachable: Unreachable,
     /// For who asks what groups do.
     pub(crate) live: Live,
+    /// Notified when a job here begins to wait for others.
+    pub(crate) awaited: Notify,
     /// Held by who counts everything anew: one at a time.
     pub(crate) auditing: tokio::sync::Mutex<()>,
     /// Whether this scheduler hands its jobs over and takes no new ones; see [`crate::draining`].
@@ -106,6 +108,7 @@ impl Shared {
             pulse: Pulse::default(),
             unreachable: Unreachable::default(),
             live: Live::default(),
+            awaited: Notify::new(),
             auditing: tokio::sync::Mutex::default(),
             draining: watch::channel(false).0,
             drains_by_itself: AtomicBool::new(false),

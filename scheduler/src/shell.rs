@@ -238,6 +238,11 @@ impl Shell {
                     crate::ownership::read_again(shared, job).await;
                 });
             }
+            Output::LookAtEnds { jobs } => {
+                self.shared.awaited.notify_one();
+                let shared = Arc::clone(&self.shared);
+                self.tasks.spawn(async move { crate::after::look_at(&shared, &jobs).await });
+            }
             Output::TellAway { executor } => {
                 let shared = Arc::clone(&self.shared);
                 self.tasks.spawn(async move { crate::absence::tell_away(&shared, &executor).await });

@@ -236,6 +236,10 @@ fn samples_of_every_kind_and_version_are_read_as_they_were_written() {
         seen_as: vec!["report".to_owned(), "text".to_owned()],
     });
     assert_eq!((check(&nested_spec), check(&nested_plan)), (Kind::JobSpec, Kind::JobPlan), "versions of their own");
+    let mut waiting_spec = nested_spec.clone();
+    let after = v1::AfterJob { job_id: "0thx2ck81tp2v".to_owned(), end: v1::AwaitedEnd::Any.into() };
+    waiting_spec.spec.as_mut().unwrap().after_jobs = vec![after];
+    assert_eq!(check(&waiting_spec), Kind::JobSpec, "a version of its own");
     let mut grouped_spec = nested_spec.clone();
     grouped_spec.spec.as_mut().unwrap().group = "nightly/2026".to_owned();
     let spent = v1::Spent {

@@ -241,6 +241,7 @@ fn kind(kind: v1::ReasonKind) -> &'static str {
         v1::ReasonKind::Unspecified => "unknown",
         v1::ReasonKind::CancelRequested => "cancel_requested",
         v1::ReasonKind::TimeUp => "time_up",
+        v1::ReasonKind::AfterJob => "after_job",
         v1::ReasonKind::Moving => "moving",
         v1::ReasonKind::StoreFull => "store_full",
         v1::ReasonKind::StoreSilent => "store_silent",

@@ -7,11 +7,12 @@
 use serde_json::{Value, json};
 
 use super::limits::{
-    CPU_MILLI_MAX, LABELS_MAX, NAMED_RESOURCE_COUNT_MAX, NAMESPACE_CHARS_MAX, PARAMS_MAX, PREFERENCE_WEIGHT_MAX,
-    STAGES_MAX, TASKS_PER_JOB_MAX, TASKS_PER_STAGE_MAX,
+    AFTER_JOBS_MAX, CPU_MILLI_MAX, LABELS_MAX, NAMED_RESOURCE_COUNT_MAX, NAMESPACE_CHARS_MAX, PARAMS_MAX,
+    PREFERENCE_WEIGHT_MAX, STAGES_MAX, TASKS_PER_JOB_MAX, TASKS_PER_STAGE_MAX,
 };
 use super::params::TYPES;
 use crate::groups::{GROUP_DEPTH_MAX, GROUP_NAME_CHARS_MAX};
+use crate::ids::JOB_ID_LEN;
 
 /// A key, what it is for, and the shape of its value.
 pub(super) struct Key {
@@ -38,6 +39,15 @@ pub(super) const JOB_ALONE: &[Key] = &[
             let name = format!("[A-Za-z0-9][A-Za-z0-9._-]{{0,{}}}", GROUP_NAME_CHARS_MAX - 1);
             let pattern = format!("^/?({name}(/{name}){{0,{}}})?$", GROUP_DEPTH_MAX - 1);
             json!({"type": "string", "pattern": pattern})
+        },
+    },
+    Key {
+        name: "after_jobs",
+        about: "Jobs that have to end before it begins: ID, which means success, ID:failure or ID:any. If one ends otherwise, this one is \
+                cancelled.",
+        shape: || {
+            let pattern = format!("^[0-9A-Za-z]{{{JOB_ID_LEN}}}(:(success|failure|any))?$");
+            json!({"type": "array", "items": {"type": ["string", "number"], "pattern": pattern}, "maxItems": AFTER_JOBS_MAX})
         },
     },
     Key {

@@ -18,6 +18,8 @@ pub const ALIAS_BYTES_MAX: usize = 4 << 20;
 /// Problems reported at once. Whoever has more is not reading them one by one.
 pub const PROBLEMS_MAX: usize = 100;
 
+/// Jobs that a job may wait for.
+pub const AFTER_JOBS_MAX: usize = 100;
 /// Stages of a job: a plan of that many still compiles in well under a second.
 pub const STAGES_MAX: usize = 100_000;
 /// Tasks of a stage: the design's largest job.

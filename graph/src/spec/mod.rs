@@ -12,6 +12,7 @@
 //! Architecture invariants: nothing panics, whatever the text; memory and depth are bounded by [`limits`]; there is no
 //! I/O; the same text always gives the same answer.
 
+mod after;
 mod check;
 mod decode;
 mod draft;
@@ -37,6 +38,7 @@ mod template;
 
 use std::path::Path;
 
+pub use after::{AfterJob, AwaitedEnd, NotAfterJob};
 pub(crate) use check::{Edge as SpecEdge, Names};
 pub use check::{check, check_expanded, is_namespace};
 pub use draft::{Draft, Files, ForEach, NoFiles};

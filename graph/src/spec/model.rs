@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::after::AfterJob;
 use super::placement::Placement;
 
 /// One immutable job.
@@ -14,6 +15,8 @@ pub struct JobSpec {
     pub namespace: String,
     /// The path of the group that it is in, as [`GroupPath::as_str`](crate::groups::GroupPath::as_str) has it; empty: the root.
     pub group: String,
+    /// Jobs whose ends it waits for before anything of it begins.
+    pub after_jobs: Vec<AfterJob>,
     /// Free to use.
     pub labels: BTreeMap<String, String>,
     /// Higher goes first inside a namespace; a point is worth an hour of waiting.

@@ -11,6 +11,7 @@ pub use attempts::{
 };
 pub use nested::{argument, gate, to_argument};
 pub use placement::{placement, to_placement};
+pub use spec::after_jobs;
 
 use muster_graph::ids::JobId;
 

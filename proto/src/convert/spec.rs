@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use muster_graph::groups::{GroupPath, GroupPathError};
+use muster_graph::ids::NotAJobId;
 use muster_graph::spec;
 
 use super::nested::{self, outputs, to_outputs};
@@ -23,6 +24,7 @@ impl From<&spec::JobSpec> for v1::JobSpec {
             name: job.name.clone(),
             namespace: job.namespace.clone(),
             group: job.group.clone(),
+            after_jobs: job.after_jobs.iter().map(v1::AfterJob::from).collect(),
             labels: job.labels.clone(),
             priority: job.priority,
             env: job.env.clone(),
@@ -177,6 +179,36 @@ fn group(path: &str) -> Result<String, Invalid> {
     Ok(path.as_str().to_owned())
 }
 
+impl From<&spec::AfterJob> for v1::AfterJob {
+    fn from(after: &spec::AfterJob) -> Self {
+        let end = match after.end {
+            spec::AwaitedEnd::Success => v1::AwaitedEnd::Success,
+            spec::AwaitedEnd::Failure => v1::AwaitedEnd::Failure,
+            spec::AwaitedEnd::Any => v1::AwaitedEnd::Any,
+        };
+        Self { job_id: after.job.to_string(), end: end.into() }
+    }
+}
+
+/// Jobs that are waited for, as they stand in a field.
+///
+/// # Errors
+/// One of them is none, or an end is unknown to this version.
+pub fn after_jobs(jobs: Vec<v1::AfterJob>, field: &str) -> Result<Vec<spec::AfterJob>, Invalid> {
+    let read = |(place, after): (usize, v1::AfterJob)| {
+        let wrong = |part: &str, why: String| Invalid::new(format!("{field}[{place}].{part}"), why);
+        let end = match v1::AwaitedEnd::try_from(after.end) {
+            Ok(v1::AwaitedEnd::Unspecified | v1::AwaitedEnd::Success) => spec::AwaitedEnd::Success,
+            Ok(v1::AwaitedEnd::Failure) => spec::AwaitedEnd::Failure,
+            Ok(v1::AwaitedEnd::Any) => spec::AwaitedEnd::Any,
+            Err(_) => return Err(wrong("end", format!("{} is unknown to this version", after.end))),
+        };
+        let job = after.job_id.parse().map_err(|error: NotAJobId| wrong("job_id", error.to_string()))?;
+        Ok(spec::AfterJob { job, end })
+    };
+    jobs.into_iter().enumerate().map(read).collect()
+}
+
 impl TryFrom<v1::JobSpec> for spec::JobSpec {
     type Error = Invalid;
 
@@ -185,6 +217,7 @@ impl TryFrom<v1::JobSpec> for spec::JobSpec {
             name: job.name,
             namespace: if job.namespace.is_empty() { "default".to_owned() } else { job.namespace },
             group: group(&job.group)?,
+            after_jobs: after_jobs(job.after_jobs, "after_jobs")?,
             labels: job.labels,
             priority: job.priority,
             env: job.env,

@@ -92,6 +92,9 @@ async fn job(
     job.name.clone_from(&message.name);
     job.namespace = message.namespace;
     job.env.extend(message.env);
+    let after = convert::after_jobs(message.after_jobs, "after_jobs");
+    job.after_jobs
+        .extend(after.map_err(|invalid| Status::invalid_argument(format!("{}: {}", invalid.field, invalid.message)))?);
     if !message.group.is_empty() {
         groups::path(&message.group)?.as_str().clone_into(&mut job.group);
     }

@@ -4,7 +4,7 @@ use muster_graph::execution::Event;
 use muster_graph::ids::{JobId, Millis};
 use muster_state::Revision;
 
-use super::{Engine, Job, Loaded, Output, first_attempt_of};
+use super::{Engine, Identity, Job, Link, Loaded, Output, first_attempt_of};
 use crate::fairness::Use;
 
 impl Engine {
@@ -31,7 +31,7 @@ impl Engine {
         self.tasks += u64::from(job.graph.counts().total());
         self.jobs.insert(id, job);
         if fresh {
-            self.apply(id, Event::Submitted, now);
+            self.begin_in_time(id, now);
         } else if let Some(job) = self.jobs.get_mut(&id) {
             job.graph.go_on_by_another_clock(now);
         }
@@ -116,5 +116,26 @@ impl Engine {
         if let Some((_, consequences)) = job.in_flight {
             self.abandon(consequences);
         }
+    }
+
+    /// Goes on under a new session, to which no job belongs yet. In a new epoch, without executors either: revisions of before mean
+    /// nothing in it, so what is known of them has to be told anew.
+    pub fn take_identity(&mut self, identity: Identity, now: Millis) {
+        self.drop_all_jobs("this scheduler has a new session");
+        // The store may have been restored to before them.
+        self.group_cancels.clear();
+        if identity.epoch != self.identity.epoch {
+            for executor in std::mem::take(&mut self.executors).into_values() {
+                if executor.linked.is_some() {
+                    self.outputs.push(Output::Disconnect { executor: executor.key });
+                }
+            }
+        }
+        // Whoever lost its session may have been cut off from the store: what it did not see was nobody's absence.
+        for executor in self.executors.values_mut().filter(|executor| executor.link == Link::None) {
+            executor.away_since = None;
+            executor.go_away(Link::None, now);
+        }
+        self.identity = identity;
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use muster_graph::execution::{Effect, Event, ExecutionGraph, FailureNote, JobEvent};
 use muster_graph::groups::GroupPath;
 use muster_graph::ids::{Attempt, JobId, Millis, TaskId};
+use muster_graph::spec::AfterJob;
 use muster_proto::{storage, v1};
 use muster_state::{Op, Revision, SessionId};
 use tokio::sync::oneshot;
@@ -31,6 +32,8 @@ pub struct Loaded {
     pub with_first_commit: Vec<Op>,
     /// Planned just now: nothing has happened to it.
     pub fresh: bool,
+    /// Jobs that have to end before it begins; none unless it is fresh.
+    pub after: Vec<AfterJob>,
     /// The group that it is in.
     pub group: GroupPath,
     /// A cancel that was left in the store: the user's words, and the revision of the mark.
@@ -93,6 +96,8 @@ pub struct Job {
     pub(crate) namespace: Arc<str>,
     /// The group that it is in.
     pub(crate) group: GroupPath,
+    /// Jobs whose ends it waits for: as long as there are some, it has not begun.
+    pub(crate) after: Vec<AfterJob>,
     /// What its namespace's queue knows of it.
     pub(super) standing: Use,
     /// The peer that it is to be handed over to.
@@ -110,7 +115,7 @@ pub struct Job {
 
 impl Job {
     pub(crate) fn new(loaded: Loaded, namespace: Arc<str>, now: Millis) -> Self {
-        let Loaded { id, head, graph, cursor, with_first_commit, group, .. } = loaded;
+        let Loaded { id, head, graph, cursor, with_first_commit, group, after, .. } = loaded;
         Self {
             id,
             head,
@@ -123,6 +128,7 @@ impl Job {
             timer: None,
             namespace,
             group,
+            after,
             standing: Use::default(),
             places_revision: 0,
             places_told_anew: 0,
@@ -137,6 +143,11 @@ impl Job {
     pub(crate) fn apply(&mut self, event: Event, now: Millis) -> u64 {
         let mut ignored = 0;
         let before = self.waiting.effects.len();
+        if matches!(event, Event::CancelRequested { .. }) && !self.after.is_empty() {
+            // It waits no more, and begins to end: what always runs runs now.
+            self.after.clear();
+            self.graph.apply(Event::Submitted, now, &mut self.waiting.effects);
+        }
         self.graph.apply(event, now, &mut self.waiting.effects);
         // Nothing has to be committed before it may be said that nothing happened.
         let mut at = before;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use muster_graph::groups::JobEnd;
 use muster_graph::ids::{Attempt, ExecutorKey, JobId, TaskId};
 use muster_proto::v1;
 use muster_state::Revision;
@@ -32,6 +33,10 @@ pub enum Input {
         /// The store's revision at which they did.
         as_of: Revision,
     },
+    /// Something happened to these jobs: who waits for one of them wants to look.
+    JobsChanged(Vec<JobId>),
+    /// How jobs ended that jobs here may wait for; `None`: there is no such job.
+    JobsEnded(Vec<(JobId, Option<JobEnd>)>),
     /// An executor reports.
     Statuses {
         /// Who.
@@ -199,6 +204,11 @@ pub enum Output {
         question: u64,
         /// The jobs with our fence.
         jobs: Vec<v1::JobFence>,
+    },
+    /// Say whether these jobs have ended, which others wait for: now, and when they do.
+    LookAtEnds {
+        /// Which.
+        jobs: Vec<JobId>,
     },
     /// Read the job again from the store, if it is still ours.
     Reload {

@@ -11,6 +11,7 @@
 
 mod account;
 mod adoption;
+mod after;
 mod ahead;
 mod commit;
 mod counts;
@@ -94,6 +95,8 @@ pub struct Engine {
     dirty: BTreeSet<JobId>,
     /// Cancelled groups, by namespace; without an entry: none is known of.
     group_cancels: groups::KnownCancels,
+    /// Which jobs here wait for a job.
+    awaited: after::Awaited,
     /// Nothing has to be committed before then.
     gather_until: Option<Millis>,
     executors: BTreeMap<String, Executor>,
@@ -138,6 +141,7 @@ impl Engine {
             absences: BTreeSet::new(),
             dirty: BTreeSet::new(),
             group_cancels: groups::KnownCancels::new(),
+            awaited: after::Awaited::new(),
             gather_until: None,
             executors: BTreeMap::new(),
             live_schedulers: BTreeSet::new(),
@@ -181,6 +185,8 @@ impl Engine {
             Input::PollExpired { executor, sequence } => self.poll_expired(&executor, sequence),
             Input::CancelMarked { job, reason, mark } => self.cancel_marked(job, reason, mark, now),
             Input::GroupsCancelled { namespace, known } => self.groups_cancelled(&namespace, known, now),
+            Input::JobsChanged(jobs) => self.jobs_changed(jobs),
+            Input::JobsEnded(ends) => self.jobs_ended(&ends, now),
             Input::HandOver { jobs, to } => self.hand_over(jobs, to),
             Input::Cancel { job, reason, reply } => self.cancel(job, reason, reply, now),
             Input::Read(look) => look(self),
@@ -241,27 +247,6 @@ impl Engine {
     /// The ids of the jobs owned now.
     pub fn job_ids(&self) -> impl Iterator<Item = JobId> + '_ {
         self.jobs.keys().copied()
-    }
-
-    /// Goes on under a new session, to which no job belongs yet. In a new epoch, without executors either: revisions of before mean
-    /// nothing in it, so what is known of them has to be told anew.
-    pub fn take_identity(&mut self, identity: Identity, now: Millis) {
-        self.drop_all_jobs("this scheduler has a new session");
-        // The store may have been restored to before them.
-        self.group_cancels.clear();
-        if identity.epoch != self.identity.epoch {
-            for executor in std::mem::take(&mut self.executors).into_values() {
-                if executor.linked.is_some() {
-                    self.outputs.push(Output::Disconnect { executor: executor.key });
-                }
-            }
-        }
-        // Whoever lost its session may have been cut off from the store: what it did not see was nobody's absence.
-        for executor in self.executors.values_mut().filter(|executor| executor.link == Link::None) {
-            executor.away_since = None;
-            executor.go_away(Link::None, now);
-        }
-        self.identity = identity;
     }
 
     /// A job owned here.

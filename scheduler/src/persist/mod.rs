@@ -124,6 +124,10 @@ pub(crate) fn prepare(
     cancels: Revision,
     now: Millis,
 ) -> Option<JobCommit> {
+    if !job.after.is_empty() {
+        // It has not begun: whoever reads it has to find it as it was accepted.
+        return None;
+    }
     let commit_id = format!("{}:{}", identity.session.0, name.number);
     let delta = job.graph.take_delta();
     let id = job.id;

@@ -34,7 +34,9 @@ pub(super) const NESTED_FROM_VERSION: u8 = 4;
 /// Specs of jobs in a group: one that passed that over would make them jobs of no group, which count nowhere and go on when it is
 /// cancelled.
 pub(super) const GROUPS_FROM_VERSION: u8 = 5;
-/// Heads of such jobs. One that wrote them without their group would take them out of it.
+/// Specs of jobs that wait for others: one that passed that over would run them at once.
+pub(super) const AFTER_JOBS_FROM_VERSION: u8 = 6;
+/// Heads of jobs in a group. One that wrote them without their group would take them out of it.
 pub(super) const GROUP_HEADS_FROM_VERSION: u8 = 2;
 
 /// What a record is. Numbers are never used again.
@@ -176,7 +178,7 @@ impl Kind {
     pub const fn version(self) -> u8 {
         match self {
             Self::JobHead => GROUP_HEADS_FROM_VERSION,
-            Self::JobSpec => GROUPS_FROM_VERSION,
+            Self::JobSpec => AFTER_JOBS_FROM_VERSION,
             Self::JobPlan => NESTED_FROM_VERSION,
             _ => FIRST_VERSION,
         }

@@ -10,8 +10,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::envelope::{
-    FIRST_VERSION, GROUP_HEADS_FROM_VERSION, GROUPS_FROM_VERSION, MAX_RUNNING_FROM_VERSION, NESTED_FROM_VERSION,
-    PLACEMENT_FROM_VERSION,
+    AFTER_JOBS_FROM_VERSION, FIRST_VERSION, GROUP_HEADS_FROM_VERSION, GROUPS_FROM_VERSION, MAX_RUNNING_FROM_VERSION,
+    NESTED_FROM_VERSION, PLACEMENT_FROM_VERSION,
 };
 use super::{Kind, RECORD_BYTES_MAX, Record};
 
@@ -137,6 +137,9 @@ fn head_version(head: &storage::JobHead) -> u8 {
 
 fn spec_version(stored: &storage::StoredSpec) -> u8 {
     let Some(spec) = &stored.spec else { return FIRST_VERSION };
+    if !spec.after_jobs.is_empty() {
+        return AFTER_JOBS_FROM_VERSION;
+    }
     if !spec.group.is_empty() {
         return GROUPS_FROM_VERSION;
     }

@@ -2,6 +2,7 @@
 
 use muster_graph::ids::JobId;
 
+use super::job_of;
 use crate::{Key, Keyspace, Revision};
 
 /// A group of jobs. The root's path is empty.
@@ -97,6 +98,13 @@ pub fn group_change_of(name: &str) -> Option<&str> {
     Some(namespace)
 }
 
+/// The job of whose transaction a change tells; `None`: it tells of something else.
+#[must_use]
+pub fn group_change_job(name: &str) -> Option<JobId> {
+    let (_, rest) = name.strip_prefix(GROUP_CHANGES)?.split_once('/')?;
+    job_of(rest)
+}
+
 /// What a recount as of this revision found of a group.
 #[must_use]
 pub fn group_correction(namespace: &str, path: &str, as_of: Revision) -> Key {
@@ -164,7 +172,9 @@ mod tests {
         }
         let change = group_change("team", JobId(7), "accepted");
         assert_eq!(group_change_of(&change.name), Some("team"));
-        assert_eq!(group_change_of(&group_correction("team", "a/b", 7).name), Some("team"));
+        assert_eq!(group_change_job(&change.name), Some(JobId(7)));
+        let correction = group_correction("team", "a/b", 7);
+        assert_eq!((group_change_of(&correction.name), group_change_job(&correction.name)), (Some("team"), None));
         assert_eq!(group_sums_of(&change.name), None);
         assert_eq!(group_change_of(&group_sums("team", "a").name), None);
     }

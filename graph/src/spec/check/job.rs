@@ -8,8 +8,8 @@ use crate::groups::GroupPath;
 use crate::schedule::TICK_VARIABLE;
 use crate::spec::finding::{FieldPath, Point, Segment, shown};
 use crate::spec::limits::{
-    ENV_BYTES_MAX, LABEL_KEY_CHARS_MAX, LABEL_VALUE_BYTES_MAX, LABELS_MAX, LOST_AFTER_MIN, NAME_CHARS_MAX,
-    NAMESPACE_CHARS_MAX, STAGES_MAX, TASKS_PER_JOB_MAX, TIMEOUT_MAX, WORD_COST_BYTES,
+    AFTER_JOBS_MAX, ENV_BYTES_MAX, LABEL_KEY_CHARS_MAX, LABEL_VALUE_BYTES_MAX, LABELS_MAX, LOST_AFTER_MIN,
+    NAME_CHARS_MAX, NAMESPACE_CHARS_MAX, STAGES_MAX, TASKS_PER_JOB_MAX, TIMEOUT_MAX, WORD_COST_BYTES,
 };
 use crate::spec::model::{JobSpec, LostAfter};
 use crate::spec::quantity::show_duration;
@@ -35,6 +35,14 @@ impl Rules {
                 at("group"),
                 error.to_string(),
                 "write a path such as nightly/2026, or leave the key out for the root",
+            );
+        }
+        let jobs = spec.after_jobs.len();
+        if jobs > AFTER_JOBS_MAX {
+            self.wrong(
+                at("after_jobs"),
+                format!("{jobs} are more than the {AFTER_JOBS_MAX} jobs that a job may wait for"),
+                "put a job without stages between: it waits for a part of them, and this one for it",
             );
         }
         self.labels(&spec.labels);

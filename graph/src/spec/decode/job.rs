@@ -3,6 +3,8 @@
 use super::fields::Fields;
 use super::{Decoded, Decoder, Deferred, Shape, Site};
 use crate::groups::GroupPath;
+use crate::ids::JobId;
+use crate::spec::after::{AfterJob, AwaitedEnd, NotAfterJob};
 use crate::spec::draft::ForEach;
 use crate::spec::finding::{FieldPath, Findings, Segment};
 use crate::spec::keys::{JOB, JOB_ALONE, STAGE};
@@ -34,6 +36,7 @@ impl Decoder {
                 name: String::new(),
                 namespace: DEFAULT_NAMESPACE.to_owned(),
                 group: String::new(),
+                after_jobs: Vec::new(),
                 labels: Default::default(),
                 priority: 0,
                 env: Default::default(),
@@ -84,6 +87,7 @@ impl Decoder {
             // What is no path stays as it was written: the rules say so.
             spec.group = group.parse::<GroupPath>().map_or(group, |path| path.as_str().to_owned());
         }
+        spec.after_jobs = self.field(fields.get("after_jobs"), "after_jobs", Self::after_jobs).unwrap_or_default();
         let labels = |decoder: &mut Self, node: &Node| decoder.texts(node, "write for example {team: search}");
         spec.labels = self.field(fields.get("labels"), "labels", labels).unwrap_or_default();
         let priority =
@@ -132,6 +136,16 @@ impl Decoder {
             return self.text(node).map(Outputs::Of);
         }
         self.texts(node, HELP).map(Outputs::Named)
+    }
+
+    fn after_jobs(&mut self, node: &Node) -> Option<Vec<AfterJob>> {
+        const HELP: &str = "write ids of jobs, each with :failure or :any behind it if not its success is waited for";
+        let nobody = || AfterJob { job: JobId(0), end: AwaitedEnd::Any };
+        self.list(node, "a list of jobs", HELP, nobody, |decoder, item| {
+            let text = decoder.text(item)?;
+            let after = text.parse().map_err(|error: NotAfterJob| decoder.wrong(item.span, error.to_string(), HELP));
+            after.ok()
+        })
     }
 
     fn lost_after(&mut self, node: &Node) -> Option<LostAfter> {

@@ -30,7 +30,7 @@ use self::held::Held;
 use self::order::Rehearsal;
 use self::words::{count_of, reason, time};
 use super::losses::is_ending;
-use super::{Engine, Job, view};
+use super::{Engine, Job, after, view};
 
 /// Stages in one answer: executors are looked at for each of them.
 pub(crate) const STAGES_MAX: usize = 100;
@@ -137,6 +137,16 @@ fn stands_still(job: &Job) -> Option<v1::Reason> {
     if let Some(successor) = &job.leaving {
         let text = format!("the job is on its way to the scheduler at {}", successor.record.address);
         return Some(reason(v1::ReasonKind::Moving, 0, text));
+    }
+    if let Some(first) = job.after.first() {
+        let listed = job.after.iter().take(words::LISTED_MAX);
+        let named: Vec<String> =
+            listed.map(|after| format!("the {} of job {}", after::in_words(after.end), after.job)).collect();
+        let more = job.after.len() - named.len();
+        let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+        let text = format!("the job waits for {}{more}", named.join(", "));
+        let remedies = vec![format!("`muster explain {}` says why that one is not over", first.job)];
+        return Some(v1::Reason { remedies, ..reason(v1::ReasonKind::AfterJob, 0, text) });
     }
     let text = "more of the job waits to be committed than may: the store does not keep up";
     job.is_full().then(|| reason(v1::ReasonKind::StoreSilent, 0, text))

@@ -1,5 +1,7 @@
 //! Jobs that are given to a peer: in what order things happen, and that nothing is lost between the two owners.
 
+use muster_graph::groups::JobEnd;
+use muster_graph::spec::{AfterJob, AwaitedEnd};
 use muster_proto::v1;
 use muster_state::{Guard, SessionId};
 
@@ -148,4 +150,23 @@ async fn a_job_is_not_given_away_of_which_something_has_landed_that_was_not_know
     let value = giver.store.get(&newest).await.unwrap().unwrap().value;
     giver.elsewhere(Op::Put { key: newest, value, session: None }).await;
     assert!(matches!(name_owner(&giver, &taker, &departing).await, TxnOutcome::Refused { .. }));
+}
+
+#[tokio::test]
+async fn a_job_that_waits_for_others_is_given_away_as_it_was_accepted_and_waits_there() {
+    let mut bench = Bench::new().await;
+    let after = AfterJob { job: JobId(7), end: AwaitedEnd::Success };
+    let id = bench.submit(1, JobSpec { after_jobs: vec![after], ..spec(&[("a", 4, &[])]) }).await;
+    bench.hand_over(id);
+    assert_eq!((bench.departed().len(), bench.commits.len()), (1, 0));
+    let stored = load::head(&*bench.store, id).await.unwrap().unwrap();
+    assert!(stored.head.plan.is_none());
+    let mut second = Bench::over(Arc::clone(&bench.store), "two").await;
+    second.register(key("e", 1), 4);
+    second.own(id).await;
+    second.load(id).await;
+    assert_eq!(second.engine.awaited(), [JobId(7)]);
+    second.input(Input::JobsEnded(vec![(JobId(7), Some(JobEnd::Successful))]));
+    second.commit_all().await;
+    assert_eq!(second.launches().len(), 4);
 }

@@ -1,6 +1,7 @@
 //! The engine, driven by inputs alone, its transactions sent to a store in memory when the test says so: between a
 //! decision and its commit a test can look at what has left, which must be nothing.
 
+mod after;
 mod ahead;
 mod cancel_marks;
 mod counts;
@@ -91,6 +92,7 @@ pub(crate) fn spec(stages: &[Stage<'_>]) -> JobSpec {
         name: "job".to_owned(),
         namespace: "default".to_owned(),
         group: String::new(),
+        after_jobs: Vec::new(),
         labels: Default::default(),
         priority: 0,
         env: Default::default(),
