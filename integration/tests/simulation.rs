@@ -21,8 +21,9 @@ const SEED_WITHIN: Duration = Duration::from_secs(240);
 /// From so many seeds on, a range must have enough of every fault.
 const ENOUGH_SEEDS: u64 = 100;
 
-/// Each kind of fault, jobs that are jobs in jobs, and tasks that read what others left, with how many of it a thousand seeds have at least.
-const FAULTS: [(&str, u64); 30] = [
+/// Each kind of fault, jobs that wait for jobs or are jobs in jobs, and tasks that read what others left, with how many of it a thousand seeds have at least.
+const FAULTS: [(&str, u64); 31] = [
+    ("after-jobs", 300),
     ("cancelled", 200),
     ("client-crashed", 500),
     ("executor-crashed", 1000),

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use muster_graph::ids::JobId;
 use muster_integration::checker::{
     self, Cancelled, Clients, Evidence, Outage, Outages, Scenario, Statistics, Submitted, Write,
 };
@@ -45,6 +46,12 @@ impl Record {
 
     pub(crate) fn submitted(&self, submitted: Submitted) {
         self.clients.lock().expect("nothing panics while holding it").submitted.push(submitted);
+    }
+
+    /// The jobs of a namespace that were accepted so far.
+    pub(crate) fn accepted_in(&self, namespace: &str) -> Vec<JobId> {
+        let clients = self.clients.lock().expect("nothing panics while holding it");
+        clients.submitted.iter().filter(|known| known.namespace == namespace).map(|known| known.job).collect()
     }
 
     pub(crate) fn cancelled(&self, cancelled: Cancelled) {

@@ -210,6 +210,9 @@ async fn follow(world: &Arc<World>, index: usize, schedulers: usize, mut wish: W
         let is_set = cluster.set_namespace(LIMITED, rules.clone()).await.is_ok();
         world.note(format_args!("rules {rules:?} {is_set}"));
     }
+    if world.odds(200) {
+        wish.spec.after_jobs = awaited(world, &wish.spec.namespace);
+    }
     let job = loop {
         // A user that crashes between the submit and its answer, and comes back with the same key.
         let patience = if world.strikes(300) {
@@ -228,6 +231,9 @@ async fn follow(world: &Arc<World>, index: usize, schedulers: usize, mut wish: W
                     spec: wish.spec.name.clone(),
                     at_us: micros(now()),
                 });
+                if !wish.spec.after_jobs.is_empty() {
+                    world.fault("after-jobs", &wish.key);
+                }
                 if has_jobs(&wish.spec) {
                     world.fault("job-in-job", &wish.key);
                 }
@@ -275,6 +281,43 @@ async fn follow(world: &Arc<World>, index: usize, schedulers: usize, mut wish: W
     let counts = view.tasks.unwrap_or_default();
     if counts.pending + counts.assigned + counts.running > 0 {
         world.complain(format_args!("job {job} is over, and yet has tasks that are not: {counts:?}"));
+    }
+    if view.state() != v1::JobState::Cancelled {
+        for after in &wish.spec.after_jobs {
+            has_waited(world, &cluster, job, after).await;
+        }
+    }
+}
+
+/// Some of the jobs that are there already.
+fn awaited(world: &World, namespace: &str) -> Vec<v1::AfterJob> {
+    let known = world.record.accepted_in(namespace);
+    let ends = [v1::AwaitedEnd::Success, v1::AwaitedEnd::Failure, v1::AwaitedEnd::Any, v1::AwaitedEnd::Any];
+    let mut awaited = Vec::new();
+    for job in known.iter().rev().take(2) {
+        let end = ends[usize::try_from(world.between(0, 3)).expect("small")];
+        awaited.push(v1::AfterJob { job_id: job.to_string(), end: end.into() });
+    }
+    awaited
+}
+
+/// A job that was not cancelled has begun, and so what it waited for has ended as it should.
+async fn has_waited(world: &World, cluster: &Client, job: JobId, after: &v1::AfterJob) {
+    let Ok(awaited) = after.job_id.parse() else { return };
+    let state = loop {
+        match cluster.get_job(awaited).await {
+            Ok(view) => break view.state(),
+            Err(Error::Unavailable { .. } | Error::Unknown { .. } | Error::Refused { .. }) => sleep(AGAIN_AFTER).await,
+            Err(error) => return world.complain(format_args!("job {awaited}, which was waited for: {error}")),
+        }
+    };
+    let is_met = match after.end() {
+        v1::AwaitedEnd::Unspecified | v1::AwaitedEnd::Success => state == v1::JobState::Successful,
+        v1::AwaitedEnd::Failure => matches!(state, v1::JobState::Failed | v1::JobState::Cancelled),
+        v1::AwaitedEnd::Any => !matches!(state, v1::JobState::Queued | v1::JobState::Running),
+    };
+    if !is_met {
+        world.complain(format_args!("job {job} has begun though {awaited}, which it waited for, is {state:?}"));
     }
 }
 
