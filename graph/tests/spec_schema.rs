@@ -320,7 +320,7 @@ fn the_documentation_has_every_limit() {
     let kib = |bytes: usize| format!("{} KiB", bytes >> 10);
     let mib = |bytes: usize| format!("{} MiB", bytes >> 20);
     let hours = |time: Duration| time.as_secs() / 3600;
-    let limits: [(&str, String); 39] = [
+    let limits: [(&str, String); 40] = [
         ("SPEC_BYTES_MAX", mib(limits::SPEC_BYTES_MAX)),
         ("SPEC_VALUES_MAX", limits::SPEC_VALUES_MAX.to_string()),
         ("SPEC_DEPTH_MAX", limits::SPEC_DEPTH_MAX.to_string()),
@@ -333,6 +333,7 @@ fn the_documentation_has_every_limit() {
         ("EDGES_MAX", limits::EDGES_MAX.to_string()),
         ("NESTING_DEPTH_MAX", limits::NESTING_DEPTH_MAX.to_string()),
         ("EXPANDED_BYTES_MAX", mib(limits::EXPANDED_BYTES_MAX)),
+        ("AFTER_JOBS_MAX", limits::AFTER_JOBS_MAX.to_string()),
         ("BORDER_NAMES_MAX", limits::BORDER_NAMES_MAX.to_string()),
         ("NAME_CHARS_MAX", limits::NAME_CHARS_MAX.to_string()),
         ("NAMESPACE_CHARS_MAX", limits::NAMESPACE_CHARS_MAX.to_string()),

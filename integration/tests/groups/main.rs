@@ -4,6 +4,7 @@
 
 mod after;
 mod cancels;
+mod cost;
 mod counts;
 mod tree;
 

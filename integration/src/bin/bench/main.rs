@@ -8,6 +8,7 @@
 
 mod cluster;
 mod delay;
+mod groups;
 mod limits;
 mod machine;
 mod measures;
@@ -112,5 +113,6 @@ async fn take(measure: Measure, scale: &Scale, logs: &Path, notes: &mut Notes) -
         Measure::Beside => measures::beside(scale, logs, notes).await,
         Measure::Million => measures::million(scale, logs, notes).await,
         Measure::Trouble => measures::million_in_trouble(scale, logs, notes).await,
+        Measure::Groups => groups::groups(scale, logs, notes).await,
     }
 }

@@ -16,11 +16,11 @@ use crate::simulation::Size;
 use crate::written::Written;
 
 /// Executors of the no-op rows: 1024 slots in all.
-const NO_OP: Size = Size { count: 16, slots: 64, task_ms: 0 };
+pub(crate) const NO_OP: Size = Size { count: 16, slots: 64, task_ms: 0 };
 /// What the far etcd is away.
 const FAR: Duration = Duration::from_millis(3);
 /// Clients of the row of small jobs.
-const CLIENTS: u32 = 64;
+pub(crate) const CLIENTS: u32 = 64;
 /// Jobs that share the load of the row that compares one scheduler with three.
 const SHARED_JOBS: u32 = 6;
 /// Longer than any of these jobs should take.

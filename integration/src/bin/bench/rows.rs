@@ -55,6 +55,7 @@ pub(crate) enum Measure {
     Beside,
     Million,
     Trouble,
+    Groups,
 }
 
 /// Which way is better.
@@ -97,7 +98,7 @@ fn ratio(notes: &Notes, above: &str, below: &str) -> Option<f64> {
 
 use Bound::{AtLeast, AtMost};
 use Measure::{
-    Beside, Commit, Dask, Fleet, HyperQueue, Million, NoOp, NoOpMemory, OneAndThree, Ping, Process, ProcessFar,
+    Beside, Commit, Dask, Fleet, Groups, HyperQueue, Million, NoOp, NoOpMemory, OneAndThree, Ping, Process, ProcessFar,
     ProcessMemory, Single, SmallJobs, Spawn, Trouble, Xargs,
 };
 
@@ -150,6 +151,10 @@ pub(crate) const ROWS: &[Row] = &[
     row!("cancel", "cancel of the 1,000,000-task job: acknowledged after", "ms", AtMost Some(100.0), Some(50.0), [Trouble], |n| n.get("cancel.ms")),
     row!("cancel-after", "the same: tasks launched more than 100 ms after the acknowledgement", "", AtMost Some(0.0), Some(0.0), [Trouble], |n| n.get("cancel.launched_after")),
     row!("takeover", "takeover of the 1,000,000-task job: first launch after the session's expiry", "s", AtMost Some(4.0), Some(2.0), [Trouble], |n| n.get("takeover.seconds")),
+    row!("group-cancel", "cancel of a group of 10,000 jobs with 1,000,000 tasks: acknowledged after", "ms", AtMost Some(50.0), None, [Groups], |n| n.get("group_cancel.ms")),
+    row!("group-cancel-after", "the same: tasks launched more than 100 ms after the acknowledgement", "", AtMost Some(0.0), Some(0.0), [Groups], |n| n.get("group_cancel.launched_after")),
+    row!("group-cancel-ends", "the same: until the last of its jobs has ended", "s", AtMost None, None, [Groups], |n| n.get("group_cancel.ended_s")),
+    row!("group-conflicts", "writes refused while 10,000 jobs of one group end at three schedulers", "", AtMost Some(0.0), Some(0.0), [Groups], |n| n.get("groups.conflicts")),
     row!("submit", "submit of the 1,000,000-task job: acknowledged after", "ms", AtMost None, None, [Trouble], |n| n.get("million.submit_ms")),
     row!("list", "10,000 of its tasks listed while it runs", "ms", AtMost None, None, [Trouble], |n| n.get("million.list_page_ms")),
     row!("limit-spawn", "limit S: `/bin/true` by posix_spawn, 2 at once", "/s", AtLeast None, None, [Spawn], |n| n.get("spawn.rate")),

@@ -21,6 +21,8 @@ pub(crate) struct Scale {
     pub(crate) singles: u32,
     /// Small jobs beside the largest one.
     pub(crate) beside: u32,
+    /// Jobs of a group.
+    pub(crate) jobs: u32,
     /// Seconds of load for what is measured over time.
     pub(crate) seconds: u64,
     /// Executors of the fleet.
@@ -41,6 +43,7 @@ impl Scale {
                 million: 100_000,
                 singles: 40,
                 beside: 20,
+                jobs: 2_000,
                 seconds: 5,
                 fleet: 1000,
             }
@@ -55,6 +58,7 @@ impl Scale {
                 million: 1_000_000,
                 singles: 100,
                 beside: 100,
+                jobs: 10_000,
                 seconds: 10,
                 fleet: 1000,
             }
