@@ -71,6 +71,7 @@ pub(crate) struct SchedulerSection {
     /// Their tasks.
     pub(crate) max_tasks: Option<u64>,
     pub(crate) metrics: Option<SocketAddr>,
+    pub(crate) callback_secret_file: Option<PathBuf>,
     pub(crate) allow_remote: Option<bool>,
 }
 
@@ -265,6 +266,7 @@ mod tests {
             session_ttl = 10
             lost_after = "30s"
             store_quota = "8GiB"
+            callback_secret_file = "/etc/muster/callbacks"
             metrics = "127.0.0.1:9464"
             allow_remote = true
             [executor]

@@ -78,6 +78,7 @@ fn documentation_of_the_configuration_is_complete() {
         scheduler.allow_remote.is_some(),
         scheduler.max_jobs.is_some(),
         scheduler.max_tasks.is_some(),
+        scheduler.callback_secret_file.is_some(),
         executor.id.is_some(),
         executor.mode.is_some(),
         executor.listen.is_some(),
@@ -89,5 +90,5 @@ fn documentation_of_the_configuration_is_complete() {
         !executor.devices.is_empty(),
         !executor.labels.is_empty(),
     ];
-    assert_eq!(set, [true; 25], "a key is not in the sample");
+    assert_eq!(set, [true; 26], "a key is not in the sample");
 }

@@ -47,6 +47,6 @@ mod unreachable;
 mod usage;
 mod ways;
 
-pub use options::Options;
+pub use options::{CallbackSecret, Options};
 pub use scheduler::{Error, Handle, Scheduler};
 pub use ways::Way;

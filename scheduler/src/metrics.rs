@@ -43,6 +43,7 @@ pub(crate) struct Metrics {
     pub(crate) takeovers: Counter,
     pub(crate) sessions_lost: Counter,
     pub(crate) registrations_refused: Counter,
+    callbacks: Family<Label, Counter>,
     takeover_seconds: Histogram,
     commits: Family<Label, Counter>,
     fenced: Family<Label, Counter>,
@@ -92,6 +93,10 @@ impl Metrics {
             drop(fenced.get_or_create(&label("guard", guard)));
         }
 
+        let callbacks = Family::<Label, Counter>::default();
+        for outcome in ["delivered", "failed", "given_up"] {
+            drop(callbacks.get_or_create(&label("outcome", outcome)));
+        }
         for reason in convert::refusal_reasons() {
             drop(launches_refused.get_or_create(&label("reason", &convert::refusal_name(reason))));
         }
@@ -135,6 +140,7 @@ impl Metrics {
             seconds(),
             commit_seconds.clone(),
         );
+        registry.register("callbacks", "Tries to tell callbacks of completed groups, by outcome", callbacks.clone());
         registry.register("commits_in_flight", "Group commits in flight now", commits_in_flight.clone());
         registry.register("jobs_owned", "Jobs that this scheduler owns", jobs_owned.clone());
         registry.register("executors", "Executors known here, by how they stand to this scheduler", executors.clone());
@@ -187,6 +193,7 @@ impl Metrics {
             takeovers,
             sessions_lost,
             registrations_refused,
+            callbacks,
             takeover_seconds,
             commits,
             fenced,
@@ -206,6 +213,11 @@ impl Metrics {
             engine_queue,
             taken_over: DashMap::new(),
         }
+    }
+
+    /// A try to tell a callback has this outcome.
+    pub(crate) fn callback(&self, outcome: &'static str) {
+        self.callbacks.get_or_create(&label("outcome", outcome)).inc();
     }
 
     /// All of it, in OpenMetrics' text form.

@@ -7,6 +7,8 @@ use std::time::Duration;
 use muster_proto::network::Network;
 use muster_state::StateBackend;
 
+pub use crate::groups::callbacks::CallbackSecret;
+
 /// Everything that a scheduler is told. Immutable once it runs.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -32,6 +34,8 @@ pub struct Options {
     pub network: Network,
     /// Bytes beyond which the store takes no writes, where it does not say so itself (etcd before 3.6).
     pub store_quota: u64,
+    /// What callbacks are signed with; `None`: they are not.
+    pub callback_secret: Option<CallbackSecret>,
     /// What it owns at most: memory is used by that, and by little else.
     pub owned_max: OwnedMax,
 }
@@ -71,6 +75,7 @@ impl Options {
             allow_remote: false,
             network: Network::Tcp,
             store_quota: STORE_QUOTA_DEFAULT,
+            callback_secret: None,
             owned_max: OwnedMax::default(),
         }
     }

@@ -188,6 +188,7 @@ impl Running {
         let mut requests = tokio::spawn(requests::follow(Arc::clone(&shared)));
         let mut cancels = tokio::spawn(groups::cancels::follow(Arc::clone(&shared)));
         let mut counting = tokio::spawn(groups::keeper::keep(Arc::clone(&shared)));
+        let mut calling = tokio::spawn(groups::callbacks::keep(Arc::clone(&shared)));
         let mut ends = tokio::spawn(after::follow(Arc::clone(&shared)));
         let mut fencing = tokio::spawn(self_fencing::keep(Arc::clone(&shared)));
         let mut isolation = tokio::spawn(isolation::keep(Arc::clone(&shared)));
@@ -216,6 +217,7 @@ impl Running {
             _ = &mut requests => Err(Error::Ended("the watch of requests")),
             _ = &mut cancels => Err(Error::Ended("the watch of the groups' cancels")),
             _ = &mut counting => Err(Error::Ended("the keeper of the groups")),
+            _ = &mut calling => Err(Error::Ended("the deliverer of callbacks")),
             _ = &mut ends => Err(Error::Ended("the watch of the jobs that others wait for")),
             _ = &mut fencing => Err(Error::Ended("the watch of the engine's pulse")),
             _ = &mut isolation => Err(Error::Ended("the watch of the ways to executors")),
@@ -244,6 +246,7 @@ impl Running {
             requests,
             cancels,
             counting,
+            calling,
             ends,
             fencing,
             isolation,

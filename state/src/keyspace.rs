@@ -42,6 +42,8 @@ pub enum Keyspace {
     Groups,
     /// `e/`namespace/job/… → what a transaction changes for a job's groups; `s/`namespace/path: what was added up.
     GroupCounts,
+    /// namespace/path/completion → what the group's callback is to be told.
+    Outbox,
     /// namespace/idempotency key → job id and digest.
     Idempotency,
     /// name → lock holder; leased.
@@ -50,7 +52,7 @@ pub enum Keyspace {
 
 impl Keyspace {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Meta,
         Self::Schedulers,
         Self::Demand,
@@ -70,6 +72,7 @@ impl Keyspace {
         Self::Schedules,
         Self::Groups,
         Self::GroupCounts,
+        Self::Outbox,
         Self::Idempotency,
         Self::Locks,
     ];
@@ -97,6 +100,7 @@ impl Keyspace {
             Self::Schedules => "schedules",
             Self::Groups => "groups",
             Self::GroupCounts => "group-counts",
+            Self::Outbox => "outbox",
             Self::Idempotency => "idempotency",
             Self::Locks => "locks",
         }

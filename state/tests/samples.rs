@@ -15,10 +15,11 @@ use muster_graph::execution::{
 };
 use muster_graph::ids::{ExecutorKey, StageIndex, TaskId};
 use muster_proto::storage::{
-    CancelMark, Content, DefinitionContent, DefinitionRecord, DefinitionRevision, ExecutorRecord, GroupAuditRecord,
-    GroupCancelRecord, GroupCancelsHead, GroupChange, GroupPath, GroupRecord, GroupSums, IdempotencyRecord,
-    JanitorRecord, JobHead, NamespaceRecord, OwnerRecord, SafeModeRecord, ScheduleRecord, SchedulerRecord, StageItems,
-    StoredEdge, StoredPlan, StoredSpec, StoredStage, StoredUpstream, TaskSums, UsageRecord,
+    CallbackRecord, CancelMark, Content, DefinitionContent, DefinitionRecord, DefinitionRevision, ExecutorRecord,
+    GroupAuditRecord, GroupCancelRecord, GroupCancelsHead, GroupChange, GroupPath, GroupRecord, GroupSums,
+    IdempotencyRecord, JanitorRecord, JobHead, NamespaceRecord, OwnerRecord, SafeModeRecord, ScheduleRecord,
+    SchedulerRecord, StageItems, StoredEdge, StoredPlan, StoredSpec, StoredStage, StoredUpstream, TaskSums,
+    UsageRecord,
 };
 use muster_proto::v1;
 use muster_state::codec::blob::Chunk;
@@ -340,6 +341,7 @@ fn samples_of_every_kind_and_version_are_read_as_they_were_written() {
             spec: Some(v1::GroupSpec {
                 attributes: [("campaign".to_owned(), "spring".to_owned())].into(),
                 cancel_after_failures: 10,
+                ..v1::GroupSpec::default()
             }),
             created_at_ms: 1_800_000_000_000,
         }),
@@ -371,6 +373,19 @@ fn samples_of_every_kind_and_version_are_read_as_they_were_written() {
             completions: 2,
         }),
         check(&GroupAuditRecord { scheduler_id: "s1".to_owned(), at_ms: 1_800_000_000_000, corrected: 3 }),
+        check(&CallbackRecord {
+            event_id: "00112233445566778899aabbccddeeff".to_owned(),
+            namespace: "default".to_owned(),
+            path: "nightly/2027".to_owned(),
+            group_id: "0123456789abcdef".to_owned(),
+            url: "http://hooks.example:8080/muster".to_owned(),
+            completion: 2,
+            completed_at_ms: 1_800_000_000_000,
+            state: v1::GroupState::Failed.into(),
+            jobs: Some(v1::JobCounts { live: 0, successful: 4, failed: 1, cancelled: 0 }),
+            tries: 3,
+            next_try_at_ms: 1_800_000_008_000,
+        }),
     ];
     assert_eq!(seen, Kind::ALL, "every kind has its sample");
 }

@@ -50,6 +50,9 @@ struct Create {
     /// Have the group cancel itself when so many of its jobs, those of groups in it too, have failed [default: never]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
     cancel_after_failures: Option<u64>,
+    /// Tell this http URL of each completion of the group: a POST with JSON, repeated until it is answered with success
+    #[arg(long, value_name = "URL")]
+    callback: Option<String>,
     /// Create what is missing around them too
     #[arg(short, long)]
     parents: bool,
@@ -75,6 +78,7 @@ impl Create {
         let spec = v1::GroupSpec {
             attributes: self.attribute.into_iter().collect(),
             cancel_after_failures: self.cancel_after_failures.unwrap_or(0),
+            callback: self.callback.unwrap_or_default(),
         };
         let mut created = Vec::new();
         for path in &self.paths {

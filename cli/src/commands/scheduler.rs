@@ -1,9 +1,11 @@
 //! `muster scheduler`
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use muster_scheduler::CallbackSecret;
 
 use super::daemon;
 use crate::configuration::DEFAULT_ADDRESS;
@@ -55,6 +57,9 @@ pub(crate) struct Scheduler {
     /// Serve metrics for Prometheus at http://ADDRESS/metrics [default: not at all]
     #[arg(long, env = "MUSTER_METRICS", hide_env_values = true, value_name = "ADDRESS")]
     metrics: Option<SocketAddr>,
+    /// Sign what callbacks of groups are sent, with the content of this file [default: not signed]
+    #[arg(long, env = "MUSTER_CALLBACK_SECRET_FILE", hide_env_values = true, value_name = "FILE")]
+    callback_secret_file: Option<PathBuf>,
     /// Listen beyond this machine, though nobody is authenticated
     #[arg(long)]
     allow_remote: bool,
@@ -79,6 +84,9 @@ impl Scheduler {
         options.session_ttl = self.session_ttl.or(file.session_ttl).unwrap_or(options.session_ttl);
         options.lost_after = self.lost_after.or(file.lost_after).unwrap_or(options.lost_after);
         options.store_quota = self.store_quota.or(file.store_quota).unwrap_or(options.store_quota);
+        if let Some(path) = self.callback_secret_file.or_else(|| file.callback_secret_file.clone()) {
+            options.callback_secret = Some(callback_secret(&path)?);
+        }
         let owned_max = &mut options.owned_max;
         owned_max.jobs = self.max_jobs.or(file.max_jobs).unwrap_or(owned_max.jobs);
         owned_max.tasks = self.max_tasks.or(file.max_tasks).unwrap_or(owned_max.tasks);
@@ -102,4 +110,14 @@ impl Scheduler {
         daemon::stop(context, &mut signals, stopping).await?;
         ended.map(|()| Exit::Success)
     }
+}
+
+/// Read once: who changes it starts the schedulers anew, one by one.
+fn callback_secret(path: &Path) -> Result<CallbackSecret, Failure> {
+    let unusable = |why: String| {
+        Failure::usage(format!("--callback-secret-file: {} cannot be used: {why}", path.display()))
+            .help("name a file that has the secret and that this process may read, for instance made by `openssl rand -hex 32`")
+    };
+    let content = std::fs::read(path).map_err(|error| unusable(error.to_string()))?;
+    CallbackSecret::new(content.trim_ascii_end()).map_err(unusable)
 }

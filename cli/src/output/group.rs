@@ -35,6 +35,8 @@ pub(crate) struct Group {
     pub(crate) attributes: BTreeMap<String, String>,
     /// It cancels itself when so many of its jobs have failed; null: never.
     pub(crate) cancel_after_failures: Option<u64>,
+    /// Is told of each completion; null: none.
+    pub(crate) callback: Option<String>,
     pub(crate) created_at: Option<String>,
     /// Null as long as it is not complete, or never had a job.
     pub(crate) completed_at: Option<String>,
@@ -170,6 +172,7 @@ impl From<v1::GroupView> for Group {
             id: view.id,
             attributes: spec.attributes,
             cancel_after_failures: (spec.cancel_after_failures > 0).then_some(spec.cancel_after_failures),
+            callback: optional(spec.callback),
             created_at: rfc3339(view.created_at_ms),
             completed_at: rfc3339(view.completed_at_ms),
             cancelled: view.cancelled.map(Cancel::from),
@@ -278,6 +281,9 @@ impl Detail for Group {
         }
         if let Some(failures) = self.cancel_after_failures {
             facts.push(("Cancels itself", Cell::new(format!("after {failures} failed jobs"))));
+        }
+        if let Some(url) = &self.callback {
+            facts.push(("Callback", Cell::new(url)));
         }
         if !self.attributes.is_empty() {
             facts.push(("Attributes", map(&self.attributes)));

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod after;
+mod callbacks;
 mod cancels;
 mod cost;
 mod counts;
@@ -16,6 +17,7 @@ use muster_integration::processes::Process;
 use muster_integration::world::{World, client, ready};
 use muster_proto::v1;
 use muster_state::testing::Etcd;
+use muster_state::{Keyspace, StateBackend as _};
 
 /// Two schedulers on one etcd, and an executor that both reach.
 struct Cluster {
@@ -32,10 +34,14 @@ const WAITS: &str = r#"eval "$NOTE"; eval "$WAIT""#;
 
 impl Cluster {
     async fn start() -> Self {
-        let world = World::new();
+        Self::start_in(World::new(), &[]).await
+    }
+
+    /// With these arguments for each scheduler.
+    async fn start_in(world: World, arguments: &[&str]) -> Self {
         let etcd = Etcd::start().await.unwrap();
-        let one = world.scheduler("one", &etcd.url(), &[]).await;
-        let two = world.scheduler("two", &etcd.url(), &[]).await;
+        let one = world.scheduler("one", &etcd.url(), arguments).await;
+        let two = world.scheduler("two", &etcd.url(), arguments).await;
         let addresses = [one.address(), two.address()];
         let executor = world.executor("node-1", "push", &addresses, &["--cpus", "8"]).await;
         let clients = [client(&addresses[..1]).await, client(&addresses[1..]).await];

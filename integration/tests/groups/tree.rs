@@ -9,6 +9,7 @@ async fn the_tree_is_made_from_the_root_down_and_what_is_said_of_a_group_stays()
     let spec = |spring: &str| v1::GroupSpec {
         attributes: [("campaign".to_owned(), spring.to_owned())].into(),
         cancel_after_failures: 3,
+        callback: "http://127.0.0.1:9/".to_owned(),
     };
 
     // A parent must exist, but for the root, which always does.

@@ -22,7 +22,7 @@ use muster_state::{
 };
 use tokio::time::Instant;
 
-use super::{audit, cancels, changes, views};
+use super::{audit, callbacks, cancels, changes, views};
 use crate::load::send_until_known;
 use crate::shared::Shared;
 
@@ -106,8 +106,8 @@ struct Keeper<'a> {
     held: Guard,
     /// What was added up, and the revision of its record; 0: there is none.
     sums: BTreeMap<Name, (Sums, Revision)>,
-    /// After how many failures groups cancel themselves.
-    thresholds: BTreeMap<Name, u64>,
+    /// What groups were made with.
+    records: BTreeMap<Name, Arc<GroupRecord>>,
     /// Groups that failed often enough, and are cancelled.
     given_up: BTreeSet<Name>,
     /// Namespaces in which something cannot be read.
@@ -122,11 +122,12 @@ struct Batch {
     added_up: Vec<(Key, Revision)>,
     guards: Vec<Guard>,
     cancels: Vec<Op>,
+    callbacks: Vec<Op>,
 }
 
 impl Batch {
     fn writes(&self) -> usize {
-        self.changed.len() + self.added_up.len() + self.cancels.len()
+        self.changed.len() + self.added_up.len() + self.cancels.len() + self.callbacks.len()
     }
 }
 
@@ -137,7 +138,7 @@ impl<'a> Keeper<'a> {
             state: &*shared.options.state,
             held,
             sums: BTreeMap::new(),
-            thresholds: BTreeMap::new(),
+            records: BTreeMap::new(),
             given_up: BTreeSet::new(),
             unreadable,
         }
@@ -214,6 +215,7 @@ impl<'a> Keeper<'a> {
             };
             if sums.add(&change, now) {
                 tracing::info!(namespace, group = around, completions = sums.completions, "group is complete");
+                self.call_back(batch, &name, &sums).await?;
             }
             if change.kind == ChangeKind::Ended(JobEnd::Failed) {
                 self.cancel_if_failed_enough(batch, &name, &sums).await?;
@@ -244,7 +246,7 @@ impl<'a> Keeper<'a> {
         if self.given_up.contains(name) {
             return Ok(());
         }
-        let after = self.threshold(name).await?;
+        let after = self.record(name).await?.spec.as_ref().map_or(0, |spec| spec.cancel_after_failures);
         if !groups::has_failed_enough(&sums.tally, after) {
             return Ok(());
         }
@@ -270,23 +272,36 @@ impl<'a> Keeper<'a> {
         Ok(())
     }
 
-    async fn threshold(&mut self, name: &Name) -> Result<u64, End> {
-        if let Some(known) = self.thresholds.get(name) {
-            return Ok(*known);
+    /// In the transaction that sees the completion: there is one for each, and each only once.
+    async fn call_back(&mut self, batch: &mut Batch, name: &Name, sums: &Sums) -> Result<(), End> {
+        let record = self.record(name).await?;
+        if record.spec.as_ref().is_none_or(|spec| spec.callback.is_empty()) {
+            return Ok(());
+        }
+        let (namespace, path) = name;
+        let cancels = cancels::read(self.state, namespace).await?;
+        let is_cancelled = path.parse().is_ok_and(|path| cancels.strikes(&path).is_some());
+        let callback = callbacks::record(namespace, path, &record, sums, views::shown(&sums.tally, is_cancelled));
+        let key = keys::callback(namespace, path, sums.completions);
+        batch.callbacks.push(Op::Put { key, value: codec::encode(&callback)?, session: None });
+        Ok(())
+    }
+
+    async fn record(&mut self, name: &Name) -> Result<Arc<GroupRecord>, End> {
+        if let Some(known) = self.records.get(name) {
+            return Ok(Arc::clone(known));
         }
         let key = keys::group(&name.0, &name.1);
         // Only the root counts without a record. It may get one, and then the next list of what waits goes by that.
-        let after = match self.state.get(&key).await? {
-            Some(entry) => {
-                codec::decode::<GroupRecord>(&key, &entry.value)?.spec.unwrap_or_default().cancel_after_failures
-            }
-            None => 0,
+        let record = match self.state.get(&key).await? {
+            Some(entry) => Arc::new(codec::decode::<GroupRecord>(&key, &entry.value)?),
+            None => Arc::default(),
         };
-        if self.thresholds.len() >= KNOWN_MOST {
-            self.thresholds.clear();
+        if self.records.len() >= KNOWN_MOST {
+            self.records.clear();
         }
-        self.thresholds.insert(name.clone(), after);
-        Ok(after)
+        self.records.insert(name.clone(), Arc::clone(&record));
+        Ok(record)
     }
 
     async fn write(&mut self, batch: Batch) -> Result<(), End> {
@@ -298,6 +313,7 @@ impl<'a> Keeper<'a> {
         let mut txn = Txn { guards, ..Txn::default() };
         txn.guards.extend(batch.guards);
         txn.ops.extend(batch.cancels);
+        txn.ops.extend(batch.callbacks);
         for ((namespace, path), (sums, revision)) in &batch.changed {
             let key = keys::group_sums(namespace, path);
             let as_read = match revision {

@@ -9,10 +9,13 @@
 //!   own: jobs of one group never meet. One [`keeper`] at a time adds it up, in the order of the store's revisions, and so sees each
 //!   completion once.
 //! - Nothing is decided by what was counted but the end of a group and how many failures it bears. An [`audit`] counts anew, and corrects.
+//! - A completion that a callback is to be told of is put into an outbox by the transaction that sees it; one scheduler at a time
+//!   delivers what is there ([`callbacks`]), and nothing waits for that.
 //! - What is shown is exact as of one revision: what is added up, and what is not yet ([`views`]). Tasks of live jobs are as their heads
 //!   tell, which is at most about a second old.
 
 pub(crate) mod audit;
+pub(crate) mod callbacks;
 pub(crate) mod cancels;
 pub(crate) mod changes;
 mod entrance;

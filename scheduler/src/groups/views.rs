@@ -137,12 +137,6 @@ impl Tree {
         let sums = self.sums.get(path.as_str()).cloned().unwrap_or_default();
         let strikes = cancels.strikes(path);
         let tally = &sums.tally;
-        let state = match groups::shown(tally, strikes.is_some()) {
-            groups::GroupState::Running => v1::GroupState::Running,
-            groups::GroupState::Successful => v1::GroupState::Successful,
-            groups::GroupState::Failed => v1::GroupState::Failed,
-            groups::GroupState::Cancelled => v1::GroupState::Cancelled,
-        };
         let mut tasks = live;
         add(&mut tasks, &finished(tally.tasks));
         v1::GroupView {
@@ -151,7 +145,7 @@ impl Tree {
             id: record.id,
             spec: Some(record.spec.unwrap_or_default()),
             created_at_ms: record.created_at_ms,
-            state: state.into(),
+            state: shown(tally, strikes.is_some()).into(),
             cancelled: cancels.of(path).map(|cancel| v1::GroupCancel {
                 reason: cancel.reason.clone(),
                 at_ms: cancel.at,
@@ -169,6 +163,16 @@ impl Tree {
             spent: Some(changes::to_spent(tally.spent.clone())),
             completed_at_ms: sums.completed_at,
         }
+    }
+}
+
+/// The state of a group that counts this.
+pub(super) fn shown(tally: &Tally, is_cancelled: bool) -> v1::GroupState {
+    match groups::shown(tally, is_cancelled) {
+        groups::GroupState::Running => v1::GroupState::Running,
+        groups::GroupState::Successful => v1::GroupState::Successful,
+        groups::GroupState::Failed => v1::GroupState::Failed,
+        groups::GroupState::Cancelled => v1::GroupState::Cancelled,
     }
 }
 

@@ -16,7 +16,7 @@ use super::cancel::check_reason;
 use super::jobs::Answers;
 use crate::accept::store;
 use crate::definitions;
-use crate::groups::{self, cancels, views::Tree};
+use crate::groups::{self, callbacks, cancels, views::Tree};
 
 /// Groups in one answer, when the caller does not say.
 const LIST_DEFAULT: u32 = 1_000;
@@ -44,7 +44,10 @@ fn check(spec: &v1::GroupSpec) -> Result<(), Status> {
             "spec.attributes: '{}': names have 1 to ATTRIBUTE_BYTES_MAX = {ATTRIBUTE_BYTES_MAX} bytes, values at most so many",
             name.chars().take(40).collect::<String>().escape_debug()
         ))),
-        None => Ok(()),
+        None if spec.callback.is_empty() => Ok(()),
+        None => {
+            callbacks::check(&spec.callback).map_err(|why| Status::invalid_argument(format!("spec.callback: {why}")))
+        }
     }
 }
 

@@ -101,11 +101,13 @@ pub enum Kind {
     GroupSums = 33,
     /// `storage.GroupAuditRecord`.
     GroupAudit = 34,
+    /// `storage.CallbackRecord`.
+    Callback = 35,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::JobHead,
         Self::Scheduler,
         Self::Executor,
@@ -135,6 +137,7 @@ impl Kind {
         Self::GroupChange,
         Self::GroupSums,
         Self::GroupAudit,
+        Self::Callback,
     ];
 
     /// For messages.
@@ -170,6 +173,7 @@ impl Kind {
             Self::GroupChange => "group change",
             Self::GroupSums => "group sums",
             Self::GroupAudit => "record of a recount of groups",
+            Self::Callback => "callback of a group",
         }
     }
 

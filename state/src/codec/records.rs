@@ -129,6 +129,7 @@ protobuf_record! {
     storage::GroupChange => GroupChange;
     storage::GroupSums => GroupSums;
     storage::GroupAuditRecord => GroupAudit;
+    storage::CallbackRecord => Callback;
 }
 
 fn head_version(head: &storage::JobHead) -> u8 {

@@ -132,6 +132,12 @@ pub fn group_sums_within(namespace: &str, path: &str) -> (String, String) {
     within("s", namespace, path)
 }
 
+/// What a group's callback is to be told of one of its completions.
+#[must_use]
+pub fn callback(namespace: &str, path: &str, completion: u64) -> Key {
+    Key::new(Keyspace::Outbox, format!("{namespace}/{path}/{completion:016x}"))
+}
+
 /// Namespace and path of what was added up, from the name of its key.
 #[must_use]
 pub fn group_sums_of(name: &str) -> Option<(&str, &str)> {

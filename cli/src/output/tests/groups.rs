@@ -24,6 +24,7 @@ fn busy() -> v1::GroupView {
         spec: Some(v1::GroupSpec {
             attributes: [("owner".to_owned(), "search".to_owned()), ("ticket".to_owned(), "1234".to_owned())].into(),
             cancel_after_failures: 10,
+            callback: "http://hooks.example/muster".to_owned(),
         }),
         jobs: Some(v1::JobCounts { live: 5, successful: 120, failed: 2, cancelled: 1 }),
         tasks: Some(v1::Counts { pending: 20, assigned: 1, running: 8, successful: 4_800, failed: 3, cancelled: 40 }),

@@ -1,7 +1,7 @@
 //! What a keeper adds up, and what it does not though it has read it.
 
 use muster_graph::ids::JobId;
-use muster_proto::storage::JobHead;
+use muster_proto::storage::{CallbackRecord, GroupChange, JobHead};
 use muster_state::Memory;
 
 use super::*;
@@ -64,4 +64,54 @@ async fn one_namespaces_damaged_record_holds_up_no_other() {
     assert!(state.get(&keys::group_sums("other", "")).await.unwrap().is_some());
     let left = state.get(&Key::new(Keyspace::GroupCounts, entry.name)).await.unwrap();
     assert!(left.is_some(), "what cannot be added up keeps its place");
+}
+
+/// What waits in the outbox.
+async fn outbox(state: &dyn StateBackend) -> Vec<(String, u64)> {
+    let page = state.get_from_prefix(Keyspace::Outbox, "").await.unwrap();
+    let read = |entry: Entry| {
+        let key = Key::new(Keyspace::Outbox, entry.name);
+        let record: CallbackRecord = codec::decode(&key, &entry.value).unwrap();
+        assert_eq!(key, keys::callback("default", &record.path, record.completion));
+        (record.path, record.completion)
+    };
+    page.entries.into_iter().map(read).collect()
+}
+
+#[tokio::test]
+async fn a_callback_once_per_completion_for_every_newly_complete_ancestor() {
+    let (state, shared, submission) = accepted(5).await;
+    // The group and the root are to be told; what is between them has no callback.
+    for path in ["a/b", "a", ""] {
+        let callback = if path == "a" { "" } else { "http://127.0.0.1:9/" };
+        let spec = v1::GroupSpec { callback: callback.to_owned(), ..v1::GroupSpec::default() };
+        let record = GroupRecord { id: path.to_owned(), spec: Some(spec), ..GroupRecord::default() };
+        state.put(keys::group("default", path), codec::encode(&record).unwrap()).await.unwrap();
+    }
+    let (held, unreadable) = (Guard::Present(keys::epoch()), BTreeSet::new());
+    let mut keeper = Keeper::new(&shared, held.clone(), &unreadable);
+    assert!(keeper.take([submission].into()).await.is_ok());
+    assert_eq!(outbox(&*state).await, [], "it is live");
+
+    let mut complete = Vec::new();
+    for (number, of) in [(5, "end"), (6, "submitted"), (6, "end")] {
+        let change = match of {
+            "end" => GroupChange { group: "a/b".to_owned(), successful: 1, ..GroupChange::default() },
+            _ => GroupChange { group: "a/b".to_owned(), submitted: 1, ..GroupChange::default() },
+        };
+        let key = keys::group_change("default", JobId(number), of);
+        state.put(key.clone(), codec::encode(&change).unwrap()).await.unwrap();
+        let waiting = state.get_from_prefix(Keyspace::GroupCounts, keys::GROUP_CHANGES).await.unwrap().entries;
+        let seen = waiting.clone();
+        assert!(keeper.take(waiting.into()).await.is_ok());
+        // Another keeper that has read the same writes nothing.
+        let mut late = Keeper::new(&shared, held.clone(), &unreadable);
+        assert!(matches!(late.take(seen.into()).await, Err(End::Store(_))));
+        complete.push(outbox(&*state).await);
+    }
+    let told = |completions: &[u64]| {
+        let of = |path: &str| completions.iter().map(|one| (path.to_owned(), *one)).collect::<Vec<_>>();
+        [of(""), of("a/b")].concat()
+    };
+    assert_eq!(complete, [told(&[1]), told(&[1]), told(&[1, 2])]);
 }
