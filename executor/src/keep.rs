@@ -56,7 +56,9 @@ impl Keeping {
 
     /// One at a time takes an attempt over.
     fn begin(&self, key: AttemptKey) -> Option<Begun<'_>> {
-        self.attempts().insert(key).then_some(Begun { keeping: self, key })
+        let is_first = self.attempts().insert(key);
+        // Made for nobody, it would end what another one has begun.
+        is_first.then(|| Begun { keeping: self, key })
     }
 }
 
@@ -193,4 +195,24 @@ async fn fetch_log(core: &Core, from: &str, key: AttemptKey, stream: v1::Stream,
         }
     }
     file.flush().await.map_err(disk)
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_graph::ids::JobId;
+
+    use super::*;
+
+    #[test]
+    fn an_attempt_is_taken_over_by_one_at_a_time() {
+        let keeping = Keeping::default();
+        let key = AttemptKey { job: JobId(1), stage: 0, index: 0, attempt: 1 };
+        let begun = keeping.begin(key);
+        assert!(begun.is_some());
+        assert!(keeping.begin(key).is_none());
+        assert!(keeping.has_job(JobId(1)), "who was refused has ended nothing");
+        drop(begun);
+        assert!(!keeping.has_job(JobId(1)));
+        assert!(keeping.begin(key).is_some());
+    }
 }
