@@ -40,6 +40,7 @@ mod self_fencing;
 mod services;
 mod shared;
 mod shell;
+mod singleton;
 mod steady;
 mod store_health;
 mod store_watch;
@@ -47,6 +48,7 @@ mod unreachable;
 mod usage;
 mod ways;
 
-pub use options::{CallbackSecret, Options};
+pub use groups::callbacks::CallbackSecret;
+pub use options::Options;
 pub use scheduler::{Error, Handle, Scheduler};
 pub use ways::Way;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use muster_proto::network::Network;
 use muster_state::StateBackend;
 
-pub use crate::groups::callbacks::CallbackSecret;
+use crate::groups::callbacks::CallbackSecret;
 
 /// Everything that a scheduler is told. Immutable once it runs.
 #[derive(Debug, Clone)]

@@ -25,6 +25,7 @@ use tokio::time::Instant;
 use super::{audit, callbacks, cancels, changes, views};
 use crate::load::send_until_known;
 use crate::shared::Shared;
+use crate::singleton;
 
 /// The lock's name.
 const LOCK: &str = "groups";
@@ -42,26 +43,13 @@ type Name = (String, String);
 
 /// Is the keeper whenever it holds the lock, for ever.
 pub(crate) async fn keep(shared: Arc<Shared>) {
-    loop {
-        let session = shared.presence().session;
-        let lock = tokio::select! {
-            lock = shared.options.state.lock(LOCK, &session) => lock,
-            () = session.lost() => Err(Error::SessionLost),
-        };
-        match lock {
-            Ok(lock) => {
-                tracing::info!("this scheduler keeps the groups");
-                tokio::select! {
-                    () = work(&shared, lock.guard()) => {}
-                    () = audit::keep(&shared) => {}
-                    () = session.lost() => {}
-                }
-                tracing::info!("another scheduler keeps the groups now");
-            }
-            Err(error) => tracing::debug!(%error, "no place in the queue of the keepers of groups"),
+    let work = async |shared: Arc<Shared>, held| {
+        tokio::select! {
+            () = work(&shared, held) => {}
+            () = audit::keep(&shared) => {}
         }
-        tokio::time::sleep(PAUSE).await;
-    }
+    };
+    singleton::whenever_held(shared, LOCK, "keeps the groups", work).await;
 }
 
 /// Adds up, as long as the lock is held.

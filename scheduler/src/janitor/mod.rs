@@ -27,6 +27,7 @@ use tokio::time::Instant;
 
 use crate::load::send_until_known;
 use crate::shared::Shared;
+use crate::singleton;
 use crate::store_watch;
 use compaction::Compaction;
 pub(crate) use relief::Relief;
@@ -59,11 +60,7 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
     let mut relief = Relief::default();
     loop {
         let session = shared.presence().session;
-        let lock = tokio::select! {
-            lock = shared.options.state.lock(LOCK, &session) => lock,
-            () = session.lost() => Err(Error::SessionLost),
-        };
-        match lock {
+        match singleton::lock(&shared, LOCK, &session).await {
             Ok(lock) => {
                 tracing::info!("this scheduler looks after the store");
                 work(&shared, session, lock.guard()).await;

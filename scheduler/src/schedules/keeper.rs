@@ -22,6 +22,7 @@ use crate::definitions::{self, Tick};
 use crate::load::send_until_known;
 use crate::services::Api;
 use crate::shared::Shared;
+use crate::singleton;
 
 /// The lock's name.
 const LOCK: &str = "schedules";
@@ -44,8 +45,7 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
         let _ = draining.wait_for(|draining| !draining).await;
         let session = shared.presence().session;
         let lock = tokio::select! {
-            lock = shared.options.state.lock(LOCK, &session) => lock,
-            () = session.lost() => Err(Error::SessionLost),
+            lock = singleton::lock(&shared, LOCK, &session) => lock,
             _ = draining.wait_for(|draining| *draining) => continue,
         };
         match lock {

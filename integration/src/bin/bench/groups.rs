@@ -63,8 +63,9 @@ async fn cancel(scale: &Scale, logs: &Path, notes: &mut Notes) -> anyhow::Result
     notes.set("group_cancel.ms", (acknowledged - started).as_secs_f64() * 1e3);
     let view = complete(&mut groups, "campaign").await?;
     notes.set("group_cancel.ended_s", acknowledged.elapsed().as_secs_f64());
+    let before = simulation.launched_by(acknowledged);
     let cancelled = view.jobs.map_or(0, |jobs| jobs.cancelled);
-    notes.set("group_cancel.jobs", cancelled as f64);
+    anyhow::ensure!(before > 0 && cancelled > 0, "{before} tasks were launched, and {cancelled} jobs cancelled");
     tokio::time::sleep(Duration::from_millis(500)).await;
     let later = simulation.launched_by(Instant::now()) - simulation.launched_by(acknowledged + UNDER_WAY);
     notes.set("group_cancel.launched_after", later as f64);

@@ -5,10 +5,12 @@
 //!   and no second one, and nothing waits for its delivery.
 //! - A record leaves the outbox when it was answered with success, when the receiver says that it is gone, or when it is too old. Until then any
 //!   scheduler delivers it; one at a time does ([`deliverer`]).
+//! - A receiver that does not answer holds up its own callbacks, and no others' ([`queue`]).
 //! - All tries tell the same of the same event, by which a receiver knows what it has heard already.
 
 mod deliverer;
 mod post;
+mod queue;
 mod signature;
 
 use std::time::Duration;
