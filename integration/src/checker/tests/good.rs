@@ -9,7 +9,7 @@ use std::time::Duration;
 use muster_graph::ids::JobId;
 use muster_proto::v1;
 use muster_state::faults::{Fault, Faulty, Operation};
-use muster_state::{Keyspace, SessionId, StateBackend as _};
+use muster_state::{Keyspace, SessionId, StateBackend as _, keys};
 
 use super::super::rules::attempts::Attempts;
 use super::super::store::Store;
@@ -137,6 +137,12 @@ pub(super) async fn good() -> Good {
     gate.open();
     let view = finished(&mut second, &id, 60).await.unwrap();
     assert_eq!(view.state(), v1::JobState::Successful, "{view:?}");
+    // Groups are counted a moment later, by whoever keeps them then.
+    eventually("all changes of groups are added up", 60, || async {
+        let waiting = store.get_from_prefix(Keyspace::GroupCounts, keys::GROUP_CHANGES).await.ok()?;
+        waiting.entries.is_empty().then_some(())
+    })
+    .await;
     two.stop().await;
     drop(one);
     record.abort();
