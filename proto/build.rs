@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use prost::Message as _;
 
-const FILES: [&str; 11] = [
+const FILES: [&str; 12] = [
     "muster/v1/admin.proto",
     "muster/v1/definitions.proto",
     "muster/v1/job.proto",
@@ -15,6 +15,7 @@ const FILES: [&str; 11] = [
     "muster/v1/namespace.proto",
     "muster/v1/scheduler.proto",
     "muster/v1/schedules.proto",
+    "muster/v1/updates.proto",
     "muster/storage.proto",
 ];
 

@@ -77,6 +77,7 @@ pub(crate) enum Command {
     Outputs(commands::outputs::Outputs),
     Cancel(commands::cancel::Cancel),
     Retry(commands::retry::Retry),
+    Update(commands::update::Updates),
     Groups(commands::groups::Groups),
     Group(commands::group::Group),
     Schedules(commands::schedules::Schedules),

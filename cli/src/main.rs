@@ -4,6 +4,7 @@
 //! does the work, [`output`] prints the answer, and a [`failure::Failure`] is printed here, once.
 
 mod arguments;
+mod bulk;
 mod commands;
 mod configuration;
 mod context;
@@ -98,6 +99,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<Exit, Failure> 
         Command::Outputs(outputs) => Box::pin(outputs.run(context)).await,
         Command::Cancel(cancel) => Box::pin(cancel.run(context)).await,
         Command::Retry(retry) => Box::pin(retry.run(context)).await,
+        Command::Update(update) => Box::pin(update.run(context)).await,
         Command::Groups(groups) => Box::pin(groups.run(context)).await,
         Command::Group(group) => Box::pin(group.run(context)).await,
         Command::Schedules(schedules) => Box::pin(schedules.run(context)).await,

@@ -58,6 +58,12 @@ impl SpecFile {
         Ok(Self { name, text, format, folder })
     }
 
+    /// A document of a text with many.
+    pub(crate) fn part_of(name: String, text: String, folder: PathBuf) -> Self {
+        // JSON is YAML.
+        Self { name, text, format: Format::Yaml, folder }
+    }
+
     /// The spec with these values for its parameters, and with the items that come from files.
     fn read(&self, arguments: &Arguments) -> Result<JobSpec, Problems> {
         Template::read(&self.text, self.format)?.draft(arguments)?.resolve(&Folder(&self.folder))

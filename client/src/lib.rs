@@ -38,6 +38,7 @@ mod resumed;
 mod schedules;
 mod submission;
 mod targets;
+mod updates;
 mod watch;
 
 pub use address::{Address, BadAddress};

@@ -4,20 +4,20 @@
 use std::sync::Arc;
 
 use muster_graph::ids::JobId;
-use muster_graph::schedule::TICK_VARIABLE;
-use muster_graph::spec::{self, JobSpec, Outline, Work};
+use muster_graph::spec::{JobSpec, Work};
 use muster_proto::{blob, storage, v1};
-use muster_state::codec::{self, blob::Blob};
+use muster_state::codec;
 use muster_state::{Entry, Guard, Op, SessionId, Txn, TxnOutcome, keys};
 use prost::Message as _;
 use tonic::Status;
 
 use crate::after;
-use crate::definitions::{self, Root, Shelf};
+use crate::definitions::Shelf;
 use crate::engine::{Engine, Identity, Input};
 use crate::groups::{self, Entrance, cancels::GroupCancels};
 use crate::load;
 use crate::options::IDEMPOTENCY_KEY_BYTES_MAX;
+use crate::prepare::prepare;
 use crate::shared::{Shared, Transit};
 
 /// What became of a submit.
@@ -93,15 +93,6 @@ fn check_key(key: &str) -> Result<(), Status> {
     Ok(())
 }
 
-/// The definitions that a job refers to; none are read for one that refers to none, or that is wrong in itself.
-async fn shelf(shared: &Shared, job: &JobSpec) -> Result<Shelf, Status> {
-    let references = Outline::of(job).references;
-    if references.is_empty() || !spec::check(job).is_empty() {
-        return Ok(Shelf::default());
-    }
-    definitions::load(&*shared.options.state, &job.namespace, Shelf::default(), Root::References(references)).await
-}
-
 /// Checks a job, puts the jobs in it that its stages name, stores it, and answers when it is committed.
 pub(crate) async fn accept(shared: &Arc<Shared>, submission: Submission) -> Result<Accepted, Status> {
     let Submission { job, key, mut request_digest, shelf: read, itself, occasion } = submission;
@@ -119,83 +110,40 @@ pub(crate) async fn accept(shared: &Arc<Shared>, submission: Submission) -> Resu
         }
         request_digest = Some(digest);
     }
-    let library = match read {
-        Some(shelf) => shelf,
-        None => shelf(shared, &job).await?,
-    };
-    // Expanding, hashing and encoding a large job take long enough to be in the way of everything else on this thread.
-    let expanded = crate::blocking::run(move || spec::expand(job, &library))
-        .await
-        .map_err(|error| Status::internal(format!("reading the job ended early: {error}")))?
-        .map_err(|problems| Status::invalid_argument(problems.to_string()))?;
-    let mut job = expanded.spec;
-    if let Some(occasion) = &occasion {
-        job.env.insert(TICK_VARIABLE.to_owned(), occasion.tick.clone());
-    }
-    let used = expanded.made_of.into_iter().map(|used| v1::DefinitionUse { name: used.name, revision: used.revision });
-    let made_of: Vec<v1::DefinitionUse> = itself.into_iter().chain(used).collect();
-    let task_total = job.stages.iter().map(|stage| u64::from(stage.tasks.count())).sum();
-    check_room(shared, task_total).await?;
-    let (namespace, name, labels, priority) =
-        (job.namespace.clone(), job.name.clone(), job.labels.clone(), job.priority);
-    let (group, after) = (groups::path(&job.group)?, job.after_jobs.clone());
-    let (stored, items, bytes, request_digest) = crate::blocking::run(move || {
-        let (stored, items) = blob::take_apart(job);
-        let request_digest = request_digest.unwrap_or_else(|| blob::digest(&stored.encode_to_vec()));
-        codec::encode(&stored).map(|bytes| (stored, items, bytes.to_vec(), request_digest))
-    })
-    .await
-    .map_err(|error| Status::internal(format!("reading the job ended early: {error}")))?
-    .map_err(store)?;
+    let tick = occasion.as_ref().map(|occasion| occasion.tick.as_str());
+    let prepared = prepare(shared, job, read, itself, tick).await?;
+    let (namespace, group) = (&*prepared.namespace, &prepared.group);
+    check_room(shared, prepared.tasks).await?;
+    let request_digest = request_digest.unwrap_or_else(|| prepared.digest.clone());
 
     for _ in 0..ID_ATTEMPTS {
         let now = shared.now();
         let id = JobId::new(now, rand::random());
         let Some(transit) = shared.transit(id) else { continue };
-        let mut blobs = Vec::new();
-        let spec = load::to_content(id, bytes.clone(), &mut blobs).map_err(store)?;
-        for item in &items {
-            blobs.extend(Blob::new(&item.content).map_err(store)?.puts(id));
-        }
-        if let Some(accepted) = known(shared, &namespace, &key, &request_digest).await? {
+        let (mut head, blobs) = prepared.as_job(id, now).map_err(store)?;
+        head.idempotency_key.clone_from(&key);
+        if let Some(accepted) = known(shared, namespace, &key, &request_digest).await? {
             return Ok(accepted);
         }
-        after::check(&*shared.options.state, &namespace, &after).await?;
-        check_quota(shared, &namespace).await?;
-        let cancels = groups::cancels::current(shared, &namespace).await?;
-        groups::check_open(&namespace, &group, &cancels)?;
+        after::check(&*shared.options.state, namespace, &prepared.after).await?;
+        check_quota(shared, namespace, 1).await?;
+        let cancels = groups::cancels::current(shared, namespace).await?;
+        groups::check_open(namespace, group, &cancels)?;
         // Compared again when it is accepted; but then much of it is written.
-        groups::find(&*shared.options.state, &namespace, group.as_str()).await?;
+        groups::find(&*shared.options.state, namespace, group.as_str()).await?;
         // Too large for the accepting transaction, and of no effect without it.
         load::write_blobs(&*shared.options.state, &[], blobs).await.map_err(store)?;
-        let head = storage::JobHead {
-            name: name.clone(),
-            namespace: namespace.clone(),
-            labels: labels.clone(),
-            priority,
-            state: v1::JobState::Queued.into(),
-            submitted_at_ms: now,
-            task_total,
-            tasks: Some(v1::Counts { pending: u32::try_from(task_total).unwrap_or(u32::MAX), ..Default::default() }),
-            idempotency_key: key.clone(),
-            spec: Some(spec),
-            made_of: made_of.clone(),
-            group: group.as_str().to_owned(),
-            counted: true,
-            commit_id: format!("accept:{:016x}", rand::random::<u64>()),
-            ..Default::default()
-        };
         let identity = shared.presence().identity;
         match commit(shared, &identity, id, &head, &request_digest, &cancels, occasion.as_ref()).await? {
             Outcome::Committed(revision) => {
                 crate::faults::die_at("after-accept-before-answer");
-                adopt(shared, transit, identity.session, head, stored, revision);
+                adopt(shared, transit, identity.session, head, prepared.stored, revision);
                 return Ok(Accepted { id, existed: false });
             }
-            Outcome::KeyUsed(entry) => return same_key(&entry, &namespace, &key, &request_digest, Some(id)),
+            Outcome::KeyUsed(entry) => return same_key(&entry, namespace, &key, &request_digest, Some(id)),
             Outcome::IdUsed => {}
             // The group has to be there, and is perhaps cancelled.
-            Outcome::GroupsChanged => groups::cancels::refresh(shared, &namespace).await?,
+            Outcome::GroupsChanged => groups::cancels::refresh(shared, namespace).await?,
         }
     }
     Err(retry_later("no free job id was found: submit again".to_owned()))
@@ -222,13 +170,13 @@ async fn check_room(shared: &Shared, tasks: u64) -> Result<(), Status> {
     )))
 }
 
-/// A namespace with as many jobs as it may have gets no more. What peers have of it is known as of a moment ago.
-async fn check_quota(shared: &Shared, namespace: &str) -> Result<(), Status> {
+/// A namespace gets no more jobs than it may have. What peers have of it is known as of a moment ago.
+pub(crate) async fn check_quota(shared: &Shared, namespace: &str, more: u64) -> Result<(), Status> {
     let name = namespace.to_owned();
-    let full = shared.engine.read(move |engine| engine.quota_reached(&name)).await.map_err(unavailable)?;
+    let full = shared.engine.read(move |engine| engine.quota_reached(&name, more)).await.map_err(unavailable)?;
     full.map_or(Ok(()), |(jobs, most)| {
         Err(Status::failed_precondition(format!(
-            "namespace: {namespace} has {jobs} jobs that are not over, and may have {most} (`max_jobs`): submit when some are, or \
+            "namespace: {namespace} has {jobs} jobs that are not over, and may have {most} (`max_jobs`): submit {more} more when some are, or \
              see `muster namespaces set --help`"
         )))
     })

@@ -40,7 +40,7 @@ pub(crate) fn heir<'a>(job: JobId, sessions: impl IntoIterator<Item = &'a Sessio
 
 /// How many more jobs this scheduler may own. How large orphans are is not known before they are claimed, so the last one may be one
 /// too many.
-async fn room(shared: &Shared) -> usize {
+pub(crate) async fn room(shared: &Shared) -> usize {
     let most = shared.options.owned_max;
     let room = move |engine: &mut Engine| {
         if engine.tasks_owned() < most.tasks { most.jobs.saturating_sub(engine.jobs_owned()) } else { 0 }

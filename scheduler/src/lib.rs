@@ -32,6 +32,7 @@ pub mod options;
 mod ownership;
 mod peers;
 mod persist;
+mod prepare;
 mod requests;
 mod safety;
 mod scheduler;
@@ -45,6 +46,7 @@ mod steady;
 mod store_health;
 mod store_watch;
 mod unreachable;
+mod updates;
 mod usage;
 mod ways;
 

@@ -18,6 +18,7 @@ use crate::engine::Loaded;
 use crate::options::{INLINE_BYTES_MAX, INLINE_TASKS_MAX};
 use crate::persist::{Cursor, Layout, Stored};
 use crate::requests;
+use crate::updates;
 
 /// Why a job could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -52,17 +53,26 @@ pub(crate) struct StoredJob {
 
 /// Reads a job's head, wherever it is. `None`: there is no such job.
 pub(crate) async fn head(state: &dyn StateBackend, id: JobId) -> Result<Option<StoredJob>, Error> {
-    let keys =
-        [keys::active_job(id), keys::completed_job(id), keys::failed_job(id), keys::owner(id), keys::cancel_mark(id)];
+    let keys = [
+        keys::active_job(id),
+        keys::completed_job(id),
+        keys::failed_job(id),
+        keys::staged_job(id),
+        keys::owner(id),
+        keys::cancel_mark(id),
+    ];
     let (revision, mut entries) = state.get_many(&keys).await?;
     let cancel_mark = entries.pop().flatten().map(|entry| requests::decode(id, &entry)).transpose()?;
     let owner = match entries.pop().flatten() {
-        Some(entry) => Some((codec::decode(&keys[3], &entry.value)?, entry.mod_revision)),
+        Some(entry) => Some((codec::decode(&keys[4], &entry.value)?, entry.mod_revision)),
         None => None,
     };
     for (key, entry) in keys.iter().zip(entries) {
         if let Some(head_entry) = entry {
-            let head = codec::decode(key, &head_entry.value)?;
+            let head: storage::JobHead = codec::decode(key, &head_entry.value)?;
+            if !updates::exists(state, &head).await? {
+                return Ok(None);
+            }
             return Ok(Some(StoredJob { head, head_entry, keyspace: key.keyspace, owner, cancel_mark, revision }));
         }
     }

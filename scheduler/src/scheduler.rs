@@ -18,7 +18,7 @@ use crate::shared::{Presence, Shared};
 use crate::shell::{EngineHandle, Shell};
 use crate::{
     after, demand, draining, groups, isolation, janitor, membership, ownership, requests, safety, schedules,
-    self_fencing, services, store_watch, usage,
+    self_fencing, services, store_watch, updates, usage,
 };
 
 /// A scheduler could not start, or ended early.
@@ -189,6 +189,7 @@ impl Running {
         let mut cancels = tokio::spawn(groups::cancels::follow(Arc::clone(&shared)));
         let mut counting = tokio::spawn(groups::keeper::keep(Arc::clone(&shared)));
         let mut calling = tokio::spawn(groups::callbacks::keep(Arc::clone(&shared)));
+        let mut taking_up = tokio::spawn(updates::take_up::keep(Arc::clone(&shared)));
         let mut ends = tokio::spawn(after::follow(Arc::clone(&shared)));
         let mut fencing = tokio::spawn(self_fencing::keep(Arc::clone(&shared)));
         let mut isolation = tokio::spawn(isolation::keep(Arc::clone(&shared)));
@@ -218,6 +219,7 @@ impl Running {
             _ = &mut cancels => Err(Error::Ended("the watch of the groups' cancels")),
             _ = &mut counting => Err(Error::Ended("the keeper of the groups")),
             _ = &mut calling => Err(Error::Ended("the deliverer of callbacks")),
+            _ = &mut taking_up => Err(Error::Ended("the taking up of updates")),
             _ = &mut ends => Err(Error::Ended("the watch of the jobs that others wait for")),
             _ = &mut fencing => Err(Error::Ended("the watch of the engine's pulse")),
             _ = &mut isolation => Err(Error::Ended("the watch of the ways to executors")),
@@ -247,6 +249,7 @@ impl Running {
             cancels,
             counting,
             calling,
+            taking_up,
             ends,
             fencing,
             isolation,

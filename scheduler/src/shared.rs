@@ -45,6 +45,8 @@ pub(crate) struct Shared {
     pub(crate) live: Live,
     /// Notified when a job here begins to wait for others.
     pub(crate) awaited: Notify,
+    /// Notified when an update is committed here.
+    pub(crate) updated: Notify,
     /// Held by who counts everything anew: one at a time.
     pub(crate) auditing: tokio::sync::Mutex<()>,
     /// Whether this scheduler hands its jobs over and takes no new ones; see [`crate::draining`].
@@ -109,6 +111,7 @@ impl Shared {
             unreachable: Unreachable::default(),
             live: Live::default(),
             awaited: Notify::new(),
+            updated: Notify::new(),
             auditing: tokio::sync::Mutex::default(),
             draining: watch::channel(false).0,
             drains_by_itself: AtomicBool::new(false),

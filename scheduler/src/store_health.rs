@@ -71,6 +71,8 @@ pub(crate) struct StoreHealth {
     epoch: watch::Sender<u64>,
     /// Why the store takes no writes.
     full: watch::Sender<Option<String>>,
+    /// Bytes in use and the quota, where there is one: as they were at the last look.
+    filled: Mutex<Option<(u64, u64)>>,
     trust: watch::Sender<Trust>,
     /// Somebody has reason to look at the store's epoch at once.
     pub(crate) look: Notify,
@@ -83,6 +85,7 @@ impl StoreHealth {
             seen: Mutex::new(Seen { epoch, revision: 0 }),
             epoch: watch::Sender::new(epoch),
             full: watch::Sender::new(None),
+            filled: Mutex::new(None),
             trust: watch::Sender::default(),
             look: Notify::new(),
         }
@@ -144,6 +147,15 @@ impl StoreHealth {
             *known = why;
             changed
         });
+    }
+
+    /// Bytes in use and the quota, as they were at the last look; `None`: there is none, or nobody has looked yet.
+    pub(crate) fn filled(&self) -> Option<(u64, u64)> {
+        *self.filled.lock().expect("no code panics while holding it")
+    }
+
+    pub(crate) fn set_filled(&self, filled: Option<(u64, u64)>) {
+        *self.filled.lock().expect("no code panics while holding it") = filled;
     }
 
     /// Why nothing new is accepted.

@@ -34,6 +34,8 @@ pub(crate) async fn keep_looking(shared: Arc<Shared>) {
                     versions_told = true;
                 }
                 shared.health.set_full(why_full(&status));
+                let in_use = status.in_use_bytes();
+                shared.health.set_filled(quota(&status, shared.options.store_quota).map(|quota| (in_use, quota)));
                 if warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) && warn(&status, shared.options.store_quota) {
                     warned = Some(Instant::now());
                 }

@@ -8,8 +8,10 @@ use muster_graph::ids::{JobId, StageIndex};
 use crate::{Key, Keyspace, Op, SessionId};
 
 mod groups;
+mod updates;
 
 pub use groups::*;
+pub use updates::*;
 
 /// The life of the cluster's store.
 #[must_use]

@@ -17,6 +17,8 @@ pub enum Keyspace {
     Executors,
     /// job id → head.
     ActiveJobs,
+    /// job id → head of a job that is submitted with others, and is not a scheduler's yet.
+    StagedJobs,
     /// job id → head of a successful job.
     CompletedJobs,
     /// job id → head of a failed or cancelled job.
@@ -44,6 +46,8 @@ pub enum Keyspace {
     GroupCounts,
     /// namespace/path/completion → what the group's callback is to be told.
     Outbox,
+    /// `u/`namespace/token → groups and jobs that come into being together; `p/`: what is staged of them.
+    Updates,
     /// namespace/idempotency key → job id and digest.
     Idempotency,
     /// name → lock holder; leased.
@@ -52,7 +56,7 @@ pub enum Keyspace {
 
 impl Keyspace {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::Meta,
         Self::Schedulers,
         Self::Demand,
@@ -60,6 +64,7 @@ impl Keyspace {
         Self::Namespaces,
         Self::Executors,
         Self::ActiveJobs,
+        Self::StagedJobs,
         Self::CompletedJobs,
         Self::FailedJobs,
         Self::JobOwners,
@@ -73,6 +78,7 @@ impl Keyspace {
         Self::Groups,
         Self::GroupCounts,
         Self::Outbox,
+        Self::Updates,
         Self::Idempotency,
         Self::Locks,
     ];
@@ -88,6 +94,7 @@ impl Keyspace {
             Self::Namespaces => "namespaces",
             Self::Executors => "executors",
             Self::ActiveJobs => "active",
+            Self::StagedJobs => "staged",
             Self::CompletedJobs => "completed",
             Self::FailedJobs => "failed",
             Self::JobOwners => "owners",
@@ -101,6 +108,7 @@ impl Keyspace {
             Self::Groups => "groups",
             Self::GroupCounts => "group-counts",
             Self::Outbox => "outbox",
+            Self::Updates => "updates",
             Self::Idempotency => "idempotency",
             Self::Locks => "locks",
         }

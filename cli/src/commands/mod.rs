@@ -33,6 +33,7 @@ pub(crate) mod submit;
 pub(crate) mod supervise;
 pub(crate) mod undefine;
 pub(crate) mod up;
+pub(crate) mod update;
 pub(crate) mod wait;
 pub(crate) mod watch;
 

@@ -21,6 +21,7 @@ mod table;
 #[cfg(test)]
 pub(crate) mod tests;
 pub(crate) mod time;
+pub(crate) mod update;
 pub(crate) mod views;
 
 use std::io::{self, Write};

@@ -270,6 +270,7 @@ pub(crate) fn documented_views() -> Vec<(&'static str, String)> {
         ("store", json(&Store::from(store::full_store()))),
         ("recovered", json(&store::recovered())),
         ("audit", json(&store::audit())),
+        ("update", json(&store::update())),
         ("started", json(&started())),
     ]
 }

@@ -8,6 +8,7 @@ mod cancels;
 mod cost;
 mod counts;
 mod tree;
+mod updates;
 
 use std::collections::BTreeMap;
 

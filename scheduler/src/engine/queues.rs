@@ -324,11 +324,11 @@ impl Engine {
         with_share.collect()
     }
 
-    /// If a namespace has as many jobs as it may: how many it has and may have.
+    /// If a namespace may not have so many jobs more: how many it has and may have.
     #[must_use]
-    pub fn quota_reached(&self, namespace: &str) -> Option<(u32, u32)> {
+    pub fn quota_reached(&self, namespace: &str, more: u64) -> Option<(u32, u32)> {
         let most = self.queues.rules(namespace).max_jobs?;
         let jobs = self.queues.everywhere(namespace).jobs;
-        (jobs >= most).then_some((jobs, most))
+        (u64::from(jobs).saturating_add(more) > u64::from(most)).then_some((jobs, most))
     }
 }

@@ -27,6 +27,7 @@ use super::{changes, views};
 use crate::accept::{store, unavailable};
 use crate::load::send_until_known;
 use crate::shared::Shared;
+use crate::updates::{self, Committed};
 
 /// By itself, so long after a scheduler has begun to keep the groups.
 const FIRST_AFTER: Duration = Duration::from_secs(5 * 60);
@@ -131,6 +132,14 @@ impl Audit<'_> {
             })
             .await?;
         }
+        for (namespace, part) in updates::waiting_parts(self.state, Some(at)).await? {
+            for job in part.jobs {
+                jobs += 1;
+                let head =
+                    JobHead { namespace: namespace.clone(), group: job.group, counted: true, ..JobHead::default() };
+                count(&mut recounted, &head);
+            }
+        }
         let counted = self.counted(at).await?;
         let names: BTreeSet<&Name> = recounted.keys().chain(counted.keys()).collect();
         (self.report.revision, self.report.jobs, self.report.groups) = (at, jobs, names.len() as u64);
@@ -167,9 +176,14 @@ impl Audit<'_> {
         })
         .await?;
         waiting.sort_by_key(|entry| entry.mod_revision);
+        let mut committed = Committed::at(at);
         for entry in waiting {
             let Some(namespace) = keys::group_change_of(&entry.name) else { continue };
-            let Some((path, change)) = changes::decode(&entry.name, &entry.value)? else { continue };
+            let (change, update) = changes::decode(&entry.name, &entry.value)?;
+            if !committed.has(self.state, namespace, &update).await? {
+                continue;
+            }
+            let Some((path, change)) = change else { continue };
             let Ok(path) = path.parse::<GroupPath>() else { continue };
             for around in change.concerns(&path) {
                 counted.entry((namespace.to_owned(), around.to_owned())).or_default().add(&change);

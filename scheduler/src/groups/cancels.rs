@@ -122,6 +122,7 @@ pub(crate) fn writes(namespace: &str, path: &GroupPath, cancel: v1::GroupCancel)
 /// Cancels a group: after this nothing in it is assigned, but tasks of `always` stages.
 pub(crate) async fn mark(shared: &Shared, namespace: &str, path: &GroupPath, reason: String) -> Result<(), Status> {
     let cancel = v1::GroupCancel { reason, at_ms: shared.now(), by_failures: false };
+    super::find(&*shared.options.state, namespace, path.as_str()).await?;
     for _ in 0..TRIES {
         let known = current(shared, namespace).await?;
         if known.of(path).is_some() {

@@ -8,8 +8,22 @@ use muster_state::{Error, Key, Op, codec, keys};
 
 /// A job is accepted.
 pub(crate) fn submitted(id: JobId, head: &JobHead) -> Result<Op, Error> {
-    put(id, head, "accepted", &GroupChange { group: head.group.clone(), submitted: 1, ..GroupChange::default() })
+    put(id, head, ACCEPTED, &GroupChange { group: head.group.clone(), submitted: 1, ..GroupChange::default() })
 }
+
+/// The same, but it counts once this update is committed.
+pub(crate) fn staged(id: JobId, head: &JobHead, update: &str) -> Result<Op, Error> {
+    let change =
+        GroupChange { group: head.group.clone(), submitted: 1, update: update.to_owned(), ..GroupChange::default() };
+    put(id, head, ACCEPTED, &change)
+}
+
+/// Under which name it is written that a job is accepted.
+pub(crate) fn submission(namespace: &str, id: JobId) -> Key {
+    keys::group_change(namespace, id, ACCEPTED)
+}
+
+const ACCEPTED: &str = "accepted";
 
 /// A job is over: what its head says of it now counts.
 pub(crate) fn ended(id: JobId, head: &JobHead) -> Result<Op, Error> {
@@ -89,15 +103,16 @@ pub(crate) fn read(change: GroupChange) -> Option<(String, groups::Change)> {
     Some((change.group, groups::Change { kind, tasks, spent: spent(change.spent.unwrap_or_default()) }))
 }
 
-/// The change in a stored value.
-pub(crate) fn decode(name: &str, value: &[u8]) -> Result<Option<(String, groups::Change)>, Error> {
+/// The change in a stored value, and the update that has to be committed for it to count, if there is one.
+pub(crate) fn decode(name: &str, value: &[u8]) -> Result<(Option<(String, groups::Change)>, String), Error> {
     let key = Key::new(muster_state::Keyspace::GroupCounts, name);
-    let change: GroupChange = codec::decode(&key, value)?;
+    let mut change: GroupChange = codec::decode(&key, value)?;
+    let update = std::mem::take(&mut change.update);
     let read = read(change);
     if read.is_none() {
         tracing::error!(name, "a change of a group's counts cannot be meant; it is passed over");
     }
-    Ok(read)
+    Ok((read, update))
 }
 
 pub(crate) fn spent(stored: v1::Spent) -> groups::Spent {

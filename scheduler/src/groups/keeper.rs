@@ -26,6 +26,7 @@ use super::{audit, callbacks, cancels, changes, views};
 use crate::load::send_until_known;
 use crate::shared::Shared;
 use crate::singleton;
+use crate::updates::Committed;
 
 /// The lock's name.
 const LOCK: &str = "groups";
@@ -98,6 +99,8 @@ struct Keeper<'a> {
     records: BTreeMap<Name, Arc<GroupRecord>>,
     /// Groups that failed often enough, and are cancelled.
     given_up: BTreeSet<Name>,
+    /// What counts once its update, by namespace and token, is committed.
+    held_back: BTreeMap<Name, Vec<Entry>>,
     /// Namespaces in which something cannot be read.
     unreadable: &'a BTreeSet<String>,
 }
@@ -128,6 +131,7 @@ impl<'a> Keeper<'a> {
             sums: BTreeMap::new(),
             records: BTreeMap::new(),
             given_up: BTreeSet::new(),
+            held_back: BTreeMap::new(),
             unreadable,
         }
     }
@@ -149,8 +153,14 @@ impl<'a> Keeper<'a> {
         self.take(waiting.into()).await?;
         let mut watch =
             self.state.watch(Keyspace::GroupCounts, keys::GROUP_CHANGES, listed + 1).await?.ready_chunks(64);
-        // Nothing but the waiting is given up when the time comes: a write has its outcome.
-        while let Ok(Some(batches)) = tokio::time::timeout_at(until, watch.next()).await {
+        loop {
+            let look = if self.held_back.is_empty() { until } else { until.min(Instant::now() + PAUSE) };
+            // Nothing but the waiting is given up when the time comes: a write has its outcome.
+            let batches = match tokio::time::timeout_at(look, watch.next()).await {
+                Ok(Some(batches)) => batches,
+                Err(_) if look < until => Vec::new(),
+                Ok(None) | Err(_) => return Ok(()),
+            };
             let mut waiting = VecDeque::new();
             for batch in batches {
                 waiting.extend(batch?.changes.into_iter().filter_map(|change| match change {
@@ -161,15 +171,22 @@ impl<'a> Keeper<'a> {
             }
             self.take(waiting).await?;
         }
-        Ok(())
     }
 
+    /// Adds up what has come; and before it what was held back and counts now, since what jobs of an update changed comes after its commit.
     async fn take(&mut self, mut waiting: VecDeque<Entry>) -> Result<(), End> {
-        let mut batch = Batch::default();
+        let (mut batch, mut committed) = (Batch::default(), Committed::default());
+        for (update, entries) in std::mem::take(&mut self.held_back).into_iter().rev() {
+            if committed.has(self.state, &update.0, &update.1).await? {
+                entries.into_iter().rev().for_each(|entry| waiting.push_front(entry));
+            } else {
+                self.held_back.insert(update, entries);
+            }
+        }
         while let Some(entry) = waiting.pop_front() {
             let Some(namespace) = keys::group_change_of(&entry.name) else { continue };
             if !self.unreadable.contains(namespace) {
-                self.add(&mut batch, namespace, &entry).await.map_err(|end| match end {
+                self.add(&mut batch, &mut committed, namespace, &entry).await.map_err(|end| match end {
                     End::Store(error @ (Error::Record { .. } | Error::Fatal(_))) => {
                         End::Unreadable(namespace.to_owned(), error)
                     }
@@ -183,8 +200,18 @@ impl<'a> Keeper<'a> {
         self.write(batch).await
     }
 
-    async fn add(&mut self, batch: &mut Batch, namespace: &str, entry: &Entry) -> Result<(), End> {
-        let change = changes::decode(&entry.name, &entry.value)?;
+    async fn add(
+        &mut self,
+        batch: &mut Batch,
+        committed: &mut Committed,
+        namespace: &str,
+        entry: &Entry,
+    ) -> Result<(), End> {
+        let (change, update) = changes::decode(&entry.name, &entry.value)?;
+        if !committed.has(self.state, namespace, &update).await? {
+            self.held_back.entry((namespace.to_owned(), update)).or_default().push(entry.clone());
+            return Ok(());
+        }
         batch.added_up.push((Key::new(Keyspace::GroupCounts, entry.name.clone()), entry.mod_revision));
         let Some((path, change)) = change else { return Ok(()) };
         let path: GroupPath = match path.parse() {

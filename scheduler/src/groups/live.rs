@@ -12,6 +12,8 @@ use muster_state::{Error, Key, Keyspace, Revision, Scan, StateBackend, codec, ke
 use tokio::sync::Mutex;
 use tokio::time::{Duration, Instant};
 
+use crate::updates;
+
 /// So old what is told of a job may be.
 const FRESH_FOR: Duration = Duration::from_secs(1);
 /// Heads read at once.
@@ -69,6 +71,14 @@ async fn read(state: &dyn StateBackend, before: &LiveJobs) -> Result<LiveJobs, E
         match page.next {
             Some(after) => scan = Scan { after: Some(after), at: Some(page.revision), ..Scan::default() },
             None => break,
+        }
+    }
+    for (namespace, part) in updates::waiting_parts(state, Some(now.revision)).await? {
+        for job in part.jobs {
+            let Ok(id) = job.job_id.parse::<JobId>() else { continue };
+            let tasks = v1::Counts { pending: job.tasks, ..v1::Counts::default() };
+            let (namespace, group) = (namespace.clone(), job.group.parse().unwrap_or_default());
+            now.jobs.insert(id, LiveJob { revision: 0, read_at: Instant::now(), namespace, group, tasks });
         }
     }
     for some in changed.chunks(AT_ONCE) {

@@ -21,6 +21,7 @@ pub(crate) mod changes;
 mod entrance;
 pub(crate) mod keeper;
 pub(crate) mod live;
+mod spec;
 pub(crate) mod views;
 
 use muster_graph::groups::GroupPath;
@@ -31,8 +32,10 @@ use tonic::Status;
 use crate::accept::{store, unavailable};
 use crate::load::send_until_known;
 use crate::shared::Shared;
+use crate::updates::Committed;
 use cancels::GroupCancels;
 pub(crate) use entrance::Entrance;
+pub(crate) use spec::check_spec;
 
 /// What the root is called where ids are asked for.
 pub(crate) const ROOT_ID: &str = "root";
@@ -58,11 +61,34 @@ pub(crate) async fn find(state: &dyn StateBackend, namespace: &str, named: &str)
         }
         None => path(named)?,
     };
-    if path.is_root() || state.get(&keys::group(namespace, path.as_str())).await.map_err(store)?.is_some() {
+    if path.is_root() {
+        return Ok(path);
+    }
+    let key = keys::group(namespace, path.as_str());
+    let entry = state.get(&key).await.map_err(store)?.ok_or_else(missing)?;
+    let record: GroupRecord = codec::decode(&key, &entry.value).map_err(store)?;
+    // Staged is not there.
+    if Committed::default().has(state, namespace, &record.update).await.map_err(store)? {
         Ok(path)
     } else {
         Err(missing())
     }
+}
+
+/// Nobody makes a group that an update makes which is not committed: which of the two it would be is open.
+pub(crate) async fn check_not_staged(
+    state: &dyn StateBackend,
+    namespace: &str,
+    path: &GroupPath,
+    record: &GroupRecord,
+) -> Result<(), Status> {
+    let update = &record.update;
+    if Committed::default().has(state, namespace, update).await.map_err(store)? {
+        return Ok(());
+    }
+    Err(Status::failed_precondition(format!(
+        "path: group {path} of namespace {namespace} is being made by update {update}, which is not committed: commit or abandon that first"
+    )))
 }
 
 /// A path in a request.
@@ -92,6 +118,7 @@ pub(crate) async fn create(
     for _ in 0..TRIES {
         if let Some(entry) = state.get(&key).await.map_err(store)? {
             let known: GroupRecord = codec::decode(&key, &entry.value).map_err(store)?;
+            check_not_staged(state, namespace, path, &known).await?;
             return if known.spec.unwrap_or_default() == record.spec.clone().unwrap_or_default() {
                 Ok(())
             } else {

@@ -12,6 +12,7 @@ use super::cancels::GroupCancels;
 use super::live::LiveJobs;
 use super::{ROOT_ID, changes};
 use crate::load::all_below;
+use crate::updates::Committed;
 
 pub(super) fn to_sums(stored: GroupSums) -> Sums {
     let tasks = stored.tasks.unwrap_or_default();
@@ -70,12 +71,16 @@ impl Tree {
         now: Millis,
     ) -> Result<Self, Error> {
         let mut tree = Self { namespace: namespace.to_owned(), records: BTreeMap::new(), sums: BTreeMap::new() };
+        let mut committed = Committed::at(revision);
         let (own, inside) = keys::groups_within(namespace, path.as_str());
         for entry in subtree(state, Keyspace::Groups, own, inside, revision).await? {
             let key = Key::new(Keyspace::Groups, entry.name);
             let Some((_, path)) = keys::group_of(&key.name) else { continue };
             let path = path.parse().map_err(|error| Error::Fatal(format!("{}: {error}", key.name)))?;
-            tree.records.insert(path, codec::decode(&key, &entry.value)?);
+            let record: GroupRecord = codec::decode(&key, &entry.value)?;
+            if committed.has(state, namespace, &record.update).await? {
+                tree.records.insert(path, record);
+            }
         }
         if path.is_root() {
             tree.records
@@ -88,17 +93,27 @@ impl Tree {
             let Some((_, path)) = keys::group_sums_of(&key.name) else { continue };
             tree.sums.insert(path.to_owned(), to_sums(codec::decode(&key, &entry.value)?));
         }
-        tree.add_what_waits(state, revision, now).await?;
+        tree.add_what_waits(state, revision, &mut committed, now).await?;
         Ok(tree)
     }
 
     /// What the keeper has not added up yet.
-    async fn add_what_waits(&mut self, state: &dyn StateBackend, at: Revision, now: Millis) -> Result<(), Error> {
+    async fn add_what_waits(
+        &mut self,
+        state: &dyn StateBackend,
+        at: Revision,
+        committed: &mut Committed,
+        now: Millis,
+    ) -> Result<(), Error> {
         let prefix = keys::group_changes_of(&self.namespace);
         let mut waiting = all_below(state, Keyspace::GroupCounts, prefix, at).await?;
         waiting.sort_by_key(|entry| entry.mod_revision);
         for entry in waiting {
-            let Some((group, change)) = changes::decode(&entry.name, &entry.value)? else { continue };
+            let (change, update) = changes::decode(&entry.name, &entry.value)?;
+            if !committed.has(state, &self.namespace, &update).await? {
+                continue;
+            }
+            let Some((group, change)) = change else { continue };
             let Ok(group) = group.parse::<GroupPath>() else { continue };
             for around in change.concerns(&group) {
                 if self.records.contains_key(&around.parse().unwrap_or_default()) {

@@ -29,6 +29,7 @@ use crate::load::send_until_known;
 use crate::shared::Shared;
 use crate::singleton;
 use crate::store_watch;
+use crate::updates;
 use compaction::Compaction;
 pub(crate) use relief::Relief;
 use sweep::Sweep;
@@ -133,6 +134,7 @@ impl Janitor<'_> {
             self.compaction.done(old);
         }
         self.sweep().await?;
+        updates::clean_up::clean_up(state, &self.held, self.shared.now()).await?;
         if full {
             self.relief.free(state, self.shared.options.store_quota).await?;
         } else if let Some(quota) = quota {

@@ -120,8 +120,8 @@ impl Janitor<'_> {
     }
 }
 
-fn heads(job: JobId) -> [Key; 3] {
-    [keys::active_job(job), keys::completed_job(job), keys::failed_job(job)]
+fn heads(job: JobId) -> [Key; 4] {
+    [keys::staged_job(job), keys::active_job(job), keys::completed_job(job), keys::failed_job(job)]
 }
 
 /// Whether there is a head, of whatever version.

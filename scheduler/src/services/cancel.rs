@@ -13,6 +13,7 @@ use super::{Api, Place, forwarded, is_forwarded, job_id, moved};
 use crate::accept::{store, unavailable};
 use crate::engine::Input;
 use crate::options::CALL_DEADLINE;
+use crate::updates::take_up;
 use crate::{load, requests};
 
 /// A user's words, at most.
@@ -80,6 +81,10 @@ impl Api {
             let Some(stored) = load::head(&*self.shared.options.state, id).await.map_err(store)? else {
                 return Err(Status::not_found(format!("there is no job {id}")));
             };
+            if stored.keyspace == Keyspace::StagedJobs {
+                take_up::with(&self.shared, &stored).await.map_err(store)?;
+                continue;
+            }
             let answer = Response::new(v1::CancelJobResponse { state: stored.head.state });
             if stored.keyspace != Keyspace::ActiveJobs
                 || requests::mark_cancelled(&self.shared, id, &stored, reason).await.map_err(store)?

@@ -16,7 +16,7 @@ use super::cancel::check_reason;
 use super::jobs::Answers;
 use crate::accept::store;
 use crate::definitions;
-use crate::groups::{self, callbacks, cancels, views::Tree};
+use crate::groups::{self, cancels, views::Tree};
 
 /// Groups in one answer, when the caller does not say.
 const LIST_DEFAULT: u32 = 1_000;
@@ -26,31 +26,6 @@ const LIST_MAX: u32 = 10_000;
 const PAGE_BYTES_MAX: usize = MESSAGE_BYTES_MAX / 2;
 /// Between two looks at a group that is watched.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// What a user may hang on a group.
-const ATTRIBUTES_MAX: usize = 64;
-/// A name or a value of these.
-const ATTRIBUTE_BYTES_MAX: usize = 1_024;
-
-fn check(spec: &v1::GroupSpec) -> Result<(), Status> {
-    if spec.attributes.len() > ATTRIBUTES_MAX {
-        return Err(Status::invalid_argument(format!(
-            "spec.attributes: {} are more than ATTRIBUTES_MAX = {ATTRIBUTES_MAX}",
-            spec.attributes.len()
-        )));
-    }
-    let too_long = |text: &String| text.len() > ATTRIBUTE_BYTES_MAX;
-    match spec.attributes.iter().find(|(name, value)| name.is_empty() || too_long(name) || too_long(value)) {
-        Some((name, _)) => Err(Status::invalid_argument(format!(
-            "spec.attributes: '{}': names have 1 to ATTRIBUTE_BYTES_MAX = {ATTRIBUTE_BYTES_MAX} bytes, values at most so many",
-            name.chars().take(40).collect::<String>().escape_debug()
-        ))),
-        None if spec.callback.is_empty() => Ok(()),
-        None => {
-            callbacks::check(&spec.callback).map_err(|why| Status::invalid_argument(format!("spec.callback: {why}")))
-        }
-    }
-}
-
 impl Api {
     async fn group_view(&self, namespace: &str, path: &GroupPath) -> Result<v1::GroupView, Status> {
         let some = std::slice::from_ref(path);
@@ -81,10 +56,10 @@ impl Groups for Api {
         let namespace = definitions::namespace(namespace)?;
         let path = groups::path(&path)?;
         let spec = spec.unwrap_or_default();
-        check(&spec)?;
+        groups::check_spec(&spec)?;
         self.shared.health.check_writable()?;
         let id = if path.is_root() { groups::ROOT_ID.to_owned() } else { format!("{:016x}", rand::random::<u64>()) };
-        let record = GroupRecord { id, spec: Some(spec), created_at_ms: self.shared.now() };
+        let record = GroupRecord { id, spec: Some(spec), created_at_ms: self.shared.now(), ..GroupRecord::default() };
         groups::create(&self.shared, &namespace, &path, record).await?;
         Ok(Response::new(self.group_view(&namespace, &path).await?))
     }

@@ -21,7 +21,7 @@ use crate::accept::{self, Submission, store, unavailable};
 use crate::engine::{head_view, view};
 use crate::load::send_until_known;
 use crate::options::CALL_DEADLINE;
-use crate::{definitions, groups, ownership};
+use crate::{definitions, groups, ownership, updates};
 
 /// Text and items of one submit. A million items of some tens of bytes fit.
 const SUBMIT_BYTES_MAX: usize = 128 << 20;
@@ -90,7 +90,10 @@ impl Api {
 
     /// The names of all jobs, newest first.
     async fn names(&self) -> Result<Vec<(JobId, Keyspace)>, Status> {
-        let mut names = Vec::new();
+        // First those that no scheduler has yet: where they go to is read after it.
+        let staged = updates::waiting_parts(&*self.shared.options.state, None).await.map_err(store)?;
+        let jobs = staged.into_iter().flat_map(|(_, part)| part.jobs);
+        let mut names: Vec<_> = jobs.filter_map(|job| Some((job.job_id.parse().ok()?, Keyspace::StagedJobs))).collect();
         for keyspace in [Keyspace::ActiveJobs, Keyspace::CompletedJobs, Keyspace::FailedJobs] {
             let mut scan = Scan::default();
             loop {
@@ -102,9 +105,15 @@ impl Api {
                 }
             }
         }
-        names.sort_unstable_by_key(|(id, _)| std::cmp::Reverse(*id));
-        // A job that moved while the keyspaces were read one after the other is there twice: once is enough.
-        names.dedup_by_key(|(id, _)| *id);
+        names.sort_by_key(|(id, _)| std::cmp::Reverse(*id));
+        // A job that moved while the keyspaces were read one after the other is there twice: once is enough, where it is now.
+        names.dedup_by(|later, earlier| {
+            let same = later.0 == earlier.0;
+            if same {
+                earlier.1 = later.1;
+            }
+            same
+        });
         Ok(names)
     }
 
@@ -249,6 +258,13 @@ impl Jobs for Api {
                 .await
                 .map_err(unavailable)?;
             for ((id, _), (key, entry)) in some.iter().zip(keys.iter().zip(entries)) {
+                let entry = match entry {
+                    // Its update's jobs are being taken up.
+                    None if key.keyspace == Keyspace::StagedJobs => {
+                        self.shared.options.state.get(&keys::active_job(*id)).await.map_err(store)?
+                    }
+                    entry => entry,
+                };
                 // Gone since its name was read: it has just moved to another keyspace, and is in the next list.
                 let Some(entry) = entry else { continue };
                 let view = match live.get(id) {

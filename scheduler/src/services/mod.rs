@@ -17,6 +17,7 @@ mod registration;
 mod relay;
 mod schedules;
 mod tasks;
+mod updates;
 mod watch;
 
 use std::sync::Arc;
@@ -34,6 +35,7 @@ use muster_proto::v1::groups_server::GroupsServer;
 use muster_proto::v1::jobs_server::JobsServer;
 use muster_proto::v1::peer_server::PeerServer;
 use muster_proto::v1::schedules_server::SchedulesServer;
+use muster_proto::v1::updates_server::UpdatesServer;
 use muster_proto::{DESCRIPTORS, MESSAGE_BYTES_MAX, storage};
 use muster_state::{Keyspace, SessionId};
 use tokio_util::sync::CancellationToken;
@@ -45,6 +47,7 @@ use crate::engine::Engine;
 use crate::load::{self, StoredJob};
 use crate::options::CALL_DEADLINE;
 use crate::shared::Shared;
+use crate::updates::take_up;
 
 /// Calls under way on one connection.
 const STREAMS_PER_CONNECTION: u32 = 1024;
@@ -79,6 +82,7 @@ pub(crate) async fn serve(
     let admin = AdminServer::new(api.clone());
     let schedules = SchedulesServer::new(api.clone());
     let groups = GroupsServer::new(api.clone()).max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let updates = UpdatesServer::new(api.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
     let cluster = ClusterServer::new(api).max_encoding_message_size(MESSAGE_BYTES_MAX);
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)
@@ -100,6 +104,7 @@ pub(crate) async fn serve(
         .add_service(admin)
         .add_service(schedules)
         .add_service(groups)
+        .add_service(updates)
         .serve_with_incoming_shutdown(listener.incoming(), stop.cancelled_owned())
         .await
 }
@@ -178,7 +183,7 @@ impl Api {
             let Some(stored) = load::head(&*self.shared.options.state, id).await.map_err(store)? else {
                 return Err(Status::not_found(format!("there is no job {id}")));
             };
-            if stored.keyspace != Keyspace::ActiveJobs {
+            if matches!(stored.keyspace, Keyspace::CompletedJobs | Keyspace::FailedJobs) {
                 return Ok(Place::Over(Box::new(stored)));
             }
             self.shared.health.check_trusted()?;
@@ -193,6 +198,10 @@ impl Api {
                     if !forwarded {
                         return Ok(Place::Peer(owner.address.clone()));
                     }
+                }
+                // Of an update that is committed: who asks for it takes it up.
+                _ if stored.keyspace == Keyspace::StagedJobs => {
+                    take_up::with(&self.shared, &stored).await.map_err(store)?;
                 }
                 _ => claims::claim(&self.shared, id).await,
             }

@@ -103,11 +103,15 @@ pub enum Kind {
     GroupAudit = 34,
     /// `storage.CallbackRecord`.
     Callback = 35,
+    /// `storage.UpdateRecord`.
+    Update = 36,
+    /// `storage.UpdatePart`.
+    UpdatePart = 37,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 32] = [
         Self::JobHead,
         Self::Scheduler,
         Self::Executor,
@@ -138,6 +142,8 @@ impl Kind {
         Self::GroupSums,
         Self::GroupAudit,
         Self::Callback,
+        Self::Update,
+        Self::UpdatePart,
     ];
 
     /// For messages.
@@ -174,6 +180,8 @@ impl Kind {
             Self::GroupSums => "group sums",
             Self::GroupAudit => "record of a recount of groups",
             Self::Callback => "callback of a group",
+            Self::Update => "update",
+            Self::UpdatePart => "part of an update",
         }
     }
 

@@ -130,6 +130,8 @@ protobuf_record! {
     storage::GroupSums => GroupSums;
     storage::GroupAuditRecord => GroupAudit;
     storage::CallbackRecord => Callback;
+    storage::UpdateRecord => Update;
+    storage::UpdatePart => UpdatePart;
 }
 
 fn head_version(head: &storage::JobHead) -> u8 {

@@ -3,6 +3,7 @@
 use super::*;
 use crate::output::audit::Audit;
 use crate::output::store::Recovered;
+use crate::output::update::Update;
 
 pub(super) fn full_store() -> v1::StoreView {
     v1::StoreView {
@@ -46,6 +47,20 @@ pub(super) fn audit() -> Audit {
     Audit::from(answer)
 }
 
+pub(super) fn update() -> Update {
+    Update::from(v1::UpdateView {
+        namespace: "default".to_owned(),
+        token: "sweep-7".to_owned(),
+        state: v1::UpdateState::Committed.into(),
+        opened_at_ms: NOW_MS - 60_000,
+        expires_at_ms: NOW_MS + 86_340_000,
+        committed_at_ms: NOW_MS - 5_000,
+        groups: 40,
+        jobs: 100_000,
+        jobs_owned: 20_000,
+    })
+}
+
 #[test]
 fn the_store_and_what_is_done_to_it() {
     let away = v1::StoreMember {
@@ -58,5 +73,6 @@ fn the_store_and_what_is_done_to_it() {
     let mut text = details(&Store::from(view));
     text.push_str(&details(&recovered()));
     text.push_str(&details(&audit()));
+    text.push_str(&details(&update()));
     insta::assert_snapshot!(text);
 }

@@ -151,10 +151,10 @@ async fn limits_of_a_namespace_hold_for_all_of_its_jobs_until_they_are_lifted() 
     assert_eq!([one, two].map(|job| bench.running(job)), [2, 1], "one core is left, and it needs two");
     bench.set_rules(&[]);
     assert_eq!([one, two].map(|job| bench.running(job)), [2, 3]);
-    assert_eq!(bench.engine.quota_reached("limited"), None);
+    assert_eq!(bench.engine.quota_reached("limited", 1), None);
     bench.set_rules(&[("limited", v1::NamespaceRules { max_jobs: Some(2), ..Default::default() })]);
-    assert_eq!(bench.engine.quota_reached("limited"), Some((2, 2)));
-    assert_eq!(bench.engine.quota_reached("free"), None);
+    assert_eq!(bench.engine.quota_reached("limited", 1), Some((2, 2)));
+    assert_eq!(bench.engine.quota_reached("free", 1), None);
 }
 
 #[tokio::test]

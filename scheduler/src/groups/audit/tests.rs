@@ -35,7 +35,7 @@ async fn keep(state: &dyn StateBackend) {
     let mut waiting = page.entries;
     waiting.sort_by_key(|entry| entry.mod_revision);
     for entry in waiting {
-        let (path, change) = changes::decode(&entry.name, &entry.value).unwrap().unwrap();
+        let (path, change) = changes::decode(&entry.name, &entry.value).unwrap().0.unwrap();
         let path: GroupPath = path.parse().unwrap();
         for around in change.concerns(&path) {
             let key = keys::group_sums("default", around);

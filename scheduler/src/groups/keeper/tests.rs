@@ -1,7 +1,7 @@
 //! What a keeper adds up, and what it does not though it has read it.
 
 use muster_graph::ids::JobId;
-use muster_proto::storage::{CallbackRecord, GroupChange, JobHead};
+use muster_proto::storage::{CallbackRecord, GroupChange, JobHead, UpdateRecord};
 use muster_state::Memory;
 
 use super::*;
@@ -114,4 +114,32 @@ async fn a_callback_once_per_completion_for_every_newly_complete_ancestor() {
         [of(""), of("a/b")].concat()
     };
     assert_eq!(complete, [told(&[1]), told(&[1]), told(&[1, 2])]);
+}
+
+#[tokio::test]
+async fn what_an_update_stages_counts_once_it_is_committed_and_before_what_its_jobs_do() {
+    let (state, shared, plain) = accepted(8).await;
+    let update = async |state_of: v1::UpdateState| {
+        let record = UpdateRecord { state: state_of.into(), ..UpdateRecord::default() };
+        state.put(keys::update("default", "t"), codec::encode(&record).unwrap()).await.unwrap();
+    };
+    let put = async |of: &str, change: GroupChange| {
+        let key = keys::group_change("default", JobId(9), of);
+        state.put(key.clone(), codec::encode(&change).unwrap()).await.unwrap();
+        state.get(&key).await.unwrap().expect("it was written a line above")
+    };
+    let staged = GroupChange { group: "a".to_owned(), submitted: 1, update: "t".to_owned(), ..GroupChange::default() };
+    update(v1::UpdateState::Open).await;
+    let staged = put("accepted", staged).await;
+    let (held, unreadable) = (Guard::Present(keys::epoch()), BTreeSet::new());
+    let mut keeper = Keeper::new(&shared, held, &unreadable);
+    assert!(keeper.take([plain, staged].into()).await.is_ok());
+    assert_eq!((submitted(&*state, "a").await, submitted(&*state, "a/b").await), (1, 1), "only the other one");
+
+    update(v1::UpdateState::Committed).await;
+    let ended = put("1", GroupChange { group: "a".to_owned(), successful: 1, ..GroupChange::default() }).await;
+    assert!(keeper.take([ended].into()).await.is_ok());
+    assert_eq!(submitted(&*state, "a").await, 2);
+    let left = state.get_from_prefix(Keyspace::GroupCounts, keys::GROUP_CHANGES).await.unwrap().entries;
+    assert!(left.is_empty(), "{left:?}");
 }

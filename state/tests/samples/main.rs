@@ -6,24 +6,25 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod delta;
+
 use std::fmt::Debug;
 use std::path::PathBuf;
 
-use muster_graph::execution::{
-    Accepted, Delta, Ended, ExecutorRef, Exit, FailureClass, FailureNote, JobEvent, JobRecord, JobState, Output,
-    StageReason, StageRecord, StageState, Task, TaskRun, TaskState,
-};
-use muster_graph::ids::{ExecutorKey, StageIndex, TaskId};
+use muster_graph::execution::{JobEvent, JobState, StageState};
+use muster_graph::ids::StageIndex;
 use muster_proto::storage::{
     CallbackRecord, CancelMark, Content, DefinitionContent, DefinitionRecord, DefinitionRevision, ExecutorRecord,
     GroupAuditRecord, GroupCancelRecord, GroupCancelsHead, GroupChange, GroupPath, GroupRecord, GroupSums,
     IdempotencyRecord, JanitorRecord, JobHead, NamespaceRecord, OwnerRecord, SafeModeRecord, ScheduleRecord,
-    SchedulerRecord, StageItems, StoredEdge, StoredPlan, StoredSpec, StoredStage, StoredUpstream, TaskSums,
-    UsageRecord,
+    SchedulerRecord, StageItems, StagedJob, StoredEdge, StoredPlan, StoredSpec, StoredStage, StoredUpstream, TaskSums,
+    UpdatePart, UpdateRecord, UsageRecord,
 };
 use muster_proto::v1;
 use muster_state::codec::blob::Chunk;
 use muster_state::codec::{Bucket, Commit, Epoch, Events, Kind, Record, decode_bytes, encode};
+
+use delta::{delta, note};
 
 fn check<R: Record + PartialEq + Debug>(record: &R) -> Kind {
     let name = format!("{}.v{}", R::KIND.name().replace(' ', "-"), record.version());
@@ -35,70 +36,6 @@ fn check<R: Record + PartialEq + Debug>(record: &R) -> Kind {
     let decoded: R = decode_bytes(&stored).unwrap_or_else(|why| panic!("the sample {name} is no longer read: {why}"));
     assert_eq!(&decoded, record, "the sample {name} is read as something else");
     R::KIND
-}
-
-fn note() -> FailureNote {
-    FailureNote {
-        task: TaskId::new(1, 2),
-        attempt: 3,
-        on: ExecutorRef(0),
-        class: FailureClass::TimedOut,
-        exit: Exit::Signal(9),
-        message: "ran longer than 5 s".to_owned(),
-        at: 1_800_000_000_123,
-        is_final: true,
-    }
-}
-
-/// Every state that a task can be in, so that no variant's number can move unseen.
-fn delta() -> Delta {
-    let states = [
-        TaskState::Pending { not_before: 1_800_000_000_500 },
-        TaskState::Assigned { on: ExecutorRef(0), at: 1_800_000_000_001 },
-        TaskState::Running { on: ExecutorRef(1), started_at: 1_800_000_000_002 },
-        TaskState::Successful(Accepted {
-            on: ExecutorRef(1),
-            started_at: 1_800_000_000_003,
-            ran_ms: 77,
-            output: Output { bytes: 1 << 40, checksum: u64::MAX, files: 3 },
-        }),
-        TaskState::Failed(Ended {
-            on: ExecutorRef(0),
-            started_at: 1_800_000_000_004,
-            ran_ms: u32::MAX,
-            class: FailureClass::OutOfMemory,
-            exit: Exit::Code(-1),
-        }),
-        TaskState::Cancelled,
-    ];
-    let run = |(first, state): (u32, TaskState)| TaskRun {
-        stage: StageIndex(1),
-        first: first * 10,
-        count: 10,
-        task: Task { attempt: first, spent: [0, 1, 2, 3, 4, 255], generation: 2, state },
-    };
-    let stage = StageRecord {
-        state: StageState::Running,
-        reason: StageReason::TaskFailed(TaskId::new(0, 5)),
-        started_at: 1,
-        finished_at: 0,
-        inputs_revision: 4,
-    };
-    Delta {
-        job: Some(JobRecord {
-            state: JobState::Running,
-            cancel: Some("enough".to_owned()),
-            timed_out: true,
-            started_at: 1_800_000_000_000,
-            finished_at: 0,
-            failures: vec![note()],
-        }),
-        executors: vec![(ExecutorRef(1), ExecutorKey { id: "node-1".to_owned(), incarnation: 1_800_000_000 })],
-        stages: vec![(StageIndex(1), stage)],
-        tasks: (0..).zip(states).map(run).collect(),
-        given_up: vec![(TaskId::new(1, 7), 0xdead_beef)],
-        lost: vec![(ExecutorRef(0), true)],
-    }
 }
 
 #[test]
@@ -344,6 +281,7 @@ fn samples_of_every_kind_and_version_are_read_as_they_were_written() {
                 ..v1::GroupSpec::default()
             }),
             created_at_ms: 1_800_000_000_000,
+            update: "night-1".to_owned(),
         }),
         check(&GroupPath { path: "nightly/2026".to_owned() }),
         check(&GroupCancelRecord {
@@ -385,6 +323,22 @@ fn samples_of_every_kind_and_version_are_read_as_they_were_written() {
             jobs: Some(v1::JobCounts { live: 0, successful: 4, failed: 1, cancelled: 0 }),
             tries: 3,
             next_try_at_ms: 1_800_000_008_000,
+        }),
+        check(&UpdateRecord {
+            state: v1::UpdateState::Committed.into(),
+            opened_at_ms: 1_800_000_000_000,
+            expires_at_ms: 1_800_086_400_000,
+            committed_at_ms: 1_800_000_060_000,
+            groups: 4,
+            jobs: 100_000,
+            taken_up: true,
+        }),
+        check(&UpdatePart {
+            digest: "00112233".to_owned(),
+            jobs: vec![StagedJob { job_id: "job-1".to_owned(), group: "nightly".to_owned(), tasks: 7 }],
+            groups: vec!["nightly".to_owned()],
+            groups_named: 2,
+            taken_up: true,
         }),
     ];
     assert_eq!(seen, Kind::ALL, "every kind has its sample");
