@@ -27,6 +27,17 @@ impl JobId {
         Self((at << RANDOM_BITS) | (random & ((1 << RANDOM_BITS) - 1)))
     }
 
+    /// The id of a job that is submitted by itself at `at`: an even number, so that it is none of [`JobId::staged`].
+    #[must_use]
+    pub fn single(at: Millis, random: u64) -> Self {
+        Self::new(at, random & !1)
+    }
+
+    /// Ids of jobs that are staged together at `at`: odd numbers in a row, so that as many as anybody stages at once all differ.
+    pub fn staged(at: Millis, random: u64) -> impl Iterator<Item = Self> {
+        (0_u64..).map(move |place| Self::new(at, random.wrapping_add(2 * place) | 1))
+    }
+
     /// When the id was made, in milliseconds since the Unix epoch.
     #[must_use]
     pub fn made_at(self) -> Millis {
@@ -129,5 +140,16 @@ mod tests {
         assert_eq!(JobId::new(1_800_000_000_000, 9).made_at(), 1_800_000_000_000);
         assert!("zzzzzzzzzzzzz".parse::<JobId>().is_err(), "more than 64 bits");
         assert!("hello".parse::<JobId>().is_err());
+    }
+
+    #[test]
+    fn ids_of_jobs_that_are_staged_together_differ_and_are_nobody_elses() {
+        // The last random bits, so that they begin again at zero.
+        for random in [0, 76, (1 << RANDOM_BITS) - 5, u64::MAX] {
+            let ids: std::collections::BTreeSet<JobId> = JobId::staged(1_800_000_000_000, random).take(1_000).collect();
+            assert_eq!(ids.len(), 1_000);
+            assert!(ids.iter().all(|id| id.made_at() == 1_800_000_000_000 && id.0 % 2 == 1));
+            assert_eq!(JobId::single(1_800_000_000_000, random).0 % 2, 0);
+        }
     }
 }

@@ -118,7 +118,7 @@ pub(crate) async fn accept(shared: &Arc<Shared>, submission: Submission) -> Resu
 
     for _ in 0..ID_ATTEMPTS {
         let now = shared.now();
-        let id = JobId::new(now, rand::random());
+        let id = JobId::single(now, rand::random());
         let Some(transit) = shared.transit(id) else { continue };
         let (mut head, blobs) = prepared.as_job(id, now).map_err(store)?;
         head.idempotency_key.clone_from(&key);

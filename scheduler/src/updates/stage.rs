@@ -21,8 +21,8 @@ use crate::shared::Shared;
 
 /// Groups and jobs in one bunch.
 const BUNCH_MAX: usize = 1_000;
-/// Writes in the transaction of a part, at most: three for a job, two for a group.
-const WRITES_MAX: usize = 120;
+/// Operations of a part's transaction, at most: for a job four comparisons (and three writes), for a group two writes.
+const OPERATIONS_MAX: usize = 120;
 /// Bytes in it.
 const BYTES_MAX: usize = 512 << 10;
 /// Beyond so much of the store's quota nothing is staged: jobs that run need the rest.
@@ -167,10 +167,10 @@ async fn cut(
             )));
         }
         after::check(&*shared.options.state, namespace, &prepared.after).await.map_err(here)?;
-        asked.push((Item::Job(Box::new(prepared)), 3, bytes));
+        asked.push((Item::Job(Box::new(prepared)), 4, bytes));
     }
     let mut parts = Vec::new();
-    let (mut items, mut writes, mut size) = (Vec::new(), 0, 0);
+    let (mut items, mut operations, mut size) = (Vec::new(), 0, 0);
     let digest = |total: usize| {
         let mut digest = blake3::Hasher::new();
         digest.update(&total.to_be_bytes());
@@ -178,14 +178,14 @@ async fn cut(
     };
     let mut hasher = digest(total);
     for (item, more, bytes) in asked {
-        if writes + more > WRITES_MAX || (size > 0 && size + bytes.len() > BYTES_MAX) {
+        if operations + more > OPERATIONS_MAX || (size > 0 && size + bytes.len() > BYTES_MAX) {
             let digest = std::mem::replace(&mut hasher, digest(total)).finalize().to_hex().to_string();
             parts.push(Part { items: std::mem::take(&mut items), digest });
-            (writes, size) = (0, 0);
+            (operations, size) = (0, 0);
         }
         hasher.update(&bytes.len().to_be_bytes());
         hasher.update(&bytes);
-        (writes, size) = (writes + more, size + bytes.len());
+        (operations, size) = (operations + more, size + bytes.len());
         items.push(item);
     }
     parts.push(Part { items, digest: hasher.finalize().to_hex().to_string() });
@@ -234,7 +234,7 @@ async fn transaction(
     };
     let mut blobs = Vec::new();
     let mut record = UpdatePart { digest: part.digest.clone(), ..UpdatePart::default() };
-    for item in &part.items {
+    for (item, id) in part.items.iter().zip(JobId::staged(now, rand::random())) {
         match item {
             Item::Group(path, spec) => {
                 record.groups_named += 1;
@@ -244,10 +244,10 @@ async fn transaction(
                 {
                     continue;
                 }
-                let id = format!("{:016x}", rand::random::<u64>());
+                let group_id = format!("{:016x}", rand::random::<u64>());
                 let by_id = StoredPath { path: path.as_str().to_owned() };
                 let made = GroupRecord {
-                    id: id.clone(),
+                    id: group_id.clone(),
                     spec: Some(spec.clone()),
                     created_at_ms: now,
                     update: update.token.clone(),
@@ -255,17 +255,18 @@ async fn transaction(
                 let group = keys::group(namespace, path.as_str());
                 txn.guards.push(Guard::Absent(group.clone()));
                 txn.ops.push(put(group, codec::encode(&made).map_err(store)?));
-                txn.ops.push(put(keys::group_id(namespace, &id), codec::encode(&by_id).map_err(store)?));
+                txn.ops.push(put(keys::group_id(namespace, &group_id), codec::encode(&by_id).map_err(store)?));
                 record.groups.push(path.as_str().to_owned());
             }
             Item::Job(prepared) => {
                 groups::check_open(namespace, &prepared.group, known)?;
-                let id = JobId::new(now, rand::random());
                 let (head, more) = prepared.as_job(id, now).map_err(store)?;
                 let head = JobHead { update_part: key.name.clone(), ..head };
                 blobs.extend(more);
                 let staged = keys::staged_job(id);
-                txn.guards.push(Guard::Absent(staged.clone()));
+                // Whoever staged in the same millisecond may have drawn the same.
+                let taken = [staged.clone(), keys::active_job(id), keys::completed_job(id), keys::failed_job(id)];
+                txn.guards.extend(taken.map(Guard::Absent));
                 txn.ops.push(put(staged, codec::encode(&head).map_err(store)?));
                 txn.ops.push(changes::staged(id, &head, &update.token).map_err(store)?);
                 if !head.group.is_empty() {

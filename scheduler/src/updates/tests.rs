@@ -10,6 +10,7 @@ use tonic::Code;
 use super::*;
 use crate::engine::Input;
 use crate::engine::tests::{Bench, spec};
+use crate::fairness::Rules;
 use crate::groups;
 use crate::groups::views::Tree;
 use crate::load;
@@ -226,4 +227,26 @@ async fn an_update_that_is_not_committed_expires_and_leaves_nothing() {
     refused(commit(&shared, "t", 2, 2).await, Code::FailedPrecondition, "is abandoned");
     clean_up::clean_up(&*state, &held, late).await.unwrap();
     assert_eq!(blank().await, [""; 0]);
+}
+
+#[tokio::test]
+async fn nothing_is_staged_beyond_the_stores_room_or_committed_beyond_the_namespaces_quota() {
+    let (state, shared) = scheduler().await;
+    open(&shared, "default", "t").await.unwrap();
+    shared.health.set_filled(Some((60, 100)));
+    let before = state.revision().await.unwrap();
+    refused(stage(&shared, "t", 0, &["a"], &[("one", "a")]).await, Code::ResourceExhausted, "60 of the 100 bytes");
+    assert_eq!(state.revision().await.unwrap(), before, "nothing is written");
+    shared.health.set_filled(Some((59, 100)));
+    stage(&shared, "t", 0, &["a"], &[("one", "a"), ("two", "a")]).await.unwrap();
+    let set = async |most| {
+        let rules = Rules::of(&v1::NamespaceRules { max_jobs: Some(most), ..Default::default() });
+        let rules = Input::Rules([("default".to_owned(), rules)].into());
+        shared.engine.read(move |engine| engine.handle(rules, 1)).await.unwrap();
+    };
+    set(1).await;
+    refused(commit(&shared, "t", 1, 2).await, Code::FailedPrecondition, "max_jobs");
+    assert_eq!(shown(&*state).await, [(String::new(), 0)], "none of it");
+    set(2).await;
+    commit(&shared, "t", 1, 2).await.unwrap();
 }
