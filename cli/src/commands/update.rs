@@ -69,8 +69,9 @@ impl Updates {
                 client.open_update(&namespace, &token).await?;
                 context.console.note(&format!("update {token}"));
                 let again = |failure: Failure| {
-                    failure
-                        .help(format!("nothing of it exists; once it is mended, the same with --token {token} goes on"))
+                    failure.help(format!(
+                        "nothing is committed by this; once it is mended, the same with --token {token} goes on"
+                    ))
                 };
                 let staged = stage(&client, &namespace, &token, documents).await.map_err(again)?;
                 client.commit_update(&namespace, &token, staged).await?

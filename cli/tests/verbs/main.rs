@@ -11,3 +11,4 @@ mod jobs;
 mod logs;
 mod offline;
 mod run;
+mod update;

@@ -8,22 +8,27 @@ use muster_state::{Error, Key, Op, codec, keys};
 
 /// A job is accepted.
 pub(crate) fn submitted(id: JobId, head: &JobHead) -> Result<Op, Error> {
-    put(id, head, ACCEPTED, &GroupChange { group: head.group.clone(), submitted: 1, ..GroupChange::default() })
+    put(id, head, "accepted", &GroupChange { group: head.group.clone(), submitted: 1, ..GroupChange::default() })
 }
 
 /// The same, but it counts once this update is committed.
 pub(crate) fn staged(id: JobId, head: &JobHead, update: &str) -> Result<Op, Error> {
     let change =
         GroupChange { group: head.group.clone(), submitted: 1, update: update.to_owned(), ..GroupChange::default() };
-    put(id, head, ACCEPTED, &change)
+    put(id, head, STAGED, &change)
 }
 
-/// Under which name it is written that a job is accepted.
-pub(crate) fn submission(namespace: &str, id: JobId) -> Key {
-    keys::group_change(namespace, id, ACCEPTED)
+/// Where it is written that a job is staged.
+pub(crate) fn staging(namespace: &str, id: JobId) -> Key {
+    keys::group_change(namespace, id, STAGED)
 }
 
-const ACCEPTED: &str = "accepted";
+/// Whether a change of this name counts only once an update is committed.
+pub(crate) fn is_staging(name: &str) -> bool {
+    name.rsplit_once('/').is_some_and(|(_, of)| of == STAGED)
+}
+
+const STAGED: &str = "staged";
 
 /// A job is over: what its head says of it now counts.
 pub(crate) fn ended(id: JobId, head: &JobHead) -> Result<Op, Error> {

@@ -9,12 +9,15 @@
 //! - Where a record of a namespace cannot be read (a newer version's), nothing of that namespace is added up: its sums are never wrong,
 //!   only old.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+mod end;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use muster_graph::groups::{self, ChangeKind, GroupPath, JobEnd, Sums};
+use muster_graph::ids::JobId;
 use muster_proto::storage::{GroupRecord, GroupSums};
 use muster_proto::v1;
 use muster_state::{
@@ -26,7 +29,8 @@ use super::{audit, callbacks, cancels, changes, views};
 use crate::load::send_until_known;
 use crate::shared::Shared;
 use crate::singleton;
-use crate::updates::Committed;
+use crate::updates::{self, Committed};
+use end::End;
 
 /// The lock's name.
 const LOCK: &str = "groups";
@@ -74,20 +78,6 @@ async fn work(shared: &Shared, held: Guard) {
     }
 }
 
-/// Why adding up ended.
-enum End {
-    Superseded,
-    /// A record that has to do with groups of this namespace.
-    Unreadable(String, Error),
-    Store(Error),
-}
-
-impl From<Error> for End {
-    fn from(error: Error) -> Self {
-        Self::Store(error)
-    }
-}
-
 struct Keeper<'a> {
     shared: &'a Shared,
     state: &'a dyn StateBackend,
@@ -99,8 +89,8 @@ struct Keeper<'a> {
     records: BTreeMap<Name, Arc<GroupRecord>>,
     /// Groups that failed often enough, and are cancelled.
     given_up: BTreeSet<Name>,
-    /// What counts once its update, by namespace and token, is committed.
-    held_back: BTreeMap<Name, Vec<Entry>>,
+    /// Updates, by namespace and token, whose jobs count once they are committed. The jobs themselves stay in the store, however many they are.
+    held_back: BTreeSet<Name>,
     /// Namespaces in which something cannot be read.
     unreadable: &'a BTreeSet<String>,
 }
@@ -131,7 +121,7 @@ impl<'a> Keeper<'a> {
             sums: BTreeMap::new(),
             records: BTreeMap::new(),
             given_up: BTreeSet::new(),
-            held_back: BTreeMap::new(),
+            held_back: BTreeSet::new(),
             unreadable,
         }
     }
@@ -143,14 +133,18 @@ impl<'a> Keeper<'a> {
         let mut scan = Scan { prefix: keys::GROUP_CHANGES.to_owned(), ..Scan::default() };
         let listed = loop {
             let page = self.state.scan(Keyspace::GroupCounts, scan.clone()).await?;
-            waiting.extend(page.entries);
+            for entry in page.entries {
+                if !self.hold_back(&entry)? {
+                    waiting.push(entry);
+                }
+            }
             match page.next {
                 Some(after) => scan = Scan { after: Some(after), at: Some(page.revision), ..scan },
                 None => break page.revision,
             }
         };
         waiting.sort_by_key(|entry| entry.mod_revision);
-        self.take(waiting.into()).await?;
+        self.take(waiting).await?;
         let mut watch =
             self.state.watch(Keyspace::GroupCounts, keys::GROUP_CHANGES, listed + 1).await?.ready_chunks(64);
         loop {
@@ -161,57 +155,79 @@ impl<'a> Keeper<'a> {
                 Err(_) if look < until => Vec::new(),
                 Ok(None) | Err(_) => return Ok(()),
             };
-            let mut waiting = VecDeque::new();
+            let mut waiting = Vec::new();
             for batch in batches {
-                waiting.extend(batch?.changes.into_iter().filter_map(|change| match change {
-                    Change::Put(entry) => Some(entry),
-                    // This keeper's own work.
-                    Change::Deleted { .. } => None,
-                }));
+                for change in batch?.changes {
+                    match change {
+                        Change::Put(entry) if !self.hold_back(&entry)? => waiting.push(entry),
+                        // Held back, or this keeper's own work.
+                        Change::Put(_) | Change::Deleted { .. } => {}
+                    }
+                }
             }
             self.take(waiting).await?;
         }
     }
 
+    /// Whether a change counts only once its update is committed.
+    fn hold_back(&mut self, entry: &Entry) -> Result<bool, End> {
+        if !changes::is_staging(&entry.name) {
+            return Ok(false);
+        }
+        let Some(namespace) = keys::group_change_of(&entry.name) else { return Ok(true) };
+        if !self.unreadable.contains(namespace) {
+            let (_, token) = changes::decode(&entry.name, &entry.value)
+                .map_err(|error| End::Unreadable(namespace.to_owned(), error))?;
+            self.held_back.insert((namespace.to_owned(), token));
+        }
+        Ok(true)
+    }
+
     /// Adds up what has come; and before it what was held back and counts now, since what jobs of an update changed comes after its commit.
-    async fn take(&mut self, mut waiting: VecDeque<Entry>) -> Result<(), End> {
+    async fn take(&mut self, waiting: Vec<Entry>) -> Result<(), End> {
         let (mut batch, mut committed) = (Batch::default(), Committed::default());
-        for (update, entries) in std::mem::take(&mut self.held_back).into_iter().rev() {
+        for update in self.held_back.clone() {
             if committed.has(self.state, &update.0, &update.1).await? {
-                entries.into_iter().rev().for_each(|entry| waiting.push_front(entry));
-            } else {
-                self.held_back.insert(update, entries);
+                self.add_update(&mut batch, &update).await?;
+                self.held_back.remove(&update);
             }
         }
-        while let Some(entry) = waiting.pop_front() {
-            let Some(namespace) = keys::group_change_of(&entry.name) else { continue };
-            if !self.unreadable.contains(namespace) {
-                self.add(&mut batch, &mut committed, namespace, &entry).await.map_err(|end| match end {
-                    End::Store(error @ (Error::Record { .. } | Error::Fatal(_))) => {
-                        End::Unreadable(namespace.to_owned(), error)
-                    }
-                    other => other,
-                })?;
-            }
-            if batch.writes() >= WRITES_MOST {
-                self.write(std::mem::take(&mut batch)).await?;
-            }
-        }
+        self.add_all(&mut batch, waiting).await?;
         self.write(batch).await
     }
 
-    async fn add(
-        &mut self,
-        batch: &mut Batch,
-        committed: &mut Committed,
-        namespace: &str,
-        entry: &Entry,
-    ) -> Result<(), End> {
-        let (change, update) = changes::decode(&entry.name, &entry.value)?;
-        if !committed.has(self.state, namespace, &update).await? {
-            self.held_back.entry((namespace.to_owned(), update)).or_default().push(entry.clone());
-            return Ok(());
+    async fn add_update(&mut self, batch: &mut Batch, (namespace, token): &Name) -> Result<(), End> {
+        let mut jobs: Vec<JobId> = Vec::new();
+        updates::each_part(self.state, namespace, token, None, |_, part| {
+            jobs.extend(part.jobs.iter().filter_map(|job| job.job_id.parse::<JobId>().ok()));
+            Ok(())
+        })
+        .await
+        .map_err(|error| End::Store(error).of(namespace))?;
+        for some in jobs.chunks(WRITES_MOST) {
+            let keys: Vec<Key> = some.iter().map(|job| changes::staging(namespace, *job)).collect();
+            let (_, entries) = self.state.get_many(&keys).await?;
+            // What is not there any more was added up before.
+            self.add_all(batch, entries.into_iter().flatten().collect()).await?;
         }
+        Ok(())
+    }
+
+    async fn add_all(&mut self, batch: &mut Batch, entries: Vec<Entry>) -> Result<(), End> {
+        for entry in entries {
+            let Some(namespace) = keys::group_change_of(&entry.name) else { continue };
+            if !self.unreadable.contains(namespace) {
+                self.add(batch, namespace, &entry).await.map_err(|end| end.of(namespace))?;
+            }
+            if batch.writes() >= WRITES_MOST {
+                self.write(std::mem::take(batch)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn add(&mut self, batch: &mut Batch, namespace: &str, entry: &Entry) -> Result<(), End> {
+        let (change, _) = changes::decode(&entry.name, &entry.value)?;
         batch.added_up.push((Key::new(Keyspace::GroupCounts, entry.name.clone()), entry.mod_revision));
         let Some((path, change)) = change else { return Ok(()) };
         let path: GroupPath = match path.parse() {

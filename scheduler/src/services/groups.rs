@@ -26,6 +26,7 @@ const LIST_MAX: u32 = 10_000;
 const PAGE_BYTES_MAX: usize = MESSAGE_BYTES_MAX / 2;
 /// Between two looks at a group that is watched.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
 impl Api {
     async fn group_view(&self, namespace: &str, path: &GroupPath) -> Result<v1::GroupView, Status> {
         let some = std::slice::from_ref(path);

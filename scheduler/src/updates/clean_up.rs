@@ -45,6 +45,12 @@ async fn delete_some(state: &dyn StateBackend, held: &Guard, update: &Update) ->
         let key = Key::new(Keyspace::Updates, entry.name);
         let part: UpdatePart = codec::decode(&key, &entry.value)?;
         let mut ops = vec![Op::Delete(key.clone())];
+        // The parts tell the keeper of the groups what it has not added up yet.
+        if update.record.state() == v1::UpdateState::Committed
+            && is_to_be_counted(state, &update.namespace, &part).await?
+        {
+            return Ok(());
+        }
         if update.record.state() == v1::UpdateState::Abandoned {
             ops.extend(staged(state, &update.namespace, &part).await?);
         }
@@ -62,13 +68,19 @@ async fn delete_some(state: &dyn StateBackend, held: &Guard, update: &Update) ->
     Ok(())
 }
 
+async fn is_to_be_counted(state: &dyn StateBackend, namespace: &str, part: &UpdatePart) -> Result<bool, Error> {
+    let jobs = part.jobs.iter().filter_map(|job| job.job_id.parse().ok());
+    let stagings: Vec<Key> = jobs.map(|job| changes::staging(namespace, job)).collect();
+    Ok(state.get_many(&stagings).await?.1.iter().any(Option::is_some))
+}
+
 /// What a part has put into the store beside itself. Blobs are left, as those of submits that were refused.
 async fn staged(state: &dyn StateBackend, namespace: &str, part: &UpdatePart) -> Result<Vec<Op>, Error> {
     let mut ops = Vec::new();
     for job in &part.jobs {
         let Ok(id) = job.job_id.parse::<JobId>() else { continue };
         ops.push(Op::Delete(keys::staged_job(id)));
-        ops.push(Op::Delete(changes::submission(namespace, id)));
+        ops.push(Op::Delete(changes::staging(namespace, id)));
         if !job.group.is_empty() {
             ops.push(Op::Delete(keys::group_member(namespace, &job.group, id)));
         }

@@ -87,7 +87,7 @@ pub(crate) async fn commit(
 async fn staged(shared: &Shared, update: &Update) -> Result<Staged, Status> {
     let (mut groups, mut jobs, mut needed) = (0, 0, BTreeSet::new());
     let state = &*shared.options.state;
-    let than = each_part(state, update, None, |_, part| {
+    let than = each_part(state, &update.namespace, &update.token, None, |_, part| {
         groups += part.groups_named;
         jobs += part.jobs.len() as u64;
         needed.extend(part.jobs.into_iter().map(|job| job.group));

@@ -145,7 +145,7 @@ pub(crate) async fn view(state: &dyn StateBackend, update: &Update) -> Result<v1
     let (mut groups, mut jobs, mut jobs_owned) = (record.groups, record.jobs, record.jobs);
     if !record.taken_up {
         (groups, jobs, jobs_owned) = (0, 0, 0);
-        each_part(state, update, None, |_, part| {
+        each_part(state, &update.namespace, &update.token, None, |_, part| {
             groups += part.groups_named;
             jobs += part.jobs.len() as u64;
             jobs_owned += if part.taken_up { part.jobs.len() as u64 } else { 0 };
@@ -167,14 +167,15 @@ pub(crate) async fn view(state: &dyn StateBackend, update: &Update) -> Result<v1
     })
 }
 
-/// Reads what is staged, page by page; answers as of which revision. `at`: as of this one.
+/// Reads what is staged of an update, page by page; answers as of which revision. `at`: as of this one.
 pub(crate) async fn each_part(
     state: &dyn StateBackend,
-    update: &Update,
+    namespace: &str,
+    token: &str,
     at: Option<Revision>,
     mut take: impl FnMut(Entry, UpdatePart) -> Result<(), Error>,
 ) -> Result<Revision, Error> {
-    let mut scan = Scan { prefix: keys::update_parts(&update.namespace, &update.token), at, ..Scan::default() };
+    let mut scan = Scan { prefix: keys::update_parts(namespace, token), at, ..Scan::default() };
     loop {
         let page = state.scan(Keyspace::Updates, scan.clone()).await?;
         for entry in page.entries {
@@ -225,7 +226,7 @@ pub(crate) async fn waiting_parts(
                 }
                 Ok(())
             };
-            each_part(state, &update, Some(revision), take).await?;
+            each_part(state, namespace, &update.token, Some(revision), take).await?;
         }
     }
     Ok(parts)

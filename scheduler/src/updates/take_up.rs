@@ -47,7 +47,7 @@ async fn look(shared: &Arc<Shared>) -> Result<(), Error> {
             continue;
         }
         let mut waiting = Vec::new();
-        each_part(state, &update, None, |entry, part| {
+        each_part(state, &update.namespace, &update.token, None, |entry, part| {
             if !part.taken_up {
                 waiting.push(waiting_part(&entry, part));
             }
